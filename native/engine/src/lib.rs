@@ -1,1 +1,22 @@
-//! See docs/ARCHITECTURE.md.
+//! The record engine: index, storage, record operations and the one commit point. See docs/ARCHITECTURE.md.
+
+pub mod change_queue;
+pub mod clock;
+mod commit;
+pub mod config;
+pub mod index;
+pub mod namespace;
+pub mod partition;
+pub mod record;
+pub mod request;
+#[cfg(test)]
+mod request_tests;
+pub mod sets;
+pub mod stats;
+pub mod storage;
+#[cfg(test)]
+mod testing;
+pub mod udf;
+pub mod xdr;
+#[cfg(test)]
+mod xdr_tests;

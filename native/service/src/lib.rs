@@ -1,1 +1,9 @@
-//! See docs/ARCHITECTURE.md.
+//! The data plane's threads: network loops, dispatch of client requests, and the lanes to TypeScript.
+
+mod dispatch;
+mod info_lane;
+mod mailbox;
+pub mod net;
+mod reader;
+pub mod server;
+pub mod udf_lane;

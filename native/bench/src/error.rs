@@ -1,0 +1,35 @@
+//! Everything that ends a run before it has results.
+
+use std::io;
+use std::net::SocketAddr;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    #[error("no address for {host}:{port}: {source}")]
+    Resolve {
+        host: String,
+        port: u16,
+        source: io::Error,
+    },
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("the {what} {name:?} is longer than {bytes_max} bytes")]
+    NameTooLong {
+        what: &'static str,
+        name: String,
+        bytes_max: usize,
+    },
+    #[error("the server closed all connections; errors before that: {0}")]
+    ConnectionsLost(String),
+    #[error("no reply for {seconds} s, {operations} operations were done")]
+    Stalled { seconds: u64, operations: u64 },
+    #[error("the echo process: {0}")]
+    Echo(String),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}

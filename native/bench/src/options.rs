@@ -1,0 +1,201 @@
+//! The command line.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use perigee_service::net::LoopKind;
+
+use crate::error::BenchError;
+use crate::frames::FrameShape;
+
+const DEFAULT_HOST: &str = "127.0.0.1";
+const DEFAULT_PORT: u16 = 3000;
+
+#[derive(Parser)]
+#[command(
+    name = "perigee-bench",
+    version,
+    about = "Load on one host that speaks the protocol"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Write every key once
+    Insert(Common),
+    /// Read and update random keys
+    Mix {
+        #[command(flatten)]
+        common: Common,
+        /// Percentage of reads
+        #[arg(long, default_value_t = 95, value_parser = clap::value_parser!(u8).range(0..=100))]
+        reads: u8,
+    },
+    /// Read random keys
+    Read(Common),
+    /// Update random keys
+    Write(Common),
+    /// Measure bare echo servers with the frames of a 95/5 mix, and the server against them
+    ///
+    /// The echo servers do nothing but read a frame's length and send a reply of the right size, on
+    /// each kind of network loop: what remains above them is the cost of being a record store.
+    Limit {
+        #[command(flatten)]
+        common: Common,
+        /// Measure the server too; implied by --host and --port
+        #[arg(long)]
+        server: bool,
+        /// Rounds of each, alternating; medians are printed
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
+        rounds: u8,
+    },
+    /// One echo server, for `limit`
+    #[command(hide = true)]
+    Echo(EchoOptions),
+}
+
+#[derive(Args, Clone)]
+pub struct Common {
+    /// Host of one node [default: 127.0.0.1]
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Its service port [default: 3000]
+    #[arg(long)]
+    pub port: Option<u16>,
+    #[arg(long, default_value = "test")]
+    pub namespace: String,
+    #[arg(long, default_value = "bench")]
+    pub set: String,
+    /// Connections of all threads together, each with one request in flight
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub connections: u32,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: u32,
+    /// Keys are the integers from 0 up to this
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub keys: u64,
+    /// Bytes of values in a record
+    #[arg(long, default_value_t = 100)]
+    pub object_size: usize,
+    /// Blob bins that share these bytes
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32_767))]
+    pub bins: u16,
+    /// Measured seconds [default: 10]
+    #[arg(long, conflicts_with = "operations", value_parser = parse_seconds)]
+    pub duration: Option<Duration>,
+    /// Measure so many operations instead
+    #[arg(long)]
+    pub operations: Option<u64>,
+    /// Seconds before the measurement
+    #[arg(long, default_value = "2", value_parser = parse_seconds)]
+    pub warmup: Duration,
+    /// Operations a second of all threads together [default: as many as come back]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: Option<u64>,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Process whose processor time is the server's [default: who listens on a local port]
+    #[arg(long)]
+    pub server_pid: Option<u32>,
+    /// Network loop of this generator
+    #[arg(long = "loop", value_enum, default_value_t = LoopName::Auto)]
+    pub loop_name: LoopName,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct EchoOptions {
+    /// Frames of this size are answered as writes, all others as reads
+    #[arg(long)]
+    pub write_frame_bytes: usize,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoopName {
+    Auto,
+    #[value(name = "io_uring")]
+    IoUring,
+    Epoll,
+}
+
+impl LoopName {
+    pub fn kind(self) -> LoopKind {
+        match self {
+            LoopName::Auto => LoopKind::Auto,
+            LoopName::IoUring => LoopKind::IoUring,
+            LoopName::Epoll => LoopKind::Epoll,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        self.kind().name()
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "a number of seconds is expected".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+impl Common {
+    pub fn names_server(&self) -> bool {
+        self.host.is_some() || self.port.is_some()
+    }
+
+    /// The first address of the host.
+    pub fn address(&self) -> Result<SocketAddr, BenchError> {
+        let host = self.host.as_deref().unwrap_or(DEFAULT_HOST);
+        let port = self.port.unwrap_or(DEFAULT_PORT);
+        let failed = |source| BenchError::Resolve {
+            host: host.to_owned(),
+            port,
+            source,
+        };
+        let mut found = (host, port).to_socket_addrs().map_err(failed)?;
+        found
+            .next()
+            .ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
+    }
+
+    pub fn frame_shape(&self) -> FrameShape<'_> {
+        FrameShape {
+            namespace: &self.namespace,
+            set: &self.set,
+            keys: self.keys,
+            object_bytes: self.object_size,
+            bins: self.bins,
+            seed: self.seed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_server_is_named_by_host_or_port_only() {
+        let named = |line: &str| match Cli::parse_from(line.split(' ')).command {
+            Command::Limit { common, .. } => common.names_server(),
+            _ => unreachable!(),
+        };
+        assert!(!named("perigee-bench limit --keys 5"));
+        assert!(named("perigee-bench limit --port 3000"));
+    }
+}

@@ -1,0 +1,465 @@
+//! One node's data plane as a JavaScript object.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use napi::bindgen_prelude::{AsyncTask, Buffer, Uint8Array};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{Env, Status, Task};
+use napi_derive::napi;
+use parking_lot::Mutex;
+use perigee_engine::change_queue::Confirmation;
+use perigee_engine::xdr::Datacenter;
+use perigee_service::server::{Engine, InfoRequest, Server, ServerConfig};
+use perigee_wire::PARTITIONS;
+
+/// Bytes of one outcome in `xdrConfirm`: token, outcome, padding.
+const OUTCOME_BYTES: usize = 16;
+
+/// Running nodes by handle: worker threads load the same add-on and find their node here.
+static SERVERS: LazyLock<Mutex<HashMap<u32, Arc<Server>>>> = LazyLock::new(Mutex::default);
+static NEXT_HANDLE: AtomicU32 = AtomicU32::new(1);
+
+pub fn server(handle: u32) -> Option<Arc<Server>> {
+    SERVERS.lock().get(&handle).cloned()
+}
+
+#[napi(object)]
+pub struct InfoRequestEvent {
+    pub id: f64,
+    /// The request's body: commands, each ended by a newline.
+    pub text: String,
+    pub peer: String,
+}
+
+#[napi(object)]
+pub struct Listening {
+    pub address: String,
+    pub port: u16,
+    /// `io_uring` or `epoll`.
+    pub network_loop: String,
+}
+
+#[napi(object)]
+pub struct OverdueWorker {
+    pub worker: u32,
+    pub overdue_ms: f64,
+}
+
+enum State {
+    Opened(Engine),
+    Started(Arc<Server>),
+    Closed,
+}
+
+#[napi]
+pub struct NativeNode {
+    handle: u32,
+    config: ServerConfig,
+    state: Arc<Mutex<State>>,
+}
+
+/// An error with a stable code in front: `PERIGEE_x: message`. TypeScript takes it apart.
+fn failure(code: &str, message: impl std::fmt::Display) -> napi::Error {
+    napi::Error::new(Status::GenericFailure, format!("{code}: {message}"))
+}
+
+pub struct OpenTask {
+    config: String,
+}
+
+impl Task for OpenTask {
+    type Output = (ServerConfig, Option<Engine>);
+    type JsValue = NativeNode;
+
+    fn compute(&mut self) -> napi::Result<Self::Output> {
+        let config: ServerConfig =
+            serde_json::from_str(&self.config).map_err(|error| failure("PERIGEE_CONFIG", error))?;
+        let engine = Engine::open(&config).map_err(|error| failure("PERIGEE_OPEN", error))?;
+        Ok((config, Some(engine)))
+    }
+
+    fn resolve(&mut self, _: Env, (config, engine): Self::Output) -> napi::Result<NativeNode> {
+        Ok(NativeNode {
+            handle: NEXT_HANDLE.fetch_add(1, Ordering::Relaxed),
+            config,
+            state: Arc::new(Mutex::new(engine.map_or(State::Closed, State::Opened))),
+        })
+    }
+}
+
+/// Runs a blocking step of the lifecycle off the main thread.
+pub struct StopTask {
+    handle: u32,
+    state: Arc<Mutex<State>>,
+    close: bool,
+}
+
+impl Task for StopTask {
+    type Output = ();
+    type JsValue = ();
+
+    fn compute(&mut self) -> napi::Result<()> {
+        let server = match &*self.state.lock() {
+            State::Started(server) => Some(server.clone()),
+            _ => None,
+        };
+        let ended = match &server {
+            Some(server) if self.close => server.close(),
+            Some(server) => server.drain(),
+            None => Ok(()),
+        };
+        if self.close {
+            SERVERS.lock().remove(&self.handle);
+            let opened = std::mem::replace(&mut *self.state.lock(), State::Closed);
+            if let State::Opened(engine) = opened {
+                for namespace in &engine.namespaces {
+                    namespace.store.close();
+                }
+            }
+        }
+        ended.map_err(|error| failure("PERIGEE_DEVICE", error))
+    }
+
+    fn resolve(&mut self, _: Env, (): ()) -> napi::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes a batch of changes off the main thread, since records may have to be read from the device.
+pub struct TakeTask {
+    datacenter: Arc<Datacenter>,
+    bytes_max: usize,
+    records_max: usize,
+}
+
+impl Task for TakeTask {
+    type Output = Vec<u8>;
+    type JsValue = Buffer;
+
+    fn compute(&mut self) -> napi::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        self.datacenter
+            .take(&mut out, self.bytes_max, self.records_max);
+        Ok(out)
+    }
+
+    fn resolve(&mut self, _: Env, batch: Vec<u8>) -> napi::Result<Buffer> {
+        Ok(batch.into())
+    }
+}
+
+#[napi]
+impl NativeNode {
+    /// Opens the namespaces and rebuilds their indexes. The configuration is JSON in kebab-case.
+    #[napi]
+    pub fn open(config: String) -> AsyncTask<OpenTask> {
+        AsyncTask::new(OpenTask { config })
+    }
+
+    /// The node's name in this process, for worker threads.
+    #[napi(getter)]
+    pub fn handle(&self) -> u32 {
+        self.handle
+    }
+
+    /// Makes this node master of the partitions in a 512-byte bitmap. Decisions older than the one in force are ignored.
+    #[napi]
+    pub fn set_ownership(
+        &self,
+        epoch: f64,
+        namespace: String,
+        masters: Uint8Array,
+    ) -> napi::Result<()> {
+        let masters: &[u8; PARTITIONS / 8] = masters
+            .as_ref()
+            .try_into()
+            .map_err(|_| failure("PERIGEE_ARGUMENT", "the ownership bitmap has 512 bytes"))?;
+        self.with_engine(|engine| {
+            let namespace = engine
+                .namespace(namespace.as_bytes())
+                .ok_or_else(|| failure("PERIGEE_ARGUMENT", format!("no namespace {namespace}")))?;
+            namespace.set_ownership(epoch as u64, masters);
+            Ok(())
+        })
+    }
+
+    /// Binds the port and serves. Info requests come to `on_info`, answers go to `answerInfo`.
+    #[napi]
+    pub fn start(
+        &self,
+        on_info: ThreadsafeFunction<InfoRequestEvent, (), InfoRequestEvent, Status, false>,
+    ) -> napi::Result<Listening> {
+        let mut state = self.state.lock();
+        let engine = match std::mem::replace(&mut *state, State::Closed) {
+            State::Opened(engine) => engine,
+            other => {
+                *state = other;
+                return Err(failure(
+                    "PERIGEE_STATE",
+                    "the node is not open, or started already",
+                ));
+            }
+        };
+        let forward = move |request: InfoRequest| {
+            let event = InfoRequestEvent {
+                id: request.id as f64,
+                text: request.text,
+                peer: request.peer,
+            };
+            on_info.call(event, ThreadsafeFunctionCallMode::NonBlocking);
+        };
+        let server = Server::start(engine, &self.config.service, Box::new(forward))
+            .map_err(|error| failure("PERIGEE_LISTEN", error))?;
+        let server = Arc::new(server);
+        SERVERS.lock().insert(self.handle, server.clone());
+        *state = State::Started(server.clone());
+        Ok(Listening {
+            address: server.local_address.ip().to_string(),
+            port: server.local_address.port(),
+            network_loop: server.loop_kind.name().to_owned(),
+        })
+    }
+
+    #[napi]
+    pub fn answer_info(&self, id: f64, reply: String) -> napi::Result<()> {
+        self.with_server(|server| server.answer_info(id as u64, reply))
+    }
+
+    /// Statistics as JSON: `service`, `namespaces` and `sets`.
+    #[napi]
+    pub fn stats(&self) -> napi::Result<String> {
+        let mut service = serde_json::Map::new();
+        if let State::Started(server) = &*self.state.lock() {
+            service.extend(
+                server
+                    .stats
+                    .totals()
+                    .into_iter()
+                    .map(|(k, v)| (k.to_owned(), v.into())),
+            );
+            service.insert("udf_queue".into(), server.udf.queued().into());
+        }
+        self.with_engine(|engine| {
+            let (mut namespaces, mut sets) = (serde_json::Map::new(), serde_json::Map::new());
+            for namespace in &engine.namespaces {
+                let (stats, set_stats) = namespace_stats(namespace);
+                namespaces.insert(namespace.name.clone(), stats);
+                sets.insert(namespace.name.clone(), set_stats);
+            }
+            let all =
+                serde_json::json!({ "service": service, "namespaces": namespaces, "sets": sets });
+            Ok(all.to_string())
+        })
+    }
+
+    /// Stops accepting, finishes requests under way, makes everything durable.
+    #[napi]
+    pub fn drain(&self) -> AsyncTask<StopTask> {
+        self.stop(false)
+    }
+
+    /// Lets go of everything. A second call does nothing.
+    #[napi]
+    pub fn close(&self) -> AsyncTask<StopTask> {
+        self.stop(true)
+    }
+
+    fn stop(&self, close: bool) -> AsyncTask<StopTask> {
+        AsyncTask::new(StopTask {
+            handle: self.handle,
+            state: self.state.clone(),
+            close,
+        })
+    }
+
+    /// Lets every waiting Lua worker return once.
+    #[napi]
+    pub fn udf_wake(&self) -> napi::Result<()> {
+        self.with_server(|server| server.udf.wake())
+    }
+
+    /// Lua workers that should have come back.
+    #[napi]
+    pub fn udf_overdue(&self) -> napi::Result<Vec<OverdueWorker>> {
+        self.with_server(|server| {
+            let late = server.udf.overdue().into_iter();
+            late.map(|(worker, by)| OverdueWorker {
+                worker,
+                overdue_ms: by.as_secs_f64() * 1000.0,
+            })
+            .collect()
+        })
+    }
+
+    /// The worker is gone: the call that it was running fails (unless 0 or absent: not known), the others go to other workers.
+    #[napi]
+    pub fn udf_abandon(&self, worker: u32, running: Option<f64>) -> napi::Result<()> {
+        let running = running.filter(|task| *task > 0.0).map(|task| task as u64);
+        self.with_server(|server| server.udf.abandon(worker, running))
+    }
+
+    /// A batch of changes for a datacenter (layout in docs/ARCHITECTURE.md), in flight until each is confirmed.
+    #[napi]
+    pub fn xdr_take(
+        &self,
+        dc: String,
+        bytes_max: u32,
+        records_max: u32,
+    ) -> napi::Result<AsyncTask<TakeTask>> {
+        let datacenter = self.datacenter(&dc)?;
+        let (bytes_max, records_max) = (bytes_max as usize, records_max as usize);
+        Ok(AsyncTask::new(TakeTask {
+            datacenter,
+            bytes_max,
+            records_max,
+        }))
+    }
+
+    /// Outcomes of changes in flight: u64 token, u8 outcome (0 success, 1 retry, 2 abandon), 7 zero bytes each.
+    #[napi]
+    pub fn xdr_confirm(&self, dc: String, outcomes: Uint8Array) -> napi::Result<()> {
+        let datacenter = self.datacenter(&dc)?;
+        let outcomes = outcomes.as_ref();
+        if outcomes.len() % OUTCOME_BYTES != 0 {
+            return Err(failure("PERIGEE_ARGUMENT", "outcomes are 16 bytes each"));
+        }
+        for outcome in outcomes.chunks_exact(OUTCOME_BYTES) {
+            let (token, rest) = outcome.split_at(8);
+            let token = u64::from_le_bytes(token.try_into().unwrap_or_default());
+            let confirmation = match rest[0] {
+                0 => Confirmation::Shipped,
+                1 => Confirmation::Retry,
+                2 => Confirmation::Abandoned,
+                other => {
+                    return Err(failure(
+                        "PERIGEE_ARGUMENT",
+                        format!("unknown outcome {other}"),
+                    ));
+                }
+            };
+            datacenter.confirm(token, confirmation);
+        }
+        Ok(())
+    }
+
+    /// Counters of a datacenter by namespace, as JSON.
+    #[napi]
+    pub fn xdr_stats(&self, dc: String) -> napi::Result<String> {
+        let stats = self.datacenter(&dc)?.stats();
+        serde_json::to_string(&stats).map_err(|error| failure("PERIGEE_INTERNAL", error))
+    }
+
+    /// Last-ship times of the 4096 partitions, u64 little endian each.
+    #[napi]
+    pub fn xdr_ship_times(&self, dc: String, namespace: String) -> napi::Result<Buffer> {
+        let times = self.datacenter(&dc)?.ship_times(&namespace);
+        let times = times.ok_or_else(|| {
+            failure(
+                "PERIGEE_ARGUMENT",
+                format!("{dc} does not ship {namespace}"),
+            )
+        })?;
+        Ok(times
+            .iter()
+            .flat_map(|time| time.to_le_bytes())
+            .collect::<Vec<u8>>()
+            .into())
+    }
+
+    /// Takes up last-ship times that were kept over a restart. Before `start`.
+    #[napi]
+    pub fn xdr_set_ship_times(
+        &self,
+        dc: String,
+        namespace: String,
+        times: Uint8Array,
+    ) -> napi::Result<()> {
+        let datacenter = self.datacenter(&dc)?;
+        let parsed: Vec<u64> = times
+            .as_ref()
+            .chunks_exact(8)
+            .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap_or_default()))
+            .collect();
+        let parsed: &[u64; PARTITIONS] = parsed
+            .as_slice()
+            .try_into()
+            .map_err(|_| failure("PERIGEE_ARGUMENT", "ship times are 4096 u64"))?;
+        if !datacenter.set_ship_times(&namespace, parsed) {
+            return Err(failure(
+                "PERIGEE_ARGUMENT",
+                format!("{dc} does not ship {namespace}"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn datacenter(&self, name: &str) -> napi::Result<Arc<Datacenter>> {
+        self.with_engine(|engine| {
+            let found = engine.datacenter(name).cloned();
+            found.ok_or_else(|| failure("PERIGEE_ARGUMENT", format!("no datacenter {name}")))
+        })
+    }
+
+    fn with_engine<R>(&self, f: impl FnOnce(&Engine) -> napi::Result<R>) -> napi::Result<R> {
+        match &*self.state.lock() {
+            State::Opened(engine) => f(engine),
+            State::Started(server) => f(&server.engine),
+            State::Closed => Err(failure("PERIGEE_CLOSED", "the node is closed")),
+        }
+    }
+
+    fn with_server<R>(&self, f: impl FnOnce(&Server) -> R) -> napi::Result<R> {
+        let server = match &*self.state.lock() {
+            State::Started(server) => server.clone(),
+            _ => return Err(failure("PERIGEE_CLOSED", "the node is not running")),
+        };
+        Ok(f(&server))
+    }
+}
+
+fn namespace_stats(
+    namespace: &perigee_engine::namespace::Namespace,
+) -> (serde_json::Value, serde_json::Value) {
+    let mut stats = serde_json::Map::new();
+    stats.extend(
+        namespace
+            .stats
+            .totals()
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v.into())),
+    );
+    let storage = namespace.store.stats();
+    stats.insert(
+        "objects".into(),
+        namespace.objects.load(Ordering::Relaxed).into(),
+    );
+    stats.insert(
+        "tombstones".into(),
+        namespace.tombstones.load(Ordering::Relaxed).into(),
+    );
+    stats.insert("index_used_bytes".into(), namespace.index_bytes().into());
+    stats.insert("stop_writes".into(), namespace.stop_writes().into());
+    stats.insert("data_used_bytes".into(), storage.used_bytes.into());
+    stats.insert("data_total_bytes".into(), storage.total_bytes.into());
+    stats.insert("data_avail_pct".into(), storage.avail_pct.into());
+    stats.insert(
+        "storage".into(),
+        serde_json::to_value(&storage).unwrap_or_default(),
+    );
+    let sets: serde_json::Map<_, _> = namespace
+        .sets
+        .all()
+        .into_iter()
+        .map(|set| {
+            let value = serde_json::json!({
+                "objects": set.objects.load(Ordering::Relaxed),
+                "tombstones": set.tombstones.load(Ordering::Relaxed),
+                "data_used_bytes": set.data_used_bytes.load(Ordering::Relaxed),
+            });
+            (String::from_utf8_lossy(&set.name).into_owned(), value)
+        })
+        .collect();
+    (stats.into(), sets.into())
+}

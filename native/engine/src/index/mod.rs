@@ -1,0 +1,7 @@
+//! The primary index: one table a partition, in digest order, at most 64 bytes a record.
+
+mod entry;
+mod table;
+
+pub use entry::{Entry, Location, flag};
+pub use table::{Iter, PartitionTable};

@@ -1,0 +1,425 @@
+//! The table of one partition: an array of entries kept in digest order.
+//!
+//! An entry's home slot is its leading digest bits scaled to the table's size, a monotone function;
+//! collisions shift to the right (ordered linear probing) and may run into some tail slots past the
+//! last home, so nothing wraps around and the array as a whole is sorted. Invariant: every slot
+//! from an entry's home up to the entry is occupied. A probe therefore starts at its home and reads
+//! forward until it meets a larger digest or an empty slot.
+
+use super::entry::{Entry, SLOT_BYTES, Slot, SlotKey};
+use perigee_wire::{Digest, PartitionId, partition_of};
+
+const LOAD_PCT_MAX: usize = 80;
+/// What a shrunken table is filled to: where growing by an eighth leaves one.
+const LOAD_PCT_SHRUNK: usize = 71;
+const LOAD_PCT_MIN: usize = 40;
+const GROWTH_DIVISOR: usize = 8;
+const GROWTH_SLOTS_MIN: usize = 16;
+/// Room past the last home. Digests are uniform, so longer runs there are rare; one that does not
+/// fit is given a longer tail.
+const TAIL_SLOTS: usize = 8;
+
+/// The entries of one partition, ordered by digest (memcmp).
+pub struct PartitionTable {
+    slots: Box<[Slot]>,
+    len: usize,
+    homes: usize,
+    id: PartitionId,
+}
+
+enum Probe {
+    Found(usize),
+    /// The slot that the key belongs into, past the end when the array is full to its end.
+    Vacant(usize),
+}
+
+impl PartitionTable {
+    /// An empty table, which owns no memory yet.
+    pub fn new(id: PartitionId) -> PartitionTable {
+        PartitionTable {
+            slots: Box::default(),
+            len: 0,
+            homes: 0,
+            id,
+        }
+    }
+
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn get(&self, digest: &Digest) -> Option<Entry> {
+        match self.probe(self.key_of(digest)) {
+            Probe::Found(at) => Some(self.slots[at].unpack(self.id)),
+            Probe::Vacant(_) => None,
+        }
+    }
+
+    /// Inserts or replaces, and returns what was replaced.
+    pub fn upsert(&mut self, entry: Entry) -> Option<Entry> {
+        let key = self.key_of(&entry.digest);
+        let slot = Slot::pack(&entry);
+        let mut at = match self.probe(key) {
+            Probe::Found(at) => {
+                let replaced = self.slots[at].unpack(self.id);
+                self.slots[at] = slot;
+                return Some(replaced);
+            }
+            Probe::Vacant(at) => at,
+        };
+        if (self.len + 1) * 100 > self.homes * LOAD_PCT_MAX {
+            let growth = (self.homes / GROWTH_DIVISOR).max(GROWTH_SLOTS_MIN);
+            self.rebuild(self.homes + growth, TAIL_SLOTS);
+            at = self.vacancy(key);
+        }
+        let mut end = self.run_end(at);
+        if end == self.slots.len() {
+            // Only digests with a common prefix come here often: let the tail grow with them.
+            self.rebuild(self.homes, TAIL_SLOTS.max(self.len / GROWTH_DIVISOR));
+            at = self.vacancy(key);
+            end = self.run_end(at);
+        }
+        self.slots.copy_within(at..end, at + 1);
+        self.slots[at] = slot;
+        self.len += 1;
+        None
+    }
+
+    pub fn remove(&mut self, digest: &Digest) -> Option<Entry> {
+        let Probe::Found(at) = self.probe(self.key_of(digest)) else {
+            return None;
+        };
+        let removed = self.slots[at].unpack(self.id);
+        // Whatever follows and is not at home moves back by one, so that no probe meets a hole.
+        let after = at + 1;
+        let shifted = self.slots[after..]
+            .iter()
+            .enumerate()
+            .take_while(|(i, slot)| !slot.is_empty() && self.home(slot.prefix()) < after + i)
+            .count();
+        self.slots.copy_within(after..after + shifted, at);
+        self.slots[at + shifted] = Slot::EMPTY;
+        self.len -= 1;
+        if self.homes > 2 * GROWTH_SLOTS_MIN && self.len * 100 < self.homes * LOAD_PCT_MIN {
+            self.rebuild(
+                (self.len * 100 / LOAD_PCT_SHRUNK).max(GROWTH_SLOTS_MIN),
+                TAIL_SLOTS,
+            );
+        }
+        Some(removed)
+    }
+
+    /// All entries in digest order.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter {
+            slots: self.slots.iter(),
+            id: self.id,
+        }
+    }
+
+    /// The entries whose digest is greater than `after`, in digest order.
+    pub fn iter_after(&self, after: Option<&Digest>) -> Iter<'_> {
+        let from = after.map_or(0, |digest| {
+            let key = self.key_of(digest);
+            match self.probe(key) {
+                Probe::Found(at) => at + 1,
+                Probe::Vacant(at) => at,
+            }
+        });
+        Iter {
+            slots: self.slots[from..].iter(),
+            id: self.id,
+        }
+    }
+
+    /// The table and its array, with what the allocator rounds up.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + allocated_bytes(self.slots.len() * SLOT_BYTES)
+    }
+
+    #[inline]
+    fn key_of(&self, digest: &Digest) -> SlotKey {
+        debug_assert_eq!(partition_of(digest), self.id, "digest of another partition");
+        SlotKey::new(digest)
+    }
+
+    #[inline]
+    fn home(&self, prefix: u64) -> usize {
+        home(prefix, self.homes)
+    }
+
+    #[inline]
+    fn probe(&self, key: SlotKey) -> Probe {
+        let from = self.home(key.prefix);
+        for (i, slot) in self.slots[from..].iter().enumerate() {
+            if slot.is_empty() {
+                return Probe::Vacant(from + i);
+            }
+            let prefix = slot.prefix();
+            if prefix < key.prefix {
+                continue;
+            }
+            if prefix > key.prefix {
+                return Probe::Vacant(from + i);
+            }
+            match slot.key().cmp(&key) {
+                std::cmp::Ordering::Less => continue,
+                std::cmp::Ordering::Equal => return Probe::Found(from + i),
+                std::cmp::Ordering::Greater => return Probe::Vacant(from + i),
+            }
+        }
+        Probe::Vacant(self.slots.len())
+    }
+
+    fn vacancy(&self, key: SlotKey) -> usize {
+        match self.probe(key) {
+            Probe::Vacant(at) => at,
+            Probe::Found(_) => unreachable!("the key was absent before the table grew"),
+        }
+    }
+
+    /// The first empty slot at or after `at`, or the end of the array.
+    fn run_end(&self, at: usize) -> usize {
+        at + self.slots[at..]
+            .iter()
+            .take_while(|slot| !slot.is_empty())
+            .count()
+    }
+
+    /// Moves every entry into a new array of `homes` home slots: one sequential merge.
+    fn rebuild(&mut self, homes: usize, tail_free: usize) {
+        let occupied = || self.slots.iter().filter(|slot| !slot.is_empty());
+        let place = |next: usize, slot: &Slot| home(slot.prefix(), homes).max(next);
+        let end = occupied().fold(0, |next, slot| place(next, slot) + 1);
+        let mut slots =
+            vec![Slot::EMPTY; (homes + TAIL_SLOTS).max(end + tail_free)].into_boxed_slice();
+        let mut next = 0;
+        for slot in occupied() {
+            let at = place(next, slot);
+            slots[at] = *slot;
+            next = at + 1;
+        }
+        self.slots = slots;
+        self.homes = homes;
+    }
+}
+
+#[inline]
+fn home(prefix: u64, homes: usize) -> usize {
+    ((prefix as u128 * homes as u128) >> u64::BITS) as usize
+}
+
+/// What an allocation costs with a malloc of the usual kind: a header word and rounding to 16, or
+/// whole pages of its own above 128 KiB.
+fn allocated_bytes(bytes: usize) -> usize {
+    const PAGE_BYTES: usize = 4096;
+    const MAPPED_FROM_BYTES: usize = 128 * 1024;
+    match bytes {
+        0 => 0,
+        1..MAPPED_FROM_BYTES => (bytes + 8).next_multiple_of(16),
+        _ => (bytes + 16).next_multiple_of(PAGE_BYTES),
+    }
+}
+
+/// Entries of a [`PartitionTable`] in digest order.
+#[derive(Clone)]
+pub struct Iter<'a> {
+    slots: std::slice::Iter<'a, Slot>,
+    id: PartitionId,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        let id = self.id;
+        self.slots
+            .find(|slot| !slot.is_empty())
+            .map(|slot| slot.unpack(id))
+    }
+}
+
+impl std::iter::FusedIterator for Iter<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{Location, flag};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const PARTITION: u16 = 0xABC;
+
+    fn table() -> PartitionTable {
+        PartitionTable::new(PartitionId::new(PARTITION).unwrap())
+    }
+
+    fn in_partition(mut digest: Digest) -> Digest {
+        digest[0] = PARTITION as u8;
+        digest[1] = digest[1] & 0xF0 | (PARTITION >> 8) as u8;
+        digest
+    }
+
+    fn entry(digest: Digest, version: u32) -> Entry {
+        Entry {
+            digest,
+            set_id: version as u16 & Entry::SET_ID_MAX,
+            generation: version as u16,
+            last_update_time: version as u64,
+            void_time: version,
+            location: Location::new(1, version as u64, 1 + version),
+            flags: flag::XDR_WRITE,
+        }
+    }
+
+    /// A small generator, so that a failure replays from the printed seed.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = self.0;
+            z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^ z >> 31
+        }
+
+        fn digest(&mut self) -> Digest {
+            let words = [self.next(), self.next(), self.next()];
+            in_partition(std::array::from_fn(|i| words[i / 8].to_le_bytes()[i % 8]))
+        }
+    }
+
+    #[test]
+    fn memory_stays_within_64_bytes_a_record() {
+        let seed = 11;
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let mut table = table();
+        let mut worst = (0.0_f64, 0);
+        for n in 1..=20_000_u32 {
+            assert!(table.upsert(entry(random.digest(), n)).is_none());
+            if n >= 200 {
+                let bytes = table.memory_bytes() as f64 / n as f64;
+                if bytes > worst.0 {
+                    worst = (bytes, n);
+                }
+                assert!(bytes <= 64.0, "{bytes} bytes a record at {n}");
+            }
+        }
+        println!("at most {:.1} bytes a record, at {}", worst.0, worst.1);
+    }
+
+    #[test]
+    fn emptied_table_gives_its_memory_back() {
+        let mut random = Random(5);
+        let mut table = table();
+        let digests: Vec<Digest> = (0..5000).map(|_| random.digest()).collect();
+        for digest in &digests {
+            table.upsert(entry(*digest, 1));
+        }
+        let full = table.memory_bytes();
+        for digest in &digests {
+            assert!(table.remove(digest).is_some());
+        }
+        assert!(table.is_empty());
+        assert!(table.memory_bytes() * 50 < full);
+    }
+
+    #[test]
+    fn digests_with_one_prefix_stay_correct() {
+        for lead in [0x00, 0x80, 0xFF] {
+            let mut table = table();
+            let mut model = BTreeMap::new();
+            for i in 0..700_u32 {
+                let mut digest = in_partition([lead; 20]);
+                digest[16..].copy_from_slice(&i.wrapping_mul(0x9E37_79B9).to_be_bytes());
+                table.upsert(entry(digest, i));
+                model.insert(digest, entry(digest, i));
+            }
+            assert!(table.iter().eq(model.values().copied()));
+            for digest in model.keys().copied().collect::<Vec<_>>().iter().step_by(2) {
+                assert_eq!(table.remove(digest), model.remove(digest));
+            }
+            assert!(table.iter().eq(model.values().copied()));
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Upsert(Digest),
+        Remove(Digest),
+        After(Digest),
+        /// Removes the first entries, which makes the table shrink.
+        Trim(u8),
+    }
+
+    fn digest() -> impl Strategy<Value = Digest> {
+        prop_oneof![
+            any::<[u8; 20]>().prop_map(in_partition),
+            // Few distinct digests, so that replacing and removing hit something.
+            (0..64_u8).prop_map(|i| in_partition([i.wrapping_mul(37); 20])),
+            // Differences only at the end, and runs that reach into the tail.
+            (any::<u8>(), prop_oneof![Just(0xFF_u8), Just(0)]).prop_map(|(last, lead)| {
+                let mut digest = [lead; 20];
+                digest[19] = last;
+                in_partition(digest)
+            }),
+        ]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => digest().prop_map(Step::Upsert),
+            3 => digest().prop_map(Step::Remove),
+            1 => digest().prop_map(Step::After),
+            1 => any::<u8>().prop_map(Step::Trim),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn table_agrees_with_an_ordered_map(steps in prop::collection::vec(step(), 1..600)) {
+            let mut table = table();
+            let mut model = BTreeMap::new();
+            for (version, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Upsert(digest) => {
+                        let entry = entry(digest, version as u32);
+                        prop_assert_eq!(table.upsert(entry), model.insert(digest, entry));
+                        prop_assert_eq!(table.get(&digest), Some(entry));
+                    }
+                    Step::Remove(digest) => {
+                        prop_assert_eq!(table.remove(&digest), model.remove(&digest));
+                        prop_assert_eq!(table.get(&digest), None);
+                    }
+                    Step::After(digest) => {
+                        use std::ops::Bound::{Excluded, Unbounded};
+                        let expected = model.range((Excluded(digest), Unbounded)).map(|(_, e)| *e);
+                        prop_assert!(table.iter_after(Some(&digest)).eq(expected));
+                    }
+                    Step::Trim(count) => {
+                        for _ in 0..count {
+                            let Some((digest, entry)) = model.pop_first() else { break };
+                            prop_assert_eq!(table.remove(&digest), Some(entry));
+                        }
+                    }
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+            prop_assert!(table.iter().eq(model.values().copied()));
+            prop_assert!(table.iter_after(None).eq(model.values().copied()));
+            for (digest, entry) in &model {
+                prop_assert_eq!(table.get(digest), Some(*entry));
+            }
+        }
+    }
+}

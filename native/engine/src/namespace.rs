@@ -1,0 +1,429 @@
+//! A namespace: 4096 partitions over one store, and what belongs to all of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use perigee_wire::{Digest, PARTITIONS, PartitionId, partition_of};
+use thiserror::Error;
+
+use crate::clock::{HybridClock, wall_seconds};
+use crate::config::{CommonStorageConfig, NamespaceConfig, StorageConfig};
+use crate::index::{Entry, Location, flag};
+use crate::partition::{Partition, Waiter};
+use crate::record::image::ImageView;
+use crate::sets::SetRegistry;
+use crate::stats::NamespaceStats;
+use crate::storage::{
+    CommitSink, MediumConfig, OpenError, ReadError, ReadNow, Relocate, ScanError, ScanReport,
+    ScanVerdict, Store, StoreConfig,
+};
+use crate::xdr::NamespaceShipping;
+
+#[derive(Debug, Error)]
+pub enum NamespaceError {
+    #[error("namespace {namespace}: {source}")]
+    Open {
+        namespace: String,
+        source: OpenError,
+    },
+    #[error("namespace {namespace}: {source}")]
+    Scan {
+        namespace: String,
+        source: ScanError,
+    },
+}
+
+pub struct Namespace {
+    pub name: String,
+    pub config: NamespaceConfig,
+    pub store: Arc<Store>,
+    pub sets: SetRegistry,
+    pub stats: NamespaceStats,
+    pub clock: Arc<HybridClock>,
+    /// Requests that may wait for one busy record.
+    pub pending_limit: usize,
+    pub objects: AtomicI64,
+    pub tombstones: AtomicI64,
+    pub(crate) shipping: Vec<Arc<NamespaceShipping>>,
+    partitions: Box<[Partition]>,
+    /// One bit a partition: this node is its master.
+    owned: Box<[AtomicU64]>,
+    owned_epoch: AtomicU64,
+    stop_writes: AtomicBool,
+}
+
+/// A record's bytes as the device holds them, read while nothing was locked.
+pub struct DeviceCopy {
+    location: Location,
+    bytes: Vec<u8>,
+}
+
+/// Why a record's bytes could not be had. It means nothing if the record has moved meanwhile: its block may have been
+/// reused before it was read.
+#[derive(Debug)]
+pub struct Unread {
+    pub location: Location,
+    /// The device answered, but with bytes that are not the record's.
+    pub damaged: bool,
+    pub reason: String,
+}
+
+impl DeviceCopy {
+    fn view(&self) -> ImageView<'_> {
+        ImageView::trusted(&self.bytes)
+    }
+}
+
+impl Namespace {
+    /// Opens the store and rebuilds the index from it. Blocks; nothing is served before it returns.
+    pub fn open(
+        config: NamespaceConfig,
+        clock: Arc<HybridClock>,
+        shipping: Vec<Arc<NamespaceShipping>>,
+        pending_limit: usize,
+    ) -> Result<(Arc<Namespace>, ScanReport), NamespaceError> {
+        let name = config.name.clone();
+        let store = Store::open(store_config(&config)).map_err(|source| NamespaceError::Open {
+            namespace: name.clone(),
+            source,
+        })?;
+        let namespace = Namespace {
+            partitions: PartitionId::all()
+                .map(|id| Partition::new(id, shipping.len()))
+                .collect(),
+            owned: (0..PARTITIONS / 64).map(|_| AtomicU64::new(0)).collect(),
+            owned_epoch: AtomicU64::new(0),
+            stop_writes: AtomicBool::new(false),
+            sets: SetRegistry::default(),
+            stats: NamespaceStats::new(),
+            objects: AtomicI64::new(0),
+            tombstones: AtomicI64::new(0),
+            store: Arc::new(store),
+            clock,
+            shipping,
+            pending_limit,
+            config,
+            name,
+        };
+        let report = namespace
+            .store
+            .scan(&mut |image, location| namespace.adopt(&image, location))
+            .map_err(|source| NamespaceError::Scan {
+                namespace: namespace.name.clone(),
+                source,
+            })?;
+        Ok((Arc::new(namespace), report))
+    }
+
+    /// Starts flushing and defragmentation. `sink` is told of writes that became durable.
+    pub fn start(self: &Arc<Self>, sink: Arc<dyn CommitSink>) {
+        let relocator: Arc<dyn Relocate> = Arc::new(Relocator {
+            namespace: Arc::downgrade(self),
+        });
+        self.store.start(relocator, sink);
+    }
+
+    /// A record found while the index is rebuilt: the newest version of each digest stays. An expired or deleted newest
+    /// version is kept too, since an older one may lie on the device still.
+    fn adopt(&self, image: &ImageView<'_>, location: Location) -> ScanVerdict {
+        let digest = *image.digest();
+        let mut state = self.partition(&digest).lock();
+        let old = state.table.get(&digest);
+        let version = (image.last_update_time(), image.generation());
+        // Of versions that tie, the one written later is the one that was in force: it won the tie by its content, or is
+        // a copy made by defragmentation, and only what is in force is copied. A record's versions lie on one device.
+        if old.is_some_and(|old| (old.last_update_time, old.generation) > version) {
+            return ScanVerdict::Stale;
+        }
+        let Some(set_id) = self.sets.id_of(image.set_name()) else {
+            return ScanVerdict::Stale;
+        };
+        self.clock.observe(image.last_update_time());
+        let entry = Entry {
+            digest,
+            set_id,
+            generation: image.generation(),
+            last_update_time: image.last_update_time(),
+            void_time: image.void_time(),
+            location,
+            flags: entry_flags(image),
+        };
+        state.table.upsert(entry);
+        self.count_swap(old.as_ref(), Some(&entry));
+        ScanVerdict::Live {
+            replaced: old.map(|old| old.location),
+        }
+    }
+
+    pub fn partition(&self, digest: &Digest) -> &Partition {
+        &self.partitions[partition_of(digest).index()]
+    }
+
+    pub fn partitions(&self) -> &[Partition] {
+        &self.partitions
+    }
+
+    /// Makes this node master of the partitions whose bits are set (bit for partition p: byte p/8, mask 0x80 >> p%8, as
+    /// in the `replicas` info command). A decision older than the one in force is dropped.
+    pub fn set_ownership(&self, epoch: u64, masters: &[u8; PARTITIONS / 8]) {
+        if self.owned_epoch.fetch_max(epoch, Ordering::AcqRel) > epoch {
+            return;
+        }
+        for (word, bytes) in self.owned.iter().zip(masters.chunks_exact(8)) {
+            let bits = bytes
+                .iter()
+                .fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
+            word.store(bits.reverse_bits(), Ordering::Release);
+        }
+    }
+
+    pub fn owns(&self, digest: &Digest) -> bool {
+        let partition = partition_of(digest).index();
+        self.owned[partition / 64].load(Ordering::Acquire) >> (partition % 64) & 1 == 1
+    }
+
+    /// Whether the namespace takes no new data at present.
+    pub fn stop_writes(&self) -> bool {
+        self.stop_writes.load(Ordering::Relaxed)
+    }
+
+    /// Compares use of the store with its thresholds. Called about once a second.
+    pub fn update_limits(&self) {
+        let stats = self.store.stats();
+        let used_pct = stats.used_bytes * 100 / stats.total_bytes.max(1);
+        // A threshold of 0 is no threshold.
+        let used_max = u64::from(self.config.stop_writes_used_pct);
+        let stop = (used_max > 0 && used_pct >= used_max)
+            || u64::from(stats.avail_pct) < u64::from(self.config.stop_writes_avail_pct);
+        if self.stop_writes.swap(stop, Ordering::Relaxed) != stop {
+            tracing::warn!(
+                namespace = %self.name,
+                used_pct,
+                avail_pct = stats.avail_pct,
+                "{}",
+                if stop { "stop-writes: new data is refused" } else { "stop-writes ended" }
+            );
+        }
+    }
+
+    /// Whether deletes leave a tombstone without being asked to: a datacenter has to hear of them.
+    pub fn ships(&self) -> bool {
+        !self.shipping.is_empty()
+    }
+
+    /// Gives `f` the stored image of an entry: from memory, or from a copy that was read from the device before. The
+    /// caller holds the partition's lock. `Err` names what has to be read first.
+    pub(crate) fn with_image<R>(
+        &self,
+        entry: &Entry,
+        copy: Option<&DeviceCopy>,
+        f: impl FnOnce(&ImageView<'_>) -> R,
+    ) -> Result<R, Location> {
+        if let Some(copy) = copy.filter(|copy| copy.location == entry.location) {
+            let view = copy.view();
+            if *view.digest() == entry.digest
+                && view.last_update_time() == entry.last_update_time
+                && view.generation() == entry.generation
+            {
+                return Ok(f(&view));
+            }
+        }
+        match self
+            .store
+            .read(entry.location, |bytes| f(&ImageView::trusted(bytes)))
+        {
+            ReadNow::InMemory(result) => Ok(result),
+            ReadNow::NeedsDevice => Err(entry.location),
+        }
+    }
+
+    /// Reads a record from the device and checks it. Blocks; call with no lock held. After an error, look at the index
+    /// again: only if it still names the same location has the record become unreadable.
+    pub fn read_device(&self, location: Location) -> Result<DeviceCopy, Unread> {
+        let failed = |damaged: bool, error: &dyn std::fmt::Display| Unread {
+            location,
+            damaged,
+            reason: error.to_string(),
+        };
+        let bytes = self
+            .store
+            .read_device(location)
+            .map_err(|error| failed(matches!(error, ReadError::Corrupt { .. }), &error))?;
+        ImageView::verify(&bytes, None).map_err(|error| failed(true, &error))?;
+        Ok(DeviceCopy { location, bytes })
+    }
+
+    /// Whether the index names this location for a record.
+    pub fn names(&self, digest: &Digest, location: Location) -> bool {
+        let entry = self.partition(digest).lock().table.get(digest);
+        entry.is_some_and(|entry| entry.location == location)
+    }
+
+    /// A request that waited for a record has given up.
+    pub fn forget_waiter(&self, digest: &Digest, waiter: Waiter) {
+        self.partition(digest).lock().busy.forget(digest, waiter);
+    }
+
+    /// Keeps object, tombstone and set counts when an index entry takes another's place.
+    pub(crate) fn count_swap(&self, old: Option<&Entry>, new: Option<&Entry>) {
+        for (entry, sign) in old
+            .iter()
+            .map(|e| (*e, -1))
+            .chain(new.iter().map(|e| (*e, 1)))
+        {
+            let tombstone = entry.flags & flag::TOMBSTONE != 0;
+            let (objects, tombstones) = if tombstone { (0, sign) } else { (sign, 0) };
+            if tombstone {
+                self.tombstones.fetch_add(sign, Ordering::Relaxed);
+            } else {
+                self.objects.fetch_add(sign, Ordering::Relaxed);
+            }
+            self.sets.add(
+                entry.set_id,
+                objects,
+                tombstones,
+                sign * entry.location.bytes() as i64,
+            );
+        }
+    }
+
+    /// Removes what has expired. Called every `nsup-period` by the engine's housekeeping thread; each partition is locked
+    /// for one short step at a time; between two, `stop` may end the pass.
+    pub fn expire(&self, stop: impl Fn() -> bool) -> u64 {
+        let mut expired = 0;
+        for partition in &self.partitions {
+            if stop() {
+                break;
+            }
+            let mut due: Vec<Digest> = Vec::new();
+            let now = wall_seconds();
+            {
+                let state = partition.lock();
+                due.extend(
+                    state
+                        .table
+                        .iter()
+                        .filter(|e| is_expired(e, now))
+                        .map(|e| e.digest),
+                );
+            }
+            for digest in due {
+                let mut state = partition.lock();
+                let Some(entry) = state.table.get(&digest) else {
+                    continue;
+                };
+                // What a datacenter has not seen yet is kept until it has: an older version may live on over there.
+                let unshipped = state.changes.iter().any(|queue| queue.holds(&entry));
+                if is_expired(&entry, now) && !unshipped && !state.busy.contains(&digest) {
+                    self.drop_entry(&mut state, &entry);
+                    expired += 1;
+                }
+            }
+        }
+        self.stats
+            .mine()
+            .expired_objects
+            .fetch_add(expired, Ordering::Relaxed);
+        expired
+    }
+
+    /// Bytes of memory that the index takes.
+    pub fn index_bytes(&self) -> u64 {
+        self.partitions
+            .iter()
+            .map(|partition| partition.lock().table.memory_bytes() as u64)
+            .sum()
+    }
+}
+
+pub(crate) fn is_expired(entry: &Entry, now: u32) -> bool {
+    entry.void_time != 0 && entry.void_time <= now
+}
+
+/// A record that a client can see.
+pub(crate) fn is_live(entry: &Entry, now: u32) -> bool {
+    entry.flags & flag::TOMBSTONE == 0 && !is_expired(entry, now)
+}
+
+pub(crate) fn entry_flags(image: &ImageView<'_>) -> u8 {
+    use crate::record::image::image_flag;
+    let pairs = [
+        (image_flag::TOMBSTONE, flag::TOMBSTONE),
+        (image_flag::HAS_KEY, flag::KEY_STORED),
+        (image_flag::XDR_WRITE, flag::XDR_WRITE),
+    ];
+    pairs
+        .iter()
+        .filter(|(bit, _)| image.flags() & bit != 0)
+        .fold(0, |flags, (_, bit)| flags | bit)
+}
+
+struct Relocator {
+    namespace: std::sync::Weak<Namespace>,
+}
+
+impl Relocate for Relocator {
+    fn relocate(&self, digest: &Digest, from: Location, image: &mut Vec<u8>) -> bool {
+        let Some(namespace) = self.namespace.upgrade() else {
+            return false;
+        };
+        let mut state = namespace.partition(digest).lock();
+        let Some(mut entry) = state.table.get(digest).filter(|e| e.location == from) else {
+            return false;
+        };
+        match namespace.store.append_relocated(image) {
+            Ok(appended) => {
+                entry.location = appended.location;
+                state.table.upsert(entry);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+fn store_config(config: &NamespaceConfig) -> StoreConfig {
+    let (medium, common, commit_to_device) = match &config.storage_engine {
+        StorageConfig::Memory { data_size, common } => (
+            MediumConfig::Memory {
+                data_size: *data_size,
+            },
+            common,
+            false,
+        ),
+        StorageConfig::Device {
+            files,
+            filesize,
+            commit_to_device,
+            common,
+        } => (
+            MediumConfig::File {
+                paths: files.clone(),
+                file_size: *filesize,
+            },
+            common,
+            *commit_to_device,
+        ),
+    };
+    let CommonStorageConfig {
+        write_block_size,
+        flush_size,
+        flush_max_ms,
+        max_write_cache,
+        post_write_cache,
+        defrag_lwm_pct,
+    } = common.clone();
+    StoreConfig {
+        namespace: config.name.clone(),
+        medium,
+        write_block_bytes: write_block_size,
+        flush_size_bytes: flush_size,
+        flush_max: Duration::from_millis(u64::from(flush_max_ms)),
+        commit_to_device,
+        write_cache_bytes_max: max_write_cache,
+        post_write_cache_bytes: post_write_cache,
+        defrag_lwm_pct,
+        defrag_sleep: Duration::from_micros(1000),
+    }
+}

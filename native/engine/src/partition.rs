@@ -1,0 +1,146 @@
+//! One partition of a namespace: its index table, the records that are being worked on, and its change queues, all under
+//! one lock that is never held over I/O.
+
+use parking_lot::{Mutex, MutexGuard};
+use perigee_wire::{Digest, PartitionId};
+
+use crate::change_queue::ChangeQueue;
+use crate::index::PartitionTable;
+
+/// A request that waits, as the service thread that owns it knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiter {
+    pub thread: u32,
+    pub request: u64,
+}
+
+pub struct Partition {
+    pub id: PartitionId,
+    state: Mutex<PartitionState>,
+}
+
+pub struct PartitionState {
+    pub table: PartitionTable,
+    pub busy: BusyRecords,
+    /// By the namespace's datacenter slots.
+    pub changes: Box<[ChangeQueue]>,
+}
+
+impl Partition {
+    pub fn new(id: PartitionId, datacenters: usize) -> Self {
+        let state = PartitionState {
+            table: PartitionTable::new(id),
+            busy: BusyRecords::default(),
+            changes: (0..datacenters).map(|_| ChangeQueue::default()).collect(),
+        };
+        Partition {
+            id,
+            state: Mutex::new(state),
+        }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, PartitionState> {
+        self.state.lock()
+    }
+}
+
+/// Records that a Lua function works on, and the writes that wait for each. Nearly always empty, so a plain list.
+#[derive(Default)]
+pub struct BusyRecords {
+    records: Vec<BusyRecord>,
+}
+
+struct BusyRecord {
+    digest: Digest,
+    waiters: Vec<Waiter>,
+}
+
+/// The answer to a request that met a busy record.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    Free,
+    /// The waiter will be woken when the record is free.
+    Queued,
+    /// As many requests as allowed wait for the record already.
+    Refused,
+}
+
+impl BusyRecords {
+    pub fn contains(&self, digest: &Digest) -> bool {
+        !self.records.is_empty() && self.records.iter().any(|record| record.digest == *digest)
+    }
+
+    /// Marks a record as being worked on. It must be free.
+    pub fn begin(&mut self, digest: &Digest) {
+        debug_assert!(!self.contains(digest));
+        self.records.push(BusyRecord {
+            digest: *digest,
+            waiters: Vec::new(),
+        });
+    }
+
+    /// Lets a request through, or queues it behind the one that works on its record. A limit of 0 is no limit.
+    pub fn admit(&mut self, digest: &Digest, waiter: Option<Waiter>, limit: usize) -> Admission {
+        if self.records.is_empty() {
+            return Admission::Free;
+        }
+        let Some(record) = self
+            .records
+            .iter_mut()
+            .find(|record| record.digest == *digest)
+        else {
+            return Admission::Free;
+        };
+        match waiter {
+            Some(waiter) if limit == 0 || record.waiters.len() < limit => {
+                record.waiters.push(waiter);
+                Admission::Queued
+            }
+            _ => Admission::Refused,
+        }
+    }
+
+    /// Takes a waiter off the list who has given up.
+    pub fn forget(&mut self, digest: &Digest, waiter: Waiter) {
+        if let Some(record) = self
+            .records
+            .iter_mut()
+            .find(|record| record.digest == *digest)
+        {
+            record.waiters.retain(|other| *other != waiter);
+        }
+    }
+
+    /// Frees a record and returns who waited for it, in order of arrival.
+    pub fn end(&mut self, digest: &Digest) -> Vec<Waiter> {
+        match self
+            .records
+            .iter()
+            .position(|record| record.digest == *digest)
+        {
+            Some(at) => self.records.swap_remove(at).waiters,
+            None => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_record_queues_up_to_its_limit_and_wakes_in_order() {
+        let mut busy = BusyRecords::default();
+        let (one, other) = ([1; 20], [2; 20]);
+        let waiter = |request| Some(Waiter { thread: 0, request });
+        busy.begin(&one);
+        assert_eq!(busy.admit(&other, waiter(1), 2), Admission::Free);
+        assert_eq!(busy.admit(&one, waiter(2), 2), Admission::Queued);
+        assert_eq!(busy.admit(&one, waiter(3), 2), Admission::Queued);
+        assert_eq!(busy.admit(&one, waiter(4), 2), Admission::Refused);
+        assert_eq!(busy.admit(&one, None, 9), Admission::Refused);
+        let woken: Vec<u64> = busy.end(&one).iter().map(|w| w.request).collect();
+        assert_eq!(woken, [2, 3]);
+        assert_eq!(busy.admit(&one, waiter(5), 2), Admission::Free);
+    }
+}

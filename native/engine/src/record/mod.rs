@@ -1,0 +1,4 @@
+//! Records: the stored image and the operations on bins.
+
+pub mod image;
+pub mod operation;

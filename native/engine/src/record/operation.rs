@@ -1,0 +1,438 @@
+//! Bin operations of one request, applied in order to one record. Atomicity is the caller's: it holds the partition's
+//! lock and stores the outcome as one version, or nothing.
+
+use perigee_wire::{
+    BIN_NAME_BYTES_MAX, BINS_MAX, Message, Op, ReplyWriter, ResultCode, info1, info2, info3, op,
+    particle_type as particle, validate_particle,
+};
+
+use std::collections::HashMap;
+
+use super::image::{ImageBuilder, ImageView};
+
+/// Bins up to which a name is looked for one by one; beyond, through a map, so that a request with many operations on a
+/// record with many bins stays linear while it holds the partition's lock.
+const LINEAR_BINS_MAX: usize = 32;
+
+/// Bytes of results that one request may ask for: operations may name the same large bin again and again.
+const RESULT_BYTES_MAX: usize = 32 << 20;
+
+/// A record while a request works on it: bins of the old version stay borrowed until an operation replaces them.
+pub struct WorkingRecord<'a> {
+    /// A bin that was removed keeps its place with particle NULL, so that positions stay.
+    bins: Vec<WorkingBin<'a>>,
+    /// Bins that are not NULL.
+    live: usize,
+    /// Positions by name; kept once there are more than `LINEAR_BINS_MAX`.
+    by_name: HashMap<&'a [u8], usize>,
+    /// Bytes that a value may grow to.
+    bytes_max: usize,
+}
+
+struct WorkingBin<'a> {
+    name: &'a [u8],
+    particle: u8,
+    value: Value<'a>,
+}
+
+enum Value<'a> {
+    Borrowed(&'a [u8]),
+    Number([u8; 8]),
+    Owned(Vec<u8>),
+}
+
+impl Value<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Value::Borrowed(bytes) => bytes,
+            Value::Number(bytes) => bytes,
+            Value::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl<'a> WorkingRecord<'a> {
+    /// A record without bins. No value in it may grow past `bytes_max` bytes.
+    pub fn empty(bytes_max: usize) -> Self {
+        let (bins, by_name) = (Vec::with_capacity(8), HashMap::new());
+        WorkingRecord {
+            bins,
+            live: 0,
+            by_name,
+            bytes_max,
+        }
+    }
+
+    /// The record that an image holds.
+    pub fn of(image: &ImageView<'a>, bytes_max: usize) -> Self {
+        let bins: Vec<_> = image
+            .bins()
+            .map(|bin| WorkingBin {
+                name: bin.name,
+                particle: bin.particle,
+                value: Value::Borrowed(bin.value),
+            })
+            .collect();
+        let mut record = WorkingRecord {
+            live: bins.len(),
+            bins,
+            by_name: HashMap::new(),
+            bytes_max,
+        };
+        record.index_from(0);
+        record
+    }
+
+    /// Keeps the map of names, from the bin at `from` on.
+    fn index_from(&mut self, from: usize) {
+        if self.bins.len() > LINEAR_BINS_MAX {
+            let from = if self.by_name.is_empty() { 0 } else { from };
+            let names = self.bins[from..].iter().enumerate();
+            self.by_name
+                .extend(names.map(|(at, bin)| (bin.name, from + at)));
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Writes the bins into an image that is being built.
+    pub fn build(&self, image: &mut ImageBuilder<'_>) {
+        for bin in self.live_bins() {
+            image.bin(bin.name, bin.particle, bin.value.bytes());
+        }
+    }
+
+    fn live_bins(&self) -> impl Iterator<Item = &WorkingBin<'a>> {
+        self.bins
+            .iter()
+            .filter(|bin| bin.particle != particle::NULL)
+    }
+
+    /// Sets a bin, or removes it when the particle is NULL.
+    pub fn set(&mut self, name: &'a [u8], particle: u8, value: &'a [u8]) -> Result<(), ResultCode> {
+        check_bin_name(name)?;
+        if particle == particle::NULL {
+            self.remove(name);
+            return Ok(());
+        }
+        validate_particle(particle, value).map_err(|error| error.result_code())?;
+        self.put(name, particle, Value::Borrowed(value))
+    }
+
+    fn remove(&mut self, name: &[u8]) {
+        if let Some(at) = self.live_position(name) {
+            self.bins[at].particle = particle::NULL;
+            self.bins[at].value = Value::Borrowed(&[]);
+            self.live -= 1;
+        }
+    }
+
+    fn put(&mut self, name: &'a [u8], particle: u8, value: Value<'a>) -> Result<(), ResultCode> {
+        match self.position(name) {
+            Some(at) => {
+                self.live += usize::from(self.bins[at].particle == particle::NULL);
+                self.bins[at].particle = particle;
+                self.bins[at].value = value;
+            }
+            None if self.bins.len() == BINS_MAX => return Err(ResultCode::Parameter),
+            None => {
+                self.bins.push(WorkingBin {
+                    name,
+                    particle,
+                    value,
+                });
+                self.live += 1;
+                self.index_from(self.bins.len() - 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn position(&self, name: &[u8]) -> Option<usize> {
+        if self.bins.len() > LINEAR_BINS_MAX {
+            return self.by_name.get(name).copied();
+        }
+        self.bins.iter().position(|bin| bin.name == name)
+    }
+
+    fn live_position(&self, name: &[u8]) -> Option<usize> {
+        self.position(name)
+            .filter(|at| self.bins[*at].particle != particle::NULL)
+    }
+
+    fn clear(&mut self) {
+        self.bins.clear();
+        self.by_name.clear();
+        self.live = 0;
+    }
+
+    fn increment(&mut self, operation: &Op<'a>) -> Result<(), ResultCode> {
+        check_bin_name(operation.name)?;
+        if !matches!(operation.particle, particle::INTEGER | particle::FLOAT) {
+            return Err(ResultCode::Parameter);
+        }
+        let delta = number(operation.value)?;
+        let Some(at) = self.live_position(operation.name) else {
+            return self.put(operation.name, operation.particle, Value::Number(delta));
+        };
+        let bin = &mut self.bins[at];
+        if bin.particle != operation.particle {
+            return Err(ResultCode::IncompatibleType);
+        }
+        let old = number(bin.value.bytes())?;
+        bin.value = Value::Number(match operation.particle {
+            particle::INTEGER => i64::from_be_bytes(old)
+                .wrapping_add(i64::from_be_bytes(delta))
+                .to_be_bytes(),
+            _ => (f64::from_be_bytes(old) + f64::from_be_bytes(delta)).to_be_bytes(),
+        });
+        Ok(())
+    }
+
+    fn concatenate(&mut self, operation: &Op<'a>, side: Side) -> Result<(), ResultCode> {
+        check_bin_name(operation.name)?;
+        if !matches!(operation.particle, particle::STRING | particle::BLOB) {
+            return Err(ResultCode::Parameter);
+        }
+        let Some(at) = self.live_position(operation.name) else {
+            return self.put(
+                operation.name,
+                operation.particle,
+                Value::Borrowed(operation.value),
+            );
+        };
+        let bin = &mut self.bins[at];
+        if bin.particle != operation.particle {
+            return Err(ResultCode::IncompatibleType);
+        }
+        if bin.value.bytes().len() + operation.value.len() > self.bytes_max {
+            return Err(ResultCode::RecordTooBig);
+        }
+        match (&mut bin.value, side) {
+            (Value::Owned(old), Side::End) => old.extend_from_slice(operation.value),
+            (old, Side::End) => bin.value = Value::Owned([old.bytes(), operation.value].concat()),
+            (old, Side::Start) => bin.value = Value::Owned([operation.value, old.bytes()].concat()),
+        }
+        Ok(())
+    }
+
+    fn reply_bin(&self, name: &[u8], reply: &mut ReplyWriter<'_>, respond_all: bool) {
+        match self.live_position(name) {
+            Some(at) => reply.op(name, self.bins[at].particle, self.bins[at].value.bytes()),
+            None if respond_all => reply.op(name, particle::NULL, &[]),
+            None => {}
+        }
+    }
+
+    fn reply_all(&self, reply: &mut ReplyWriter<'_>) {
+        for bin in self.live_bins() {
+            reply.op(bin.name, bin.particle, bin.value.bytes());
+        }
+    }
+}
+
+enum Side {
+    Start,
+    End,
+}
+
+fn number(value: &[u8]) -> Result<[u8; 8], ResultCode> {
+    value.try_into().map_err(|_| ResultCode::Parameter)
+}
+
+fn check_bin_name(name: &[u8]) -> Result<(), ResultCode> {
+    match name.len() {
+        0 => Err(ResultCode::Parameter),
+        length if length > BIN_NAME_BYTES_MAX => Err(ResultCode::BinName),
+        _ => Ok(()),
+    }
+}
+
+/// What a write request asks for, checked before any record is touched (PROTOCOL sections 5 and 8).
+#[derive(Debug, Clone, Copy)]
+pub struct WriteRules {
+    pub create_only: bool,
+    pub update_only: bool,
+    /// The new version holds nothing of the old one's bins.
+    pub replaces: bool,
+    pub replace_only: bool,
+    /// A touch is among the operations: the record must exist.
+    pub must_exist: bool,
+    pub respond_all: bool,
+    /// The operations give results, or look at the old bins.
+    pub reads: bool,
+}
+
+impl WriteRules {
+    pub fn of(message: &Message<'_>) -> Result<WriteRules, ResultCode> {
+        let header = &message.header;
+        if message.ops.is_empty() {
+            return Err(ResultCode::Parameter);
+        }
+        let replace_only = header.info3 & info3::REPLACE_ONLY != 0;
+        let replaces = replace_only || header.info3 & info3::CREATE_OR_REPLACE != 0;
+        let respond_all = header.info2 & info2::RESPOND_ALL_OPS != 0;
+        let mut rules = WriteRules {
+            create_only: header.info2 & info2::CREATE_ONLY != 0,
+            update_only: header.info3 & info3::UPDATE_ONLY != 0,
+            replaces,
+            replace_only,
+            must_exist: false,
+            respond_all,
+            reads: false,
+        };
+        let (mut read_alls, mut other_results) = (0, false);
+        for operation in message.ops {
+            let changes_old = match operation.code {
+                op::WRITE => operation.particle == particle::NULL,
+                op::READ => {
+                    if header.info1 & info1::READ == 0 {
+                        return Err(ResultCode::Parameter);
+                    }
+                    rules.reads = true;
+                    if operation.name.is_empty() {
+                        read_alls += 1
+                    } else {
+                        other_results = true
+                    }
+                    false
+                }
+                op::TOUCH => {
+                    rules.must_exist = true;
+                    true
+                }
+                op::INCR | op::APPEND | op::PREPEND | op::DELETE_ALL => true,
+                _ => return Err(unsupported_operation(operation.code)),
+            };
+            if replaces && changes_old {
+                return Err(ResultCode::Parameter);
+            }
+        }
+        if read_alls > 1 || (read_alls == 1 && (other_results || respond_all)) {
+            return Err(ResultCode::Parameter);
+        }
+        if header.info1 & info1::GET_ALL != 0 && read_alls == 0 {
+            return Err(ResultCode::Parameter);
+        }
+        Ok(rules)
+    }
+}
+
+/// The code for an operation that this engine does not carry out: known ones are named as missing, others are not part
+/// of the protocol.
+pub fn unsupported_operation(code: u8) -> ResultCode {
+    match code {
+        op::CDT_READ
+        | op::CDT_MODIFY
+        | op::EXP_READ
+        | op::EXP_MODIFY
+        | op::BITS_READ
+        | op::BITS_MODIFY
+        | op::HLL_READ
+        | op::HLL_MODIFY
+        | op::STRING_READ
+        | op::STRING_MODIFY
+        | op::TO_STRING => ResultCode::UnsupportedFeature,
+        _ => ResultCode::Parameter,
+    }
+}
+
+/// Applies the operations in order and appends the results of those that give one. On an error the record is to be
+/// thrown away and the reply abandoned.
+pub fn apply<'a>(
+    record: &mut WorkingRecord<'a>,
+    message: &Message<'a>,
+    rules: &WriteRules,
+    reply: &mut ReplyWriter<'_>,
+) -> Result<(), ResultCode> {
+    for operation in message.ops {
+        match operation.code {
+            op::READ if operation.name.is_empty() => {
+                record.reply_all(reply);
+                continue;
+            }
+            op::READ => {
+                record.reply_bin(operation.name, reply, rules.respond_all);
+                check_results(reply)?;
+                continue;
+            }
+            op::WRITE => record.set(operation.name, operation.particle, operation.value)?,
+            op::INCR => record.increment(&operation)?,
+            op::APPEND => record.concatenate(&operation, Side::End)?,
+            op::PREPEND => record.concatenate(&operation, Side::Start)?,
+            op::TOUCH => {}
+            op::DELETE_ALL => record.clear(),
+            code => return Err(unsupported_operation(code)),
+        }
+        if rules.respond_all {
+            reply.op(operation.name, particle::NULL, &[]);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a request that asks for more than fits a reply.
+fn check_results(reply: &ReplyWriter<'_>) -> Result<(), ResultCode> {
+    if reply.bytes() > RESULT_BYTES_MAX {
+        Err(ResultCode::Parameter)
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks the operations of a read before the record is looked for.
+pub fn check_read(message: &Message<'_>) -> Result<(), ResultCode> {
+    let mut read_alls = 0;
+    for operation in message.ops {
+        if operation.code != op::READ {
+            return Err(unsupported_operation(operation.code));
+        }
+        read_alls += usize::from(operation.name.is_empty());
+    }
+    if read_alls > 0 && message.ops.len() > 1 {
+        Err(ResultCode::Parameter)
+    } else {
+        Ok(())
+    }
+}
+
+/// Appends the bins that a checked read asks for: all of them, those of its READ operations, or none.
+pub fn reply_bins(
+    image: &ImageView<'_>,
+    message: &Message<'_>,
+    reply: &mut ReplyWriter<'_>,
+) -> Result<(), ResultCode> {
+    if message.header.info1 & info1::GET_NO_BINS != 0 {
+        return Ok(());
+    }
+    let respond_all = message.header.info2 & info2::RESPOND_ALL_OPS != 0;
+    if message.ops.len() > LINEAR_BINS_MAX && image.n_bins() > LINEAR_BINS_MAX {
+        let record = WorkingRecord::of(image, 0);
+        for operation in message.ops {
+            record.reply_bin(operation.name, reply, respond_all);
+            check_results(reply)?;
+        }
+        return Ok(());
+    }
+    if message
+        .ops
+        .iter()
+        .all(|operation| operation.name.is_empty())
+    {
+        for bin in image.bins() {
+            reply.op(bin.name, bin.particle, bin.value);
+        }
+        return Ok(());
+    }
+    for operation in message.ops {
+        match image.bins().find(|bin| bin.name == operation.name) {
+            Some(bin) => reply.op(bin.name, bin.particle, bin.value),
+            None if respond_all => reply.op(operation.name, particle::NULL, &[]),
+            None => {}
+        }
+        check_results(reply)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,447 @@
+//! Reads, writes and deletes of single records, by frames.
+
+use perigee_wire::{
+    RequestHeader, ResultCode, field, info1, info2, info3, op, particle_type as particle, ttl,
+};
+
+use crate::clock::wall_seconds;
+use crate::partition::Waiter;
+use crate::request::Outcome;
+use crate::testing::{
+    Reply, delete, digest, get, int_bin, namespace_config, open, parse, put_frame, put_int,
+    request, run_frame, try_frame, write,
+};
+use crate::udf::UdfResult;
+
+fn with_generation(info2_flag: u8, generation: u32) -> RequestHeader {
+    RequestHeader {
+        generation,
+        ..write(info2_flag, 0)
+    }
+}
+
+#[test]
+fn a_write_is_read_back_and_counts_its_generation() {
+    let ns = open(namespace_config(), vec![]);
+    assert_eq!(put_int(&ns, "k", "a", 7).generation, 1);
+    assert_eq!(put_int(&ns, "k", "b", -1).generation, 2);
+    let reply = get(&ns, "k");
+    assert_eq!(
+        reply,
+        Reply {
+            code: ResultCode::Ok,
+            generation: 2,
+            void_time: 0,
+            bins: vec![int_bin("a", 7), int_bin("b", -1)],
+        }
+    );
+    assert_eq!(get(&ns, "other").code, ResultCode::NotFound);
+    assert_eq!(delete(&ns, "k").code, ResultCode::Ok);
+    assert_eq!(get(&ns, "k").code, ResultCode::NotFound);
+    assert_eq!(delete(&ns, "k").code, ResultCode::NotFound);
+    assert_eq!(
+        put_int(&ns, "k", "a", 1).generation,
+        1,
+        "a new record starts again"
+    );
+}
+
+#[test]
+fn exists_policies_are_kept() {
+    let ns = open(namespace_config(), vec![]);
+    let put = |info2_more, info3| {
+        let value = 9i64.to_be_bytes();
+        let frame = request("k", write(info2_more, info3), |w| {
+            w.op(op::WRITE, particle::INTEGER, b"n", &value);
+        });
+        run_frame(&ns, &frame).code
+    };
+    assert_eq!(put(0, info3::UPDATE_ONLY), ResultCode::NotFound);
+    assert_eq!(put(0, info3::REPLACE_ONLY), ResultCode::NotFound);
+    assert_eq!(put(info2::CREATE_ONLY, 0), ResultCode::Ok);
+    assert_eq!(put(info2::CREATE_ONLY, 0), ResultCode::RecordExists);
+    put_int(&ns, "k", "other", 1);
+    assert_eq!(put(0, info3::UPDATE_ONLY), ResultCode::Ok);
+    assert_eq!(get(&ns, "k").bins.len(), 2);
+    assert_eq!(put(0, info3::CREATE_OR_REPLACE), ResultCode::Ok);
+    assert_eq!(get(&ns, "k").bins, [int_bin("n", 9)]);
+    assert_eq!(put(0, info3::REPLACE_ONLY), ResultCode::Ok);
+}
+
+#[test]
+fn generation_policies_are_kept() {
+    let ns = open(namespace_config(), vec![]);
+    put_int(&ns, "k", "a", 1);
+    let put = |header| {
+        let frame = request("k", header, |w| {
+            w.op(op::WRITE, particle::INTEGER, b"a", &2i64.to_be_bytes());
+        });
+        run_frame(&ns, &frame).code
+    };
+    assert_eq!(
+        put(with_generation(info2::GENERATION, 5)),
+        ResultCode::Generation
+    );
+    assert_eq!(put(with_generation(info2::GENERATION, 1)), ResultCode::Ok);
+    assert_eq!(
+        put(with_generation(info2::GENERATION_GT, 2)),
+        ResultCode::Generation
+    );
+    assert_eq!(
+        put(with_generation(info2::GENERATION_GT, 3)),
+        ResultCode::Ok
+    );
+    let deleted = |generation| {
+        let header = with_generation(info2::GENERATION | info2::DELETE, generation);
+        run_frame(&ns, &request("k", header, |_| {})).code
+    };
+    assert_eq!(deleted(9), ResultCode::Generation);
+    assert_eq!(deleted(3), ResultCode::Ok);
+}
+
+#[test]
+fn operations_apply_in_order_and_reply_in_order() {
+    let ns = open(namespace_config(), vec![]);
+    let header = RequestHeader {
+        info1: info1::READ,
+        ..write(0, 0)
+    };
+    let frame = request("k", header, |w| {
+        w.op(op::INCR, particle::INTEGER, b"n", &5i64.to_be_bytes());
+        w.op(op::READ, particle::NULL, b"n", b"");
+        w.op(op::INCR, particle::INTEGER, b"n", &(-7i64).to_be_bytes());
+        w.op(op::APPEND, particle::STRING, b"s", b"world");
+        w.op(op::PREPEND, particle::STRING, b"s", b"hello ");
+        w.op(op::READ, particle::NULL, b"n", b"");
+        w.op(op::READ, particle::NULL, b"s", b"");
+        w.op(op::READ, particle::NULL, b"absent", b"");
+    });
+    let reply = run_frame(&ns, &frame);
+    let hello = ("s".to_owned(), particle::STRING, b"hello world".to_vec());
+    assert_eq!(reply.bins, [int_bin("n", 5), int_bin("n", -2), hello]);
+}
+
+#[test]
+fn an_operation_that_fails_changes_nothing() {
+    let ns = open(namespace_config(), vec![]);
+    put_int(&ns, "k", "n", 1);
+    let frame = request("k", write(0, 0), |w| {
+        w.op(op::INCR, particle::INTEGER, b"n", &1i64.to_be_bytes());
+        w.op(op::APPEND, particle::STRING, b"n", b"x");
+    });
+    assert_eq!(run_frame(&ns, &frame).code, ResultCode::IncompatibleType);
+    let reply = get(&ns, "k");
+    assert_eq!((reply.generation, reply.bins), (1, vec![int_bin("n", 1)]));
+}
+
+#[test]
+fn removing_the_last_bin_removes_the_record() {
+    let ns = open(namespace_config(), vec![]);
+    let clear = request("k", write(0, 0), |w| {
+        w.op(op::WRITE, particle::NULL, b"a", b"")
+    });
+    assert_eq!(run_frame(&ns, &clear).code, ResultCode::NotFound);
+    put_int(&ns, "k", "a", 1);
+    assert_eq!(run_frame(&ns, &clear).code, ResultCode::Ok);
+    assert_eq!(get(&ns, "k").code, ResultCode::NotFound);
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused_with_the_right_code() {
+    let ns = open(namespace_config(), vec![]);
+    let code = |header, extra: &dyn Fn(&mut perigee_wire::RequestWriter<'_>)| {
+        run_frame(&ns, &request("k", header, |w| extra(w))).code
+    };
+    let one = 1i64.to_be_bytes();
+    assert_eq!(
+        code(write(0, 0), &|_| {}),
+        ResultCode::Parameter,
+        "a write without operations"
+    );
+    assert_eq!(
+        code(RequestHeader::default(), &|_| {}),
+        ResultCode::Parameter,
+        "neither read nor write"
+    );
+    assert_eq!(
+        code(write(0, 0), &|w| w.op(op::READ, 0, b"a", b"")),
+        ResultCode::Parameter,
+        "a read operation without the read flag"
+    );
+    assert_eq!(
+        code(write(0, info3::REPLACE_ONLY), &|w| w.op(
+            op::INCR,
+            particle::INTEGER,
+            b"a",
+            &one
+        )),
+        ResultCode::Parameter,
+        "a replace that looks at what it replaces"
+    );
+    assert_eq!(
+        code(write(0, 0), &|w| w.op(
+            op::WRITE,
+            particle::INTEGER,
+            b"a",
+            &[1, 2]
+        )),
+        ResultCode::Parameter,
+        "an integer of two bytes"
+    );
+    assert_eq!(
+        code(write(0, 0), &|w| w.op(
+            op::CDT_MODIFY,
+            particle::BLOB,
+            b"a",
+            &[0x91, 0]
+        )),
+        ResultCode::UnsupportedFeature
+    );
+    assert_eq!(
+        code(write(0, 0), &|w| w.op(
+            op::WRITE,
+            particle::STRING,
+            b"a",
+            &[b'x'; 40 << 10]
+        )),
+        ResultCode::RecordTooBig
+    );
+    assert_eq!(
+        code(write(0, 0), &|w| w.op(op::TOUCH, 0, b"", b"")),
+        ResultCode::NotFound,
+        "a touch of nothing"
+    );
+    assert_eq!(get(&ns, "k").code, ResultCode::NotFound);
+}
+
+#[test]
+fn a_stored_key_is_checked_and_kept() {
+    let ns = open(namespace_config(), vec![]);
+    let put = |key: &[u8]| {
+        let frame = request("k", write(0, 0), |w| {
+            w.field(field::KEY, key);
+            w.op(op::WRITE, particle::INTEGER, b"a", &1i64.to_be_bytes());
+        });
+        run_frame(&ns, &frame).code
+    };
+    assert_eq!(put(b"\x03k"), ResultCode::Ok);
+    put_int(&ns, "k", "a", 2);
+    assert_eq!(put(b"\x03other"), ResultCode::KeyMismatch);
+    let header = RequestHeader {
+        info1: info1::READ | info1::GET_NO_BINS,
+        ..RequestHeader::default()
+    };
+    let exists =
+        |key: &[u8]| run_frame(&ns, &request("k", header, |w| w.field(field::KEY, key))).code;
+    assert_eq!(exists(b"\x03k"), ResultCode::Ok);
+    assert_eq!(exists(b"\x03other"), ResultCode::KeyMismatch);
+}
+
+#[test]
+fn time_to_live_follows_the_rules() {
+    let mut config = namespace_config();
+    config.default_ttl = 500;
+    let ns = open(config, vec![]);
+    let put = |record_ttl| {
+        let header = RequestHeader {
+            record_ttl,
+            ..write(0, 0)
+        };
+        let frame = request("k", header, |w| {
+            w.op(op::WRITE, particle::INTEGER, b"a", &1i64.to_be_bytes());
+        });
+        run_frame(&ns, &frame)
+    };
+    let near = |reply: Reply, seconds: u32| {
+        let expected = wall_seconds() + seconds;
+        assert!(
+            reply.void_time.abs_diff(expected) <= 1,
+            "{reply:?}, expected about {expected}"
+        );
+    };
+    near(put(ttl::DONT_UPDATE), 500);
+    near(put(100), 100);
+    near(put(ttl::DONT_UPDATE), 100);
+    near(put(ttl::DEFAULT), 500);
+    assert_eq!(put(ttl::NEVER).void_time, 0);
+    assert_eq!(put(315_360_001).code, ResultCode::Parameter);
+}
+
+#[test]
+fn a_time_to_live_is_refused_where_nothing_would_expire() {
+    let mut config = namespace_config();
+    config.nsup_period = 0;
+    let ns = open(config.clone(), vec![]);
+    let header = RequestHeader {
+        record_ttl: 10,
+        ..write(0, 0)
+    };
+    let frame = request("k", header, |w| {
+        w.op(op::WRITE, particle::INTEGER, b"a", &1i64.to_be_bytes());
+    });
+    assert_eq!(run_frame(&ns, &frame).code, ResultCode::Forbidden);
+    config.allow_ttl_without_nsup = true;
+    assert_eq!(
+        run_frame(&open(config, vec![]), &frame).code,
+        ResultCode::Ok
+    );
+}
+
+#[test]
+fn a_partition_of_another_node_is_not_served() {
+    let ns = open(namespace_config(), vec![]);
+    let partition = perigee_wire::partition_of(&digest("k")).index();
+    let mut masters = [0xff; 512];
+    masters[partition / 8] &= !(0x80 >> (partition % 8));
+    ns.set_ownership(2, &masters);
+    assert_eq!(put_int(&ns, "k", "a", 1).code, ResultCode::Unavailable);
+    ns.set_ownership(1, &[0xff; 512]);
+    assert_eq!(
+        put_int(&ns, "k", "a", 1).code,
+        ResultCode::Unavailable,
+        "a stale decision counts for nothing"
+    );
+    ns.set_ownership(3, &[0xff; 512]);
+    assert_eq!(put_int(&ns, "k", "a", 1).code, ResultCode::Ok);
+}
+
+fn udf_frame(key: &str) -> Vec<u8> {
+    request(key, write(0, 0), |w| {
+        w.field(field::UDF_MODULE, b"m");
+        w.field(field::UDF_FUNCTION, b"f");
+        w.field(field::UDF_ARGS, &[0x90]);
+    })
+}
+
+/// A result as a worker writes it: set bin `n` to an integer, return an integer.
+fn udf_result(n: i64, returned: i64) -> Vec<u8> {
+    let mut bytes = vec![0; 32];
+    bytes[5] = 1;
+    bytes[20] = 1;
+    bytes[22] = particle::INTEGER;
+    bytes[24] = 8;
+    bytes.extend_from_slice(&returned.to_be_bytes());
+    bytes.extend_from_slice(&[1, particle::INTEGER, 0, 0, 8, 0, 0, 0, b'n']);
+    bytes.extend_from_slice(&n.to_be_bytes());
+    let length = bytes.len() as u32;
+    bytes[0..4].copy_from_slice(&length.to_le_bytes());
+    [1u32.to_le_bytes().to_vec(), bytes].concat()
+}
+
+#[test]
+fn lua_holds_its_record_and_its_result_is_one_write() {
+    let ns = open(namespace_config(), vec![]);
+    put_int(&ns, "k", "n", 1);
+    let mut out = Vec::new();
+    let Outcome::RunUdf(task) = try_frame(&ns, &udf_frame("k"), None, &mut out) else {
+        panic!("a call is not answered at once")
+    };
+    let waiter = Waiter {
+        thread: 3,
+        request: 4,
+    };
+    let waits = try_frame(&ns, &put_frame("k", "n", 9), Some(waiter), &mut out);
+    assert!(matches!(waits, Outcome::AwaitRecord));
+    assert_eq!(
+        get(&ns, "k").bins,
+        [int_bin("n", 1)],
+        "reads see the last version"
+    );
+    assert_eq!(
+        put_int(&ns, "other", "n", 1).code,
+        ResultCode::Ok,
+        "other records go on"
+    );
+    assert_eq!(
+        put_int(&ns, "k", "n", 5).code,
+        ResultCode::KeyBusy,
+        "who cannot wait is refused"
+    );
+
+    let bytes = udf_result(2, 77);
+    let results = UdfResult::parse_batch(&bytes).expect("a valid batch");
+    let done = ns.finish_udf(&task, &results[0], &mut out);
+    assert_eq!(done.woken, [waiter]);
+    let reply = parse(&out);
+    assert_eq!(
+        reply.bins,
+        [(
+            "SUCCESS".to_owned(),
+            particle::INTEGER,
+            77i64.to_be_bytes().to_vec()
+        )]
+    );
+    let record = get(&ns, "k");
+    assert_eq!((record.generation, record.bins), (2, vec![int_bin("n", 2)]));
+}
+
+#[test]
+fn a_task_is_laid_out_as_documented() {
+    let ns = open(namespace_config(), vec![]);
+    put_int(&ns, "k", "n", 1);
+    let mut out = Vec::new();
+    let Outcome::RunUdf(task) = try_frame(&ns, &udf_frame("k"), None, &mut out) else {
+        panic!("a call is not answered at once")
+    };
+    let mut bytes = Vec::new();
+    task.encode(7, 250, "test", &mut bytes);
+    assert_eq!(bytes.len(), task.encoded_bytes("test"));
+    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    assert_eq!(u32_at(0) as usize, bytes.len());
+    assert_eq!(u32_at(4), 250);
+    assert_eq!(bytes[8..16], 7u64.to_le_bytes());
+    assert_eq!((u32_at(24), u32_at(28)), (0, u32::MAX), "never expires");
+    assert_eq!(bytes[32..34], 1u16.to_le_bytes(), "generation");
+    assert_eq!(
+        (bytes[34], bytes[35]),
+        (1, 4),
+        "the record exists, no key, a set name of four bytes"
+    );
+    assert_eq!(bytes[40..42], 1u16.to_le_bytes(), "bins");
+    assert_eq!((bytes[42], bytes[43], u32_at(44), u32_at(48)), (1, 1, 1, 0));
+    assert_eq!(bytes[52..72], digest("k"));
+    assert_eq!(bytes[72..76], [4, 0, 0, 0]);
+    assert_eq!(&bytes[76..87], b"testdemomf\x90");
+    assert_eq!(
+        bytes[87..96],
+        [1, particle::INTEGER, 0, 0, 8, 0, 0, 0, b'n']
+    );
+    assert_eq!(bytes[96..], 1i64.to_be_bytes());
+}
+
+#[test]
+fn a_failed_call_leaves_the_record_and_frees_it() {
+    let ns = open(namespace_config(), vec![]);
+    put_int(&ns, "k", "n", 1);
+    let mut out = Vec::new();
+    let Outcome::RunUdf(task) = try_frame(&ns, &udf_frame("k"), None, &mut out) else {
+        panic!("a call is not answered at once")
+    };
+    ns.fail_udf(&task, ResultCode::UdfExecution, "m.lua:1: no", &mut out);
+    let reply = parse(&out);
+    assert_eq!(reply.code, ResultCode::UdfExecution);
+    assert_eq!(
+        reply.bins,
+        [(
+            "FAILURE".to_owned(),
+            particle::STRING,
+            b"m.lua:1: no".to_vec()
+        )]
+    );
+    assert_eq!(put_int(&ns, "k", "n", 2).generation, 2);
+}
+
+#[test]
+fn results_cut_anywhere_are_refused_whole() {
+    let bytes = udf_result(2, 77);
+    assert_eq!(
+        UdfResult::parse_batch(&bytes).map(|results| results.len()),
+        Ok(1)
+    );
+    for end in 1..bytes.len() {
+        assert!(
+            UdfResult::parse_batch(&bytes[..end]).is_err(),
+            "cut at {end}"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! Counters of a namespace. Each thread counts in a shard of its own, so that counting costs no shared cache line;
+//! reading adds the shards up.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+const SHARDS: usize = 16;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// One shard; the names are the statistics' public names.
+        #[repr(align(128))]
+        #[derive(Default)]
+        pub struct Counters { $($(#[$doc])* pub $name: AtomicU64),+ }
+
+        impl NamespaceStats {
+            /// Every counter with its public name, summed over the shards.
+            pub fn totals(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.shards.iter().map(|s| s.$name.load(Ordering::Relaxed)).sum())),+]
+            }
+        }
+    };
+}
+
+counters! {
+    client_read_success, client_read_error, client_read_timeout, client_read_not_found,
+    client_write_success, client_write_error, client_write_timeout,
+    client_delete_success, client_delete_error, client_delete_timeout, client_delete_not_found,
+    client_udf_complete, client_udf_error, client_udf_timeout,
+    client_lang_read_success, client_lang_write_success, client_lang_delete_success, client_lang_error,
+    xdr_client_write_success, xdr_client_write_error,
+    xdr_client_delete_success, xdr_client_delete_error, xdr_client_delete_not_found,
+    read_touch_success, read_touch_skip, read_touch_error,
+    fail_generation, fail_key_busy, fail_record_too_big, fail_xdr_forbidden, fail_xdr_lost_conflict,
+    fail_client_lost_conflict,
+    client_tsvc_error, deleted_last_bin, expired_objects,
+}
+
+pub struct NamespaceStats {
+    shards: [Counters; SHARDS],
+}
+
+impl NamespaceStats {
+    pub fn new() -> Self {
+        NamespaceStats {
+            shards: std::array::from_fn(|_| Counters::default()),
+        }
+    }
+
+    /// The calling thread's shard.
+    pub fn mine(&self) -> &Counters {
+        &self.shards[shard_of_thread()]
+    }
+}
+
+impl Default for NamespaceStats {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn shard_of_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static SHARD: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
+    }
+    SHARD.with(Cell::get)
+}
+
+/// Adds one.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_add_up_over_threads() {
+        let stats = NamespaceStats::new();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..100).for_each(|_| count(&stats.mine().client_read_success)));
+            }
+        });
+        let total = stats
+            .totals()
+            .into_iter()
+            .find(|(name, _)| *name == "client_read_success");
+        assert_eq!(total, Some(("client_read_success", 400)));
+    }
+}

@@ -1,0 +1,277 @@
+//! Defragmentation: one thread a store copies what is still live out of blocks that hold little of
+//! it. Blocks are chosen by live bytes, not by age; an emptied block is freed once the copies are
+//! durable.
+//!
+//! When free blocks run out, blocks above the low-water mark are chosen too, as long as emptying
+//! one gains something: a store that is full of dead bytes can always be compacted.
+
+use super::Relocate;
+use super::device::{Device, DeviceState, Phase, Stream};
+use super::medium::{AlignedBuf, PAGE_BYTES};
+use super::write_block::{Piece, Walk};
+use crate::record::image::BLOCK_HEADER_BYTES;
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Wakes the defragmentation thread.
+#[derive(Default)]
+pub(super) struct DefragSignal {
+    raised: Mutex<bool>,
+    wake: Condvar,
+    stopping: AtomicBool,
+}
+
+impl DefragSignal {
+    /// There may be something to do.
+    pub(super) fn raise(&self) {
+        *self.raised.lock() = true;
+        self.wake.notify_one();
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.raise();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn wait(&self) {
+        let mut raised = self.raised.lock();
+        while !*raised {
+            self.wake.wait(&mut raised);
+        }
+        *raised = false;
+    }
+
+    /// Pauses, unless the thread is to stop.
+    fn pause(&self, duration: Duration) {
+        let until = Instant::now() + duration;
+        let mut raised = self.raised.lock();
+        while !self.is_stopping() && !self.wake.wait_until(&mut raised, until).timed_out() {}
+    }
+}
+
+/// What became of a block that was to be emptied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    /// Every record was moved, or is not wanted.
+    Emptied,
+    /// There was no room for the copies.
+    NoRoom,
+    Unreadable,
+    Stopped,
+}
+
+struct Victim {
+    block: u32,
+    sequence: u64,
+    end: usize,
+}
+
+/// The thread. `devices` are those of one store, which share the signal.
+pub(super) fn run_defrag(devices: &[Arc<Device>], signal: &DefragSignal, relocator: &dyn Relocate) {
+    let mut buffer = AlignedBuf::default();
+    let mut image = Vec::new();
+    while !signal.is_stopping() {
+        let mut worked = false;
+        for device in devices {
+            let Some(victim) = device.choose_victim(signal) else {
+                continue;
+            };
+            worked = true;
+            let outcome = device.empty(&victim, relocator, signal, &mut buffer, &mut image);
+            let pressed = device.conclude(&victim, outcome);
+            if outcome == Outcome::NoRoom {
+                signal.pause(device.config.flush_max.max(device.config.defrag_sleep));
+            } else if !pressed {
+                signal.pause(device.config.defrag_sleep);
+            }
+            if signal.is_stopping() {
+                return;
+            }
+        }
+        if !worked {
+            signal.wait();
+        }
+    }
+}
+
+impl Device {
+    /// The queued block with the fewest live bytes, or, if blocks run out, the best of all.
+    fn choose_victim(&self, signal: &DefragSignal) -> Option<Victim> {
+        let mut state = self.state.lock();
+        if !self.wait_for_room(&mut state, signal) {
+            return None;
+        }
+        let state = &mut *state;
+        let mut queue = std::mem::take(&mut state.defrag_queue);
+        queue.retain(|block| {
+            let keeps = self.is_sparse(state, *block);
+            state.blocks[*block as usize].queued = keeps;
+            keeps
+        });
+        let pressed = self.is_pressed(state);
+        let queued = (0..queue.len())
+            .filter(|i| self.is_durable(state, queue[*i]))
+            .min_by_key(|i| self.live(queue[*i]));
+        let block = match queued {
+            Some(i) => Some(queue.swap_remove(i)),
+            None if pressed => (0..self.blocks.len() as u32)
+                .filter(|block| self.is_gainful(state, *block) && self.is_durable(state, *block))
+                .min_by_key(|block| self.live(*block)),
+            None => None,
+        };
+        state.defrag_queue = queue;
+        let Some(block) = block else {
+            if pressed && std::mem::take(&mut state.refused) {
+                self.give_up_open(state);
+            }
+            // The next sync makes those durable that are not, and raises the signal.
+            if pressed && !state.flush_now && state.unsynced_since.is_some() {
+                state.flush_now = true;
+                self.work.notify_one();
+            }
+            return None;
+        };
+        let chosen = &mut state.blocks[block as usize];
+        chosen.queued = false;
+        chosen.phase = Phase::Compacting;
+        Some(Victim {
+            block,
+            sequence: chosen.sequence,
+            end: BLOCK_HEADER_BYTES + chosen.filled,
+        })
+    }
+
+    /// Waits while copies would have no block to go to but a flush could free one, or while the
+    /// device is behind. False if the device takes no copies any more.
+    fn wait_for_room(
+        &self,
+        state: &mut parking_lot::MutexGuard<'_, DeviceState>,
+        signal: &DefragSignal,
+    ) -> bool {
+        loop {
+            if state.failure.is_some() || signal.is_stopping() {
+                return false;
+            }
+            let starved = state.free.is_empty() && !state.retired.is_empty();
+            if !starved && !self.is_behind(state) {
+                return true;
+            }
+            self.hurry(state);
+            // The bound makes stopping prompt enough; progress is signalled.
+            self.progress
+                .wait_for(state, self.config.flush_max.max(Duration::from_millis(1)));
+        }
+    }
+
+    /// Moves what is live in a block.
+    fn empty(
+        &self,
+        victim: &Victim,
+        relocator: &dyn Relocate,
+        signal: &DefragSignal,
+        buffer: &mut AlignedBuf,
+        image: &mut Vec<u8>,
+    ) -> Outcome {
+        self.counters.defrag_reads.add(1);
+        let cached = self.blocks[victim.block as usize].buffer.read().clone();
+        let bytes: &[u8] = if let Some(mapping) = &self.mapping {
+            let offset = self.block_offset(victim.block) as usize;
+            // SAFETY: within the mapping, since the block is; the block is being compacted, so it
+            // is neither appended to nor freed before `conclude`.
+            unsafe { std::slice::from_raw_parts(mapping.start().as_ptr().add(offset), victim.end) }
+        } else if let Some(cached) = &cached {
+            // SAFETY: a used block is complete, and the reference is held.
+            unsafe { cached.slice(0..victim.end) }
+        } else {
+            buffer.reserve(self.block_bytes);
+            let pages = victim.end.next_multiple_of(PAGE_BYTES);
+            let offset = self.block_offset(victim.block);
+            if let Err(error) = self.medium.read_at(offset, &mut buffer[..pages]) {
+                self.counters.read_errors.add(1);
+                tracing::error!(
+                    namespace = %self.config.namespace,
+                    device = self.index,
+                    block = victim.block,
+                    %error,
+                    "a block cannot be compacted, since it cannot be read"
+                );
+                return Outcome::Unreadable;
+            }
+            &buffer[..victim.end]
+        };
+        let mut outcome = Outcome::Emptied;
+        for piece in Walk::new(bytes, victim.sequence) {
+            if self.live(victim.block) == 0 {
+                break;
+            }
+            if signal.is_stopping() {
+                return Outcome::Stopped;
+            }
+            match piece {
+                Piece::Image { at, image: view } => {
+                    let from = self.location(victim.block, at, view.bytes().len());
+                    image.clear();
+                    image.extend_from_slice(view.bytes());
+                    if relocator.relocate(view.digest(), from, image) {
+                        self.counters.defrag_writes.add(1);
+                        self.release(from);
+                    } else if self.is_out_of_room(image.len()) {
+                        // Smaller ones may fit yet.
+                        outcome = Outcome::NoRoom;
+                    }
+                }
+                Piece::Damage(range) => self.tell_damage(victim.block, &range),
+            }
+        }
+        outcome
+    }
+
+    /// Whether a copy of that size would be refused: then a record may have been left behind for
+    /// want of room, and not because it is dead.
+    fn is_out_of_room(&self, bytes: usize) -> bool {
+        let state = self.state.lock();
+        let open = state.streams[Stream::Defrag as usize].open.as_ref();
+        let fits = open.is_some_and(|open| open.position + bytes <= self.block_bytes);
+        state.failure.is_some() || (!fits && state.free.is_empty())
+    }
+
+    /// Ends a compaction. True if blocks are so short that there should be no pause.
+    fn conclude(&self, victim: &Victim, outcome: Outcome) -> bool {
+        let mut state = self.state.lock();
+        let block = &mut state.blocks[victim.block as usize];
+        block.phase = Phase::Used;
+        // What is live still is damaged, or just being replaced: not to be met again.
+        block.shunned = matches!(outcome, Outcome::Emptied | Outcome::Unreadable);
+        self.settle(&mut state, victim.block);
+        let pressed = self.is_pressed(&state);
+        if pressed {
+            self.hurry(&mut state);
+        }
+        pressed
+    }
+
+    /// Counts and logs damaged bytes, once for each block.
+    pub(super) fn tell_damage(&self, block: u32, range: &std::ops::Range<usize>) {
+        let mut state = self.state.lock();
+        let told = std::mem::replace(&mut state.blocks[block as usize].damage_told, true);
+        drop(state);
+        if told {
+            return;
+        }
+        self.counters.damaged.add(1);
+        tracing::error!(
+            namespace = %self.config.namespace,
+            device = self.index,
+            block,
+            offset = range.start,
+            bytes = range.len(),
+            "stored bytes are damaged; the records in them are skipped"
+        );
+    }
+}

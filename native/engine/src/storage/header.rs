@@ -1,0 +1,303 @@
+//! The two headers of a device: its own, in the first page, and that of each write block.
+//!
+//! ```text
+//! device header, at offset 0                        block header, at a block's start
+//!  0 [8] magic "PERIGEE\0"                           0 [4] magic "PBLK"
+//!  8 u32 crc32c of bytes 12..512                     4 u32 crc32c of bytes 8..32
+//! 12 u32 format version                              8 u64 sequence
+//! 16 u64 store id                                   16 u64 store id
+//! 24 u64 first sequence                             24 u32 block
+//! 32 u32 write block bytes                          28 u8 device   29 [3] zero
+//! 36 u8 device   37 u8 devices   38 u8 zero
+//! 39 u8 namespace length   40 namespace, zero up to 512
+//! ```
+//!
+//! All little endian. The device header has the first write block to itself.
+
+use super::error::OpenError;
+use super::medium::PAGE_BYTES;
+use crate::record::image::BLOCK_HEADER_BYTES;
+use std::path::Path;
+
+pub(super) const FORMAT_VERSION: u32 = 1;
+
+const DEVICE_MAGIC: [u8; 8] = *b"PERIGEE\0";
+const CHECKSUM: usize = DEVICE_MAGIC.len();
+const VERSION: usize = CHECKSUM + 4;
+const STORE_ID: usize = VERSION + 4;
+const FIRST_SEQUENCE: usize = STORE_ID + 8;
+const WRITE_BLOCK_BYTES: usize = FIRST_SEQUENCE + 8;
+const DEVICE: usize = WRITE_BLOCK_BYTES + 4;
+const DEVICES: usize = DEVICE + 1;
+const NAMESPACE_LENGTH: usize = DEVICES + 2;
+const NAMESPACE: usize = NAMESPACE_LENGTH + 1;
+// One sector, which a device writes as a whole.
+const DEVICE_HEADER_BYTES: usize = 512;
+const _: () = assert!(NAMESPACE + u8::MAX as usize <= DEVICE_HEADER_BYTES);
+const _: () = assert!(DEVICE_HEADER_BYTES <= PAGE_BYTES);
+
+/// What a device says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct DeviceHeader {
+    /// Drawn when the store was initialised; blocks of an earlier store carry another.
+    pub(super) store_id: u64,
+    /// Drawn as well, so that records cannot be made to contain what looks like a record.
+    pub(super) first_sequence: u64,
+    pub(super) write_block_bytes: u32,
+    pub(super) device: u8,
+    pub(super) devices: u8,
+    pub(super) namespace: String,
+}
+
+impl DeviceHeader {
+    /// Fills a page.
+    pub(super) fn encode(&self, page: &mut [u8]) {
+        let name = self.namespace.as_bytes();
+        page.fill(0);
+        page[..CHECKSUM].copy_from_slice(&DEVICE_MAGIC);
+        page[VERSION..STORE_ID].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        page[STORE_ID..FIRST_SEQUENCE].copy_from_slice(&self.store_id.to_le_bytes());
+        page[FIRST_SEQUENCE..WRITE_BLOCK_BYTES].copy_from_slice(&self.first_sequence.to_le_bytes());
+        page[WRITE_BLOCK_BYTES..DEVICE].copy_from_slice(&self.write_block_bytes.to_le_bytes());
+        page[DEVICE] = self.device;
+        page[DEVICES] = self.devices;
+        page[NAMESPACE_LENGTH] = name.len() as u8;
+        page[NAMESPACE..NAMESPACE + name.len()].copy_from_slice(name);
+        let checksum = crc32c::crc32c(&page[VERSION..DEVICE_HEADER_BYTES]);
+        page[CHECKSUM..VERSION].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// Reads the first page of a device. `None`: nothing was ever written there.
+    pub(super) fn decode(page: &[u8], path: &Path) -> Result<Option<DeviceHeader>, OpenError> {
+        let path = || path.to_path_buf();
+        if page[..CHECKSUM] != DEVICE_MAGIC {
+            if page.iter().all(|byte| *byte == 0) {
+                return Ok(None);
+            }
+            let found = page[..CHECKSUM].try_into().expect("8 bytes");
+            return Err(OpenError::Foreign {
+                path: path(),
+                found,
+            });
+        }
+        // Before the checksum, whose place another version may have changed.
+        let version = u32_at(page, VERSION);
+        if version != FORMAT_VERSION {
+            return Err(OpenError::Mismatch {
+                path: path(),
+                what: "format version",
+                expected: FORMAT_VERSION.to_string(),
+                found: version.to_string(),
+            });
+        }
+        let expected = crc32c::crc32c(&page[VERSION..DEVICE_HEADER_BYTES]);
+        let found = u32_at(page, CHECKSUM);
+        if expected != found {
+            return Err(OpenError::Header {
+                path: path(),
+                expected,
+                found,
+            });
+        }
+        let name = &page[NAMESPACE..NAMESPACE + page[NAMESPACE_LENGTH] as usize];
+        Ok(Some(DeviceHeader {
+            store_id: u64_at(page, STORE_ID),
+            first_sequence: u64_at(page, FIRST_SEQUENCE),
+            write_block_bytes: u32_at(page, WRITE_BLOCK_BYTES),
+            device: page[DEVICE],
+            devices: page[DEVICES],
+            namespace: String::from_utf8_lossy(name).into_owned(),
+        }))
+    }
+
+    /// Refuses a device that another configuration wrote.
+    pub(super) fn check(&self, configured: &DeviceHeader, path: &Path) -> Result<(), OpenError> {
+        let fields = [
+            (
+                "namespace",
+                self.namespace.clone(),
+                configured.namespace.clone(),
+            ),
+            (
+                "a write block size of",
+                self.write_block_bytes.to_string(),
+                configured.write_block_bytes.to_string(),
+            ),
+            (
+                "device count",
+                self.devices.to_string(),
+                configured.devices.to_string(),
+            ),
+            (
+                "device index",
+                self.device.to_string(),
+                configured.device.to_string(),
+            ),
+            (
+                "store id",
+                self.store_id.to_string(),
+                configured.store_id.to_string(),
+            ),
+        ];
+        match fields
+            .into_iter()
+            .find(|(_, found, expected)| found != expected)
+        {
+            None => Ok(()),
+            Some((what, found, expected)) => Err(OpenError::Mismatch {
+                path: path.to_path_buf(),
+                what,
+                expected,
+                found,
+            }),
+        }
+    }
+}
+
+const BLOCK_MAGIC: [u8; 4] = *b"PBLK";
+const BLOCK_CHECKSUM: usize = BLOCK_MAGIC.len();
+const BLOCK_SEQUENCE: usize = BLOCK_CHECKSUM + 4;
+const BLOCK_STORE_ID: usize = BLOCK_SEQUENCE + 8;
+const BLOCK_INDEX: usize = BLOCK_STORE_ID + 8;
+const BLOCK_DEVICE: usize = BLOCK_INDEX + 4;
+const _: () = assert!(BLOCK_DEVICE + 4 == BLOCK_HEADER_BYTES);
+
+/// What the first bytes of a block say. Written with the block's first flush.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BlockHeader {
+    pub(super) sequence: u64,
+    pub(super) store_id: u64,
+    pub(super) block: u32,
+    pub(super) device: u8,
+}
+
+/// A block header as it was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum FoundBlock {
+    /// Never written by this store.
+    Blank,
+    /// Written, in its life of this number.
+    Sealed { sequence: u64 },
+    /// Neither: damage, or what the device held before.
+    Unreadable,
+}
+
+impl BlockHeader {
+    pub(super) fn encode(&self) -> [u8; BLOCK_HEADER_BYTES] {
+        let mut bytes = [0; BLOCK_HEADER_BYTES];
+        bytes[..BLOCK_CHECKSUM].copy_from_slice(&BLOCK_MAGIC);
+        bytes[BLOCK_SEQUENCE..BLOCK_STORE_ID].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[BLOCK_STORE_ID..BLOCK_INDEX].copy_from_slice(&self.store_id.to_le_bytes());
+        bytes[BLOCK_INDEX..BLOCK_DEVICE].copy_from_slice(&self.block.to_le_bytes());
+        bytes[BLOCK_DEVICE] = self.device;
+        let checksum = crc32c::crc32c(&bytes[BLOCK_SEQUENCE..]);
+        bytes[BLOCK_CHECKSUM..BLOCK_SEQUENCE].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the header at the start of `bytes`, which should be that of `block` on `device`.
+    pub(super) fn find(bytes: &[u8], store_id: u64, device: u8, block: u32) -> FoundBlock {
+        let bytes = &bytes[..BLOCK_HEADER_BYTES];
+        if bytes.iter().all(|byte| *byte == 0) {
+            return FoundBlock::Blank;
+        }
+        let checksum = u32_at(bytes, BLOCK_CHECKSUM);
+        let sealed = bytes[..BLOCK_CHECKSUM] == BLOCK_MAGIC
+            && checksum == crc32c::crc32c(&bytes[BLOCK_SEQUENCE..]);
+        if !sealed {
+            return FoundBlock::Unreadable;
+        }
+        if u64_at(bytes, BLOCK_STORE_ID) != store_id {
+            return FoundBlock::Blank;
+        }
+        // A write that went to the wrong place.
+        if u32_at(bytes, BLOCK_INDEX) != block || bytes[BLOCK_DEVICE] != device {
+            return FoundBlock::Unreadable;
+        }
+        FoundBlock::Sealed {
+            sequence: u64_at(bytes, BLOCK_SEQUENCE),
+        }
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> DeviceHeader {
+        DeviceHeader {
+            store_id: 0x0123_4567_89AB_CDEF,
+            first_sequence: 99,
+            write_block_bytes: 65536,
+            device: 1,
+            devices: 2,
+            namespace: "test".into(),
+        }
+    }
+
+    fn page() -> Vec<u8> {
+        let mut page = vec![0xEE; PAGE_BYTES];
+        header().encode(&mut page);
+        page
+    }
+
+    #[test]
+    fn device_header_reads_back_what_was_written() {
+        assert_eq!(
+            DeviceHeader::decode(&page(), Path::new("x")).unwrap(),
+            Some(header())
+        );
+        assert_eq!(
+            DeviceHeader::decode(&[0; PAGE_BYTES], Path::new("x")).unwrap(),
+            None
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_device_header_is_noticed() {
+        for bit in 0..DEVICE_HEADER_BYTES * 8 {
+            let mut page = page();
+            page[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                DeviceHeader::decode(&page, Path::new("x")).is_err(),
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn block_header_is_of_one_store_device_and_block() {
+        let header = BlockHeader {
+            sequence: 5 << 32,
+            store_id: 7,
+            block: 3,
+            device: 1,
+        };
+        let bytes = header.encode();
+        assert_eq!(
+            BlockHeader::find(&bytes, 7, 1, 3),
+            FoundBlock::Sealed { sequence: 5 << 32 }
+        );
+        assert_eq!(BlockHeader::find(&bytes, 8, 1, 3), FoundBlock::Blank);
+        assert_eq!(BlockHeader::find(&bytes, 7, 0, 3), FoundBlock::Unreadable);
+        assert_eq!(BlockHeader::find(&bytes, 7, 1, 4), FoundBlock::Unreadable);
+        assert_eq!(BlockHeader::find(&[0; 32], 7, 1, 3), FoundBlock::Blank);
+        for bit in 0..bytes.len() * 8 {
+            let mut bytes = bytes;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(
+                BlockHeader::find(&bytes, 7, 1, 3),
+                FoundBlock::Unreadable,
+                "bit {bit}"
+            );
+        }
+    }
+}

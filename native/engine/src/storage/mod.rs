@@ -1,0 +1,441 @@
+//! Log-structured storage: records are appended to write blocks, an update writes a new version and
+//! marks the old one dead, defragmentation frees blocks by copying what is still live.
+
+mod config;
+mod defrag;
+mod device;
+mod error;
+mod flush;
+mod header;
+pub mod medium;
+mod scan;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod write_block;
+
+pub use config::{MediumConfig, StoreConfig};
+pub use error::{AppendError, DeviceError, OpenError, ReadError, ScanError};
+pub use medium::{AlignedBuf, Medium};
+pub use stats::StoreStats;
+
+use crate::index::Location;
+use crate::record::image::{BLOCK_HEADER_BYTES, ImageView};
+use defrag::{DefragSignal, run_defrag};
+use device::{Device, Stream};
+use header::DeviceHeader;
+use medium::{FileMedium, MemoryMedium, PAGE_BYTES};
+use parking_lot::Mutex;
+use perigee_wire::Digest;
+use stats::Counters;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+/// The namespace's part in defragmentation.
+pub trait Relocate: Send + Sync {
+    /// Moves one record out of a block: under the record's partition lock, if the index entry
+    /// still points at `from`, appends `image` with [`Store::append_relocated`] and swaps the
+    /// entry. True if it did; the store then accounts for `from` itself. Never called with a lock
+    /// of the store held.
+    fn relocate(&self, digest: &Digest, from: Location, image: &mut Vec<u8>) -> bool;
+}
+
+/// Told when a write is durable, on a thread of the store, with no lock of the store held.
+pub trait CommitSink: Send + Sync {
+    fn committed(&self, waiter: CommitWaiter, outcome: Result<(), DeviceError>);
+}
+
+/// Who waits for a commit: a request of a service thread.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CommitWaiter {
+    pub thread: u32,
+    pub request: u64,
+}
+
+/// A place in a device's log that is durable or not yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommitTicket {
+    device: u8,
+    position: u64,
+}
+
+/// Where a record was put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    pub location: Location,
+    pub ticket: CommitTicket,
+}
+
+/// A read that needed no device, or one that does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadNow<R> {
+    InMemory(R),
+    NeedsDevice,
+}
+
+/// What the visitor of a scan makes of an image.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ScanVerdict {
+    /// The newest version so far; `replaced` is where an older one was live until now.
+    Live { replaced: Option<Location> },
+    /// An older version, or one that is not wanted.
+    Stale,
+}
+
+/// What a scan found.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct ScanReport {
+    /// Images that verified, all versions counted.
+    pub images: u64,
+    /// Blocks with at least one image, and blocks without.
+    pub used_blocks: u64,
+    pub free_blocks: u64,
+    /// Places where bytes that had been written no longer verify.
+    pub damaged: u64,
+    /// Pages that the device did not read.
+    pub read_errors: u64,
+}
+
+/// The store of one namespace: `open`, `scan`, `start`, then reads and writes, `drain`, `close`.
+///
+/// Records are bound to devices by their digests, so all versions of one lie on one device.
+pub struct Store {
+    config: Arc<StoreConfig>,
+    devices: Vec<Arc<Device>>,
+    headers: Vec<DeviceHeader>,
+    /// Devices that were initialised just now and need no scan.
+    fresh: Vec<bool>,
+    counters: Arc<Counters>,
+    signal: Arc<DefragSignal>,
+    scanned: AtomicBool,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Threads {
+    flush: Vec<JoinHandle<()>>,
+    defrag: Option<JoinHandle<()>>,
+    closed: bool,
+}
+
+impl Store {
+    /// Opens the media, initialising those that are new. Devices of other stores, or written with
+    /// other settings, are refused and left as they are.
+    pub fn open(config: StoreConfig) -> Result<Store, OpenError> {
+        let media: Vec<Arc<dyn Medium>> = match &config.medium {
+            MediumConfig::Memory { data_size } => {
+                config.validate(1, *data_size)?;
+                let medium = MemoryMedium::new(*data_size).map_err(|source| OpenError::Io {
+                    path: "memory".into(),
+                    source,
+                })?;
+                vec![Arc::new(medium)]
+            }
+            MediumConfig::File { paths, file_size } => {
+                config.validate(paths.len(), *file_size)?;
+                let open = |path: &PathBuf| {
+                    let medium = FileMedium::open(path, *file_size).map_err(|source| {
+                        let path = path.clone();
+                        match source.kind() {
+                            io::ErrorKind::WouldBlock => OpenError::InUse { path },
+                            _ => OpenError::Io { path, source },
+                        }
+                    })?;
+                    Ok(Arc::new(medium) as Arc<dyn Medium>)
+                };
+                paths.iter().map(open).collect::<Result<_, OpenError>>()?
+            }
+        };
+        Self::open_on(config, media)
+    }
+
+    /// Opens a store on media that are already open; `config.medium` only names them.
+    pub fn open_on(config: StoreConfig, media: Vec<Arc<dyn Medium>>) -> Result<Store, OpenError> {
+        let smallest = media.iter().map(|medium| medium.len()).min().unwrap_or(0);
+        config.validate(media.len(), smallest)?;
+        let paths = paths(&config.medium, media.len());
+        let mut page = AlignedBuf::new(PAGE_BYTES);
+        let mut found = Vec::new();
+        for (medium, path) in media.iter().zip(&paths) {
+            medium
+                .read_at(0, &mut page)
+                .map_err(|source| io_error(path, source))?;
+            found.push(DeviceHeader::decode(&page, path)?);
+        }
+        // All devices are looked at before any is written to.
+        let store_id = found.iter().flatten().map(|header| header.store_id).next();
+        let store_id = store_id.unwrap_or_else(random);
+        let mut headers = Vec::new();
+        for (device, (found, path)) in found.iter().zip(&paths).enumerate() {
+            let configured = DeviceHeader {
+                store_id,
+                // Half of the 32 bits that images carry is left to count through.
+                first_sequence: 1 + random() % (1 << 31),
+                write_block_bytes: config.write_block_bytes,
+                device: device as u8,
+                devices: media.len() as u8,
+                namespace: config.namespace.clone(),
+            };
+            if let Some(found) = found {
+                found.check(&configured, path)?;
+            }
+            headers.push(found.clone().unwrap_or(configured));
+        }
+        let fresh: Vec<bool> = found.iter().map(Option::is_none).collect();
+        let is_new = fresh.iter().all(|fresh| *fresh);
+        for (device, medium) in media.iter().enumerate() {
+            let path = &paths[device];
+            medium.prepare().map_err(|source| io_error(path, source))?;
+            if !fresh[device] || medium.mapping().is_some() {
+                continue;
+            }
+            if !is_new {
+                tracing::warn!(path = %path.display(), "the device is empty, others of the store are not");
+            }
+            headers[device].encode(&mut page);
+            medium
+                .write_at(0, &page)
+                .and_then(|()| medium.sync())
+                .map_err(|source| io_error(path, source))?;
+        }
+        let config = Arc::new(config);
+        let counters = Arc::new(Counters::default());
+        let signal = Arc::new(DefragSignal::default());
+        let count = media.len();
+        let devices = media
+            .into_iter()
+            .zip(&headers)
+            .map(|(medium, header)| {
+                Arc::new(Device::new(
+                    header.device,
+                    count,
+                    Arc::clone(&config),
+                    medium,
+                    store_id,
+                    header.first_sequence,
+                    Arc::clone(&counters),
+                    Arc::clone(&signal),
+                ))
+            })
+            .collect();
+        Ok(Store {
+            config,
+            devices,
+            headers,
+            fresh,
+            counters,
+            signal,
+            scanned: AtomicBool::new(false),
+            threads: Mutex::default(),
+        })
+    }
+
+    /// Visits every image that verifies. Once only, after opening and before anything else.
+    ///
+    /// Blocks come in the order in which they were opened, so of two images of one version the first
+    /// is to be kept: the second is a copy that defragmentation may not have completed. Dead images
+    /// turn up as long as their block was not freed, also of records that were deleted without
+    /// leaving a tombstone.
+    pub fn scan(
+        &self,
+        visit: &mut dyn FnMut(ImageView<'_>, Location) -> ScanVerdict,
+    ) -> Result<ScanReport, ScanError> {
+        if self.scanned.swap(true, Ordering::AcqRel) {
+            return Err(ScanError::AlreadyScanned);
+        }
+        let mut report = ScanReport::default();
+        for ((device, header), fresh) in self.devices.iter().zip(&self.headers).zip(&self.fresh) {
+            if *fresh {
+                device.adopt_fresh();
+                report.free_blocks += device.blocks.len() as u64 - 1;
+            } else {
+                let release = &mut |old: Location| self.device(old.device()).release(old);
+                device.scan(header.first_sequence, visit, release, &mut report);
+            }
+        }
+        Ok(report)
+    }
+
+    /// Starts flushing and defragmentation. After the scan; only once.
+    pub fn start(self: &Arc<Self>, relocator: Arc<dyn Relocate>, sink: Arc<dyn CommitSink>) {
+        assert!(
+            self.scanned.load(Ordering::Acquire),
+            "a store is scanned before it is started"
+        );
+        let mut threads = self.threads.lock();
+        assert!(
+            threads.defrag.is_none() && !threads.closed,
+            "a store is started once, before closing"
+        );
+        let spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(body)
+                .expect("a thread can be started")
+        };
+        // Memory is never flushed.
+        for device in self
+            .devices
+            .iter()
+            .filter(|device| device.mapping.is_none())
+        {
+            let (device, sink) = (Arc::clone(device), Arc::clone(&sink));
+            let name = format!("flush-{}", device.index);
+            threads
+                .flush
+                .push(spawn(name, Box::new(move || device.run_flush(&*sink))));
+        }
+        let (devices, signal) = (self.devices.clone(), Arc::clone(&self.signal));
+        threads.defrag = Some(spawn(
+            "defrag".into(),
+            Box::new(move || run_defrag(&devices, &signal, &*relocator)),
+        ));
+    }
+
+    /// Seals `image` and copies it into the current write block.
+    pub fn append(&self, image: &mut [u8]) -> Result<Appended, AppendError> {
+        self.device_of(image).append(Stream::Client, image)
+    }
+
+    /// As `append`, for copies made by defragmentation, which may use the reserved blocks.
+    pub fn append_relocated(&self, image: &mut [u8]) -> Result<Appended, AppendError> {
+        self.device_of(image).append(Stream::Defrag, image)
+    }
+
+    /// Says that the image at `location` is no longer live. After whatever replaces it was appended
+    /// and the index entry swapped.
+    pub fn release(&self, location: Location) {
+        self.device(location.device()).release(location);
+    }
+
+    /// Runs `f` on the image at `location` if it is in memory. The caller holds the record's
+    /// partition lock and has the location from the index, so the block cannot be reused meanwhile.
+    pub fn read<R>(&self, location: Location, f: impl FnOnce(&[u8]) -> R) -> ReadNow<R> {
+        self.device(location.device()).read(location, f)
+    }
+
+    /// Reads the image at `location` from its device, blocking, and verifies its checksum. No lock is
+    /// held, so the block may have been reused: the caller compares digest, last-update time and
+    /// generation with the index before it believes the image, and the location before it believes
+    /// [`ReadError::Corrupt`].
+    pub fn read_device(&self, location: Location) -> Result<Vec<u8>, ReadError> {
+        self.device(location.device()).read_medium(location)
+    }
+
+    /// True if the ticket's write is durable, or need not be. Otherwise the sink will be told.
+    pub fn await_commit(&self, ticket: CommitTicket, waiter: CommitWaiter) -> bool {
+        self.device(ticket.device)
+            .await_commit(ticket.position, waiter)
+    }
+
+    pub fn stats(&self) -> StoreStats {
+        let mut stats = StoreStats {
+            avail_pct: 100,
+            ..self.counters.snapshot()
+        };
+        for device in &self.devices {
+            device.add_stats(&mut stats);
+        }
+        stats
+    }
+
+    /// The largest image that can be appended.
+    pub fn record_bytes_max(&self) -> usize {
+        self.config.write_block_bytes as usize - BLOCK_HEADER_BYTES
+    }
+
+    /// Makes everything appended so far durable. Blocks. The first failure of a device is returned
+    /// after the others are drained.
+    pub fn drain(&self) -> Result<(), DeviceError> {
+        let threads = !self.threads.lock().flush.is_empty();
+        let drained: Vec<_> = self
+            .devices
+            .iter()
+            .map(|device| device.drain(threads))
+            .collect();
+        drained.into_iter().collect()
+    }
+
+    /// Refuses appends, drains, joins the threads, lets go of the media. Closing twice is harmless.
+    pub fn close(&self) {
+        let (flush, defrag) = {
+            let mut threads = self.threads.lock();
+            if std::mem::replace(&mut threads.closed, true) {
+                return;
+            }
+            (std::mem::take(&mut threads.flush), threads.defrag.take())
+        };
+        self.signal.stop();
+        join(defrag);
+        for device in &self.devices {
+            device.refuse();
+        }
+        for device in &self.devices {
+            if let Err(error) = device.drain(!flush.is_empty()) {
+                tracing::error!(namespace = %self.config.namespace, %error, "closed without a flush");
+            }
+            device.stopping.store(true, Ordering::Release);
+            let _state = device.state.lock();
+            device.work.notify_all();
+        }
+        flush.into_iter().for_each(|thread| join(Some(thread)));
+        for device in &self.devices {
+            device.medium.close();
+        }
+    }
+
+    fn device(&self, device: u8) -> &Device {
+        &self.devices[device as usize]
+    }
+
+    fn device_of(&self, image: &[u8]) -> &Device {
+        if self.devices.len() == 1 {
+            return &self.devices[0];
+        }
+        let digest = ImageView::trusted(image);
+        let [.., a, b, c, d] = *digest.digest();
+        &self.devices[u32::from_le_bytes([a, b, c, d]) as usize % self.devices.len()]
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Joins, unless the thread is the current one, which then ends by itself: the last reference to a
+/// store may be dropped by a callback.
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread
+        && thread.thread().id() != std::thread::current().id()
+        && thread.join().is_err()
+    {
+        tracing::error!("a thread of the store panicked");
+    }
+}
+
+fn paths(medium: &MediumConfig, count: usize) -> Vec<PathBuf> {
+    match medium {
+        MediumConfig::File { paths, .. } if paths.len() == count => paths.clone(),
+        _ => (0..count)
+            .map(|device| format!("device {device}").into())
+            .collect(),
+    }
+}
+
+fn io_error(path: &Path, source: io::Error) -> OpenError {
+    OpenError::Io {
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+/// Unpredictable, which is all that store ids and first sequences need.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,210 @@
+//! Commits, and devices that fail or fall behind.
+
+use super::*;
+
+fn waiter(request: u64) -> CommitWaiter {
+    CommitWaiter { thread: 0, request }
+}
+
+/// Appends and registers for the commit, which a flush by age may have done already.
+fn put_waiting(node: &Node, key: Key, request: u64) {
+    let ticket = node.put(key, request, 100).unwrap();
+    if node.store.await_commit(ticket, waiter(request)) {
+        node.acks.committed(waiter(request), Ok(()));
+    }
+}
+
+#[test]
+fn commit_is_told_only_after_the_sync() {
+    let disk = disk(8, 1);
+    let (node, _) = Node::open(
+        StoreConfig {
+            flush_max: Duration::from_secs(3600),
+            ..committing()
+        },
+        vec![disk.clone()],
+    );
+    let syncs = disk.syncs();
+    disk.hold();
+    put_waiting(&node, 1, 1);
+    // The write is held back.
+    disk.wait_until_held();
+    put_waiting(&node, 2, 2);
+    assert!(node.acks.told.lock().is_empty());
+    assert_eq!(disk.syncs(), syncs);
+    disk.let_go();
+    assert!(node.acks.wait(1));
+    assert!(disk.syncs() > syncs);
+    assert!(node.acks.wait(2), "the next group follows by itself");
+    disk.cut_power();
+    disk.restart();
+    let (reopened, _) = Node::open(committing(), vec![disk]);
+    assert_eq!(reopened.versions(), node.versions());
+}
+
+#[test]
+fn writes_that_come_during_a_sync_share_the_next_one() {
+    let disk = disk(16, 1);
+    let (node, _) = Node::open(
+        StoreConfig {
+            flush_max: Duration::from_secs(3600),
+            ..committing()
+        },
+        vec![disk.clone()],
+    );
+    disk.hold();
+    put_waiting(&node, 0, 1);
+    disk.wait_until_held();
+    for request in 2..=50 {
+        put_waiting(&node, request as Key, request);
+    }
+    let syncs = disk.syncs();
+    disk.let_go();
+    assert!((1..=50).all(|request| node.acks.wait(request)));
+    assert_eq!(disk.syncs() - syncs, 2);
+}
+
+#[test]
+fn durable_ticket_and_volatile_store_wait_for_nothing() {
+    let (node, _) = Node::open(committing(), vec![disk(8, 1)]);
+    let ticket = node.put(1, 1, 100).unwrap();
+    node.store.drain().unwrap();
+    assert!(node.store.await_commit(ticket, waiter(1)));
+
+    let (node, _) = Node::open(config(), vec![disk(8, 1)]);
+    let ticket = node.put(1, 1, 100).unwrap();
+    assert!(node.store.await_commit(ticket, waiter(1)));
+}
+
+#[test]
+fn first_failure_latches_the_device_and_reads_go_on() {
+    for fault in [
+        Fault::FailWrite { nth: 1 },
+        Fault::ShortWrite { nth: 1 },
+        Fault::FailSync { nth: 1 },
+    ] {
+        let disk = disk(8, 1);
+        let (node, _) = Node::open(committing(), vec![disk.clone()]);
+        put_waiting(&node, 1, 1);
+        assert!(node.acks.wait(1));
+        disk.inject(fault);
+        put_waiting(&node, 2, 2);
+        assert!(!node.acks.wait(2), "{fault:?} is told");
+        assert_eq!(node.put(3, 3, 100), Err(AppendError::DeviceFailed));
+        assert!(node.store.drain().is_err());
+        node.read_all();
+        let stats = node.store.stats();
+        assert_eq!((stats.failed_devices, stats.write_errors), (1, 1));
+
+        disk.restart();
+        let (reopened, _) = Node::open(committing(), vec![disk]);
+        assert_eq!(
+            reopened.version(1),
+            Some(1),
+            "{fault:?} leaves what was acknowledged"
+        );
+    }
+}
+
+#[test]
+fn torn_tail_reads_as_absent() {
+    for seed in 0..50 {
+        let disk = disk(8, seed);
+        // The torn write is to be that of the record, not of a copy.
+        let calm = StoreConfig {
+            defrag_lwm_pct: 0,
+            ..committing()
+        };
+        let (node, _) = Node::open(calm, vec![disk.clone()]);
+        for request in 1..=5 {
+            put_waiting(&node, request as Key, request);
+            assert!(node.acks.wait(request));
+        }
+        disk.inject(Fault::TornWrite { nth: 1 });
+        let ticket = node.put(9, 9, 3000).unwrap();
+        assert!(!node.store.await_commit(ticket, waiter(9)));
+        assert!(!node.acks.wait(9));
+        disk.restart();
+        // Absent, or whole if every sector of it was written.
+        let (reopened, _) = Node::open(committing(), vec![disk]);
+        assert!(matches!(reopened.version(9), None | Some(9)));
+        reopened.read_all();
+        for key in 1..=5 {
+            assert_eq!(reopened.version(key), Some(key as u64), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn blocks_that_wait_for_a_slow_device_are_bounded() {
+    let disk = disk(32, 1);
+    let (node, _) = Node::open(config(), vec![disk.clone()]);
+    disk.hold();
+    let mut appended = 0;
+    let refused = loop {
+        match node.put(appended, 1, 1000 - OVERHEAD_BYTES) {
+            Ok(_) => appended += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, AppendError::Overload);
+    // Four filled blocks, and the open one.
+    assert_eq!(node.store.stats().write_queue_blocks, 4);
+    assert_eq!(appended as usize, 5 * ((BLOCK_BYTES - 32) / 1008));
+    node.read_all();
+    disk.let_go();
+    node.put_patiently(9999, 1, 100).unwrap();
+    node.store.drain().unwrap();
+    assert_eq!(node.store.stats().write_queue_blocks, 0);
+}
+
+#[test]
+fn record_is_read_from_buffer_then_cache_then_device() {
+    let disk = disk(16, 1);
+    let (node, _) = Node::open(config(), vec![disk.clone()]);
+    node.put(0, 1, 1000).unwrap();
+    assert_eq!(node.read(0), Some(1));
+    for key in 1..15 {
+        node.put(key, 1, 1000).unwrap();
+    }
+    node.store.drain().unwrap();
+    assert_eq!(node.read(0), Some(1));
+    assert_eq!(node.store.stats().device_reads, 0);
+    for key in 20..90 {
+        node.put_patiently(key, 1, 1000).unwrap();
+    }
+    node.store.drain().unwrap();
+    assert_eq!(node.store.stats().post_write_cache_blocks, 2);
+    assert_eq!(node.read(0), Some(1));
+    assert_eq!(node.store.stats().device_reads, 1);
+
+    let location = node.map.lock()[&0].location;
+    disk.inject(Fault::FlipBit {
+        offset: location.offset() + 50,
+        bit: 0,
+    });
+    assert!(matches!(
+        node.store.read_device(location),
+        Err(ReadError::Corrupt { .. })
+    ));
+    disk.inject(Fault::FailRead {
+        offset: location.offset() + 50,
+    });
+    assert!(matches!(
+        node.store.read_device(location),
+        Err(ReadError::Io { .. })
+    ));
+}
+
+#[test]
+fn unwritten_bytes_are_written_when_they_are_old_enough() {
+    let disk = disk(8, 1);
+    let (node, _) = Node::open(config(), vec![disk.clone()]);
+    node.put(1, 1, 100).unwrap();
+    let padded = node.wait_until("flush by age", |stats| stats.syncs > 0);
+    assert_eq!(padded.flush_bytes, 4096);
+    disk.cut_power();
+    disk.restart();
+    let (reopened, _) = Node::open(config(), vec![disk]);
+    assert_eq!(reopened.version(1), Some(1));
+}

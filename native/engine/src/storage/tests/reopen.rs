@@ -1,0 +1,304 @@
+//! What a store finds when it opens again.
+
+use super::*;
+
+#[test]
+fn reopen_restores_every_durable_record_and_the_newest_version_only() {
+    let file = TempFile::new("reopen");
+    let mut expected = BTreeMap::new();
+    for round in 0..4 {
+        let (node, report) = Node::started(Store::open(file.config(24)).unwrap());
+        assert_eq!(report.damaged, 0);
+        assert_eq!(node.versions(), expected);
+        node.check_used_bytes();
+        node.read_all();
+        for i in 0..200 {
+            let (key, version) = (i * 7 % 60, (round * 1000 + i) as u64);
+            node.put_patiently(key, version, 100 + i as usize * 3)
+                .unwrap();
+            expected.insert(key, version);
+        }
+        node.store.close();
+        node.store.close();
+        assert_eq!(node.put(1, 1, 1), Err(AppendError::DeviceFailed));
+    }
+}
+
+#[test]
+fn drained_records_survive_without_a_close() {
+    let disk = disk(16, 1);
+    let (node, _) = Node::open(config(), vec![disk.clone()]);
+    for key in 0..50 {
+        node.put(key, 1, 300).unwrap();
+    }
+    node.store.drain().unwrap();
+    disk.cut_power();
+    disk.restart();
+    let (reopened, report) = Node::open(config(), vec![disk]);
+    assert_eq!(reopened.versions(), node.versions());
+    assert_eq!(report.damaged, 0);
+}
+
+#[test]
+fn records_of_many_devices_stay_on_their_device() {
+    let disks: Vec<Arc<dyn Medium>> = (0..3).map(|seed| disk(16, seed) as _).collect();
+    let (node, _) = Node::open(config(), disks.clone());
+    for version in 0..3 {
+        for key in 0..100 {
+            let before = node.map.lock().get(&key).map(|held| held.location.device());
+            node.put_patiently(key, version, 200).unwrap();
+            let after = node.map.lock()[&key].location.device();
+            assert!(before.is_none_or(|before| before == after));
+        }
+    }
+    node.store.close();
+    let (reopened, _) = Node::open(config(), disks.clone());
+    assert_eq!(reopened.versions(), node.versions());
+    reopened.store.close();
+
+    let swapped = vec![disks[1].clone(), disks[0].clone(), disks[2].clone()];
+    let refused = Store::open_on(config(), swapped).err().unwrap();
+    assert!(
+        matches!(
+            refused,
+            OpenError::Mismatch {
+                what: "device index",
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    let refused = Store::open_on(config(), disks[..2].to_vec()).err().unwrap();
+    assert!(
+        matches!(
+            refused,
+            OpenError::Mismatch {
+                what: "device count",
+                ..
+            }
+        ),
+        "{refused}"
+    );
+}
+
+#[test]
+fn stale_bytes_of_a_former_life_are_not_data() {
+    let disk = disk(5, 2);
+    let (node, _) = Node::open(config(), vec![disk.clone()]);
+    // Fill two blocks with many small records, replace them, and let one large record be all that
+    // the same blocks hold in their next life.
+    for version in 0..40 {
+        for key in 0..60 {
+            node.put_patiently(key, version, 100).unwrap();
+        }
+    }
+    for key in 0..60 {
+        node.remove(key);
+    }
+    node.store.drain().unwrap();
+    for version in 100..110 {
+        node.put_patiently(200, version, 9000).unwrap();
+        node.store.drain().unwrap();
+    }
+    node.store.close();
+
+    let (reopened, report) = Node::scanned(Store::open_on(config(), vec![disk]).unwrap());
+    assert_eq!(report.damaged, 0);
+    assert_eq!(reopened.version(200), Some(109));
+    // Each of the four blocks holds the images of one life: of small records there are either none
+    // or what a whole block of them has, and no block has both kinds.
+    let seen: Vec<(Key, u32)> = {
+        let blocks = reopened.map.lock();
+        blocks
+            .iter()
+            .map(|(key, held)| (*key, (held.location.offset() / BLOCK_BYTES as u64) as u32))
+            .collect()
+    };
+    let large = seen.iter().find(|(key, _)| *key == 200).unwrap().1;
+    assert!(
+        seen.iter()
+            .all(|(key, block)| *key == 200 || *block != large),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn bit_flip_is_counted_and_skipped_and_the_neighbours_survive() {
+    let disk = disk(8, 3);
+    let (node, _) = Node::open(config(), vec![disk.clone()]);
+    for key in 0..100 {
+        node.put(key, 1, 200).unwrap();
+    }
+    node.store.drain().unwrap();
+    let victim = node.map.lock()[&41].location;
+    node.store.close();
+
+    disk.inject(Fault::FlipBit {
+        offset: victim.offset() + 60,
+        bit: 3,
+    });
+    let (reopened, report) = Node::open(config(), vec![disk]);
+    assert_eq!(report.damaged, 1);
+    assert_eq!(reopened.store.stats().damaged, 1);
+    let mut expected = node.versions();
+    expected.remove(&41);
+    assert_eq!(reopened.versions(), expected);
+    reopened.read_all();
+}
+
+#[test]
+fn flipped_bit_in_a_size_does_not_hide_the_neighbours() {
+    let disk = disk(8, 3);
+    let (node, _) = Node::open(config(), vec![disk.clone()]);
+    for key in 0..100 {
+        node.put(key, 1, 200).unwrap();
+    }
+    node.store.drain().unwrap();
+    let victim = node.map.lock()[&10].location;
+    node.store.close();
+
+    disk.inject(Fault::FlipBit {
+        offset: victim.offset() + 4,
+        bit: 5,
+    });
+    let (reopened, report) = Node::open(config(), vec![disk]);
+    assert_eq!(report.damaged, 1);
+    assert_eq!(reopened.versions().len(), 99);
+}
+
+#[test]
+fn block_with_a_damaged_header_keeps_its_records() {
+    let disk = disk(8, 4);
+    let (node, _) = Node::open(config(), vec![disk.clone()]);
+    for key in 0..100 {
+        node.put(key, 1, 200).unwrap();
+    }
+    let block = node.map.lock()[&0].location.offset() / BLOCK_BYTES as u64;
+    node.store.close();
+
+    disk.inject(Fault::FlipBit {
+        offset: block * BLOCK_BYTES as u64 + 9,
+        bit: 0,
+    });
+    let (reopened, report) = Node::open(config(), vec![disk]);
+    assert_eq!(report.damaged, 1);
+    assert_eq!(reopened.versions(), node.versions());
+}
+
+#[test]
+fn unreadable_page_is_counted_and_costs_only_its_records() {
+    let disk = disk(8, 5);
+    let (node, _) = Node::open(config(), vec![disk.clone()]);
+    for key in 0..100 {
+        node.put(key, 1, 200).unwrap();
+    }
+    node.store.drain().unwrap();
+    let victim = node.map.lock()[&30].location;
+    node.store.close();
+
+    disk.inject(Fault::FailRead {
+        offset: victim.offset(),
+    });
+    let (reopened, report) = Node::open(config(), vec![disk]);
+    assert_eq!(report.read_errors, 1);
+    assert_eq!(report.damaged, 1);
+    assert_eq!(reopened.version(30), None);
+    let lost = 100 - reopened.versions().len();
+    let most = medium::PAGE_BYTES / victim.bytes() + 2;
+    assert!((1..=most).contains(&lost), "{lost} of at most {most}");
+}
+
+#[test]
+fn foreign_file_is_refused_and_untouched() {
+    let file = TempFile::new("foreign");
+    for bytes in [b"precious".repeat(10_000), b"short".to_vec()] {
+        std::fs::write(&file.0, &bytes).unwrap();
+        let refused = Store::open(file.config(8)).err().unwrap();
+        assert!(matches!(refused, OpenError::Foreign { .. }), "{refused}");
+        assert_eq!(std::fs::read(&file.0).unwrap(), bytes);
+    }
+    std::fs::write(&file.0, vec![0; 9 * BLOCK_BYTES]).unwrap();
+    let refused = Store::open(file.config(8)).err().unwrap();
+    assert!(
+        refused.to_string().contains("the configured size is"),
+        "{refused}"
+    );
+    assert_eq!(
+        std::fs::metadata(&file.0).unwrap().len(),
+        9 * BLOCK_BYTES as u64
+    );
+}
+
+#[test]
+fn device_of_another_store_is_refused_and_untouched() {
+    let file = TempFile::new("other");
+    let (node, _) = Node::started(Store::open(file.config(8)).unwrap());
+    node.put(1, 1, 100).unwrap();
+    node.store.close();
+    let before = std::fs::read(&file.0).unwrap();
+
+    let other_name = StoreConfig {
+        namespace: "other".into(),
+        ..file.config(8)
+    };
+    let other_block = StoreConfig {
+        write_block_bytes: 32 << 10,
+        ..file.config(16)
+    };
+    for (config, expected) in [
+        (
+            other_name,
+            "was written with namespace test, and the configuration says other",
+        ),
+        (
+            other_block,
+            "was written with a write block size of 16384, and the configuration says 32768",
+        ),
+    ] {
+        let refused = Store::open(config).err().unwrap().to_string();
+        assert!(refused.contains(expected), "{refused}");
+        assert_eq!(std::fs::read(&file.0).unwrap(), before);
+    }
+
+    let mut other_version = before.clone();
+    other_version[12] = 2;
+    std::fs::write(&file.0, &other_version).unwrap();
+    let refused = Store::open(file.config(8)).err().unwrap().to_string();
+    assert!(
+        refused.contains("was written with format version 2"),
+        "{refused}"
+    );
+    assert_eq!(std::fs::read(&file.0).unwrap(), other_version);
+}
+
+#[test]
+fn file_is_open_in_one_store_only() {
+    let file = TempFile::new("locked");
+    let store = Store::open(file.config(8)).unwrap();
+    assert!(matches!(
+        Store::open(file.config(8)),
+        Err(OpenError::InUse { .. })
+    ));
+    store.close();
+    assert!(Store::open(file.config(8)).is_ok());
+}
+
+#[test]
+fn wiped_device_forgets_what_its_blocks_still_hold() {
+    let file = TempFile::new("wiped");
+    let (node, _) = Node::started(Store::open(file.config(8)).unwrap());
+    for key in 0..50 {
+        node.put(key, 1, 300).unwrap();
+    }
+    node.store.close();
+    let mut bytes = std::fs::read(&file.0).unwrap();
+    bytes[..medium::PAGE_BYTES].fill(0);
+    std::fs::write(&file.0, &bytes).unwrap();
+
+    let (node, _) = Node::started(Store::open(file.config(8)).unwrap());
+    node.put(1, 7, 300).unwrap();
+    node.store.close();
+    let (reopened, report) = Node::started(Store::open(file.config(8)).unwrap());
+    assert_eq!(reopened.versions(), BTreeMap::from([(1, 7)]));
+    assert_eq!((report.images, report.damaged), (1, 0));
+}

@@ -1,0 +1,224 @@
+//! Free blocks: where they come from, and what happens without them.
+
+use super::*;
+
+fn fill(node: &Node, bytes: usize) -> Key {
+    let mut key = 0;
+    loop {
+        match node.put(key, 1, bytes) {
+            Ok(_) => key += 1,
+            Err(AppendError::Overload) => std::thread::sleep(Duration::from_micros(100)),
+            Err(AppendError::Full) => return key,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn every_medium(blocks: usize) -> Vec<Node> {
+    let data_size = (blocks * BLOCK_BYTES) as u64;
+    let memory = StoreConfig {
+        medium: MediumConfig::Memory { data_size },
+        ..config()
+    };
+    vec![
+        Node::started(Store::open(memory).unwrap()).0,
+        Node::open(config(), vec![disk(blocks, 1)]).0,
+        Node::open(committing(), vec![disk(blocks, 1)]).0,
+    ]
+}
+
+#[test]
+fn full_store_refuses_and_recovers_after_releases() {
+    for node in every_medium(12) {
+        let keys = fill(&node, 500);
+        assert!(keys > 200, "{keys}");
+        assert_eq!(node.store.stats().avail_pct, 0);
+        node.read_all();
+        for key in 0..keys / 2 {
+            node.remove(key);
+        }
+        for key in 0..keys / 3 {
+            node.put_patiently(key, 2, 500).unwrap();
+        }
+        node.read_all();
+        node.check_used_bytes();
+    }
+}
+
+#[test]
+fn full_store_of_blocks_above_the_low_water_mark_is_compacted() {
+    for node in every_medium(12) {
+        let keys = fill(&node, 500);
+        // A third of every block: none falls below half.
+        for key in (0..keys).step_by(3) {
+            node.remove(key);
+        }
+        for key in (0..keys).step_by(4) {
+            node.put_patiently(key, 2, 500).unwrap();
+        }
+        node.read_all();
+        node.check_used_bytes();
+        assert!(node.store.stats().defrag_writes > 0);
+    }
+}
+
+#[test]
+fn updates_outlast_the_device_many_times_over() {
+    for node in every_medium(10) {
+        let mut random = Random(6);
+        for version in 0..6000 {
+            node.put_patiently(random.below(60) as Key, version, 700)
+                .unwrap();
+        }
+        node.read_all();
+        node.check_used_bytes();
+        let stats = node.store.stats();
+        assert!(stats.write_bytes > 20 * stats.total_bytes, "{stats:?}");
+    }
+}
+
+#[test]
+fn sparse_blocks_are_compacted_without_being_asked() {
+    for node in every_medium(32) {
+        for key in 0..200 {
+            node.put_patiently(key, 1, 900).unwrap();
+        }
+        for key in (0..200).filter(|key| key % 5 > 0) {
+            node.remove(key);
+        }
+        // Of twelve blocks and an open one, the 40 records left need three.
+        let stats = node.wait_until("compaction", |stats| stats.free_blocks >= 31 - 6);
+        assert!(stats.defrag_writes > 0);
+        node.read_all();
+        node.check_used_bytes();
+    }
+}
+
+#[test]
+fn block_is_not_reused_before_what_replaced_its_records_is_durable() {
+    let disk = disk(16, 1);
+    let lazy = StoreConfig {
+        flush_max: Duration::from_secs(3600),
+        ..config()
+    };
+    let (node, _) = Node::open(lazy, vec![disk.clone()]);
+    for key in 0..15 {
+        node.put(key, 1, 1000).unwrap();
+    }
+    node.put(100, 1, 1000).unwrap();
+    node.store.drain().unwrap();
+    node.wait_until("first block written", |stats| stats.write_queue_blocks == 0);
+    let free = node.store.stats().free_blocks;
+    for key in 0..5 {
+        node.put(key, 2, 1000).unwrap();
+    }
+    for key in 5..15 {
+        node.put(key, 2, 200).unwrap();
+    }
+    let stats = node.store.stats();
+    assert_eq!((stats.retired_blocks, stats.free_blocks), (1, free));
+    node.store.drain().unwrap();
+    let stats = node.wait_until("freeing", |stats| stats.retired_blocks == 0);
+    assert_eq!(stats.free_blocks, free + 1);
+}
+
+#[test]
+fn blocks_with_nothing_to_gain_are_left_alone() {
+    // Two large records never share a block, so each block is below the low-water mark for ever.
+    let lwm = StoreConfig {
+        defrag_lwm_pct: 90,
+        ..config()
+    };
+    let (node, _) = Node::open(lwm, vec![disk(16, 1)]);
+    for key in 0..8 {
+        node.put_patiently(key, 1, 9000).unwrap();
+        node.store.drain().unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(node.store.stats().defrag_reads, 0);
+}
+
+#[test]
+fn damaged_record_does_not_occupy_the_defragmentation() {
+    let disk = disk(16, 1);
+    let plain = StoreConfig {
+        post_write_cache_bytes: 0,
+        ..config()
+    };
+    let (node, _) = Node::open(plain, vec![disk.clone()]);
+    for key in 0..15 {
+        node.put(key, 1, 1000).unwrap();
+    }
+    for key in 20..35 {
+        node.put(key, 1, 1000).unwrap();
+    }
+    node.store.drain().unwrap();
+    let damaged = node.map.lock()[&4].location;
+    disk.inject(Fault::FlipBit {
+        offset: damaged.offset() + 70,
+        bit: 1,
+    });
+    for key in 0..15 {
+        if ![4, 7, 9].contains(&key) {
+            node.remove(key);
+        }
+    }
+    node.wait_until("compaction", |stats| stats.defrag_writes >= 2);
+    std::thread::sleep(Duration::from_millis(30));
+    let stats = node.store.stats();
+    assert_eq!(
+        (stats.damaged, stats.defrag_writes, stats.defrag_reads),
+        (1, 2, 1)
+    );
+    assert_eq!((node.read(7), node.read(9)), (Some(1), Some(1)));
+    // Its block is free once the damaged record is replaced.
+    let open = node.map.lock()[&34].location.offset() / BLOCK_BYTES as u64;
+    node.put(4, 2, 100).unwrap();
+    let now = node.map.lock()[&4].location.offset() / BLOCK_BYTES as u64;
+    node.store.drain().unwrap();
+    let expected = stats.free_blocks + 1 - u64::from(now != open);
+    node.wait_until("freeing", |stats| stats.free_blocks == expected);
+}
+
+#[test]
+fn record_larger_than_a_block_is_refused() {
+    let (node, _) = Node::open(config(), vec![disk(8, 1)]);
+    let most = node.store.record_bytes_max();
+    assert_eq!(most, BLOCK_BYTES - 32);
+    assert!(node.put(1, 1, most - OVERHEAD_BYTES).is_ok());
+    assert_eq!(
+        node.put(2, 1, most - OVERHEAD_BYTES + 1),
+        Err(AppendError::TooBig)
+    );
+    node.store.drain().unwrap();
+    assert_eq!(node.read(1), Some(1));
+}
+
+#[test]
+fn readers_and_writers_and_defragmentation_agree() {
+    for node in every_medium(12) {
+        std::thread::scope(|scope| {
+            let node = &node;
+            for thread in 0..2_u64 {
+                scope.spawn(move || {
+                    let mut random = Random(thread);
+                    for version in 0..3000 {
+                        // Each thread has keys of its own, so that versions only grow.
+                        let key = random.below(30) as Key * 2 + thread as Key;
+                        node.put_patiently(key, version, 400 + version as usize % 500)
+                            .unwrap();
+                    }
+                });
+                scope.spawn(move || {
+                    let mut random = Random(thread + 9);
+                    for _ in 0..20_000 {
+                        node.read(random.below(60) as Key);
+                    }
+                });
+            }
+        });
+        node.check_used_bytes();
+        node.store.drain().unwrap();
+        node.read_all();
+    }
+}

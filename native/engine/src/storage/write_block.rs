@@ -1,0 +1,226 @@
+//! The bytes of one write block in memory, and the walk over the images in them.
+
+use super::medium::{AlignedBuf, Mapping};
+use crate::record::image::{BLOCK_HEADER_BYTES, FILLER_BYTES, IMAGE_UNIT_BYTES, ImageView};
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Memory of one block, appended to by one thread while others read.
+///
+/// The rule that keeps this sound: bytes at and above a block's append position are touched only
+/// under its device's lock, and bytes below it are not written again until the block is free, when
+/// no index entry leads to it any more.
+pub(super) struct BlockBuf {
+    start: NonNull<u8>,
+    bytes: usize,
+    _owner: Owner,
+}
+
+#[expect(dead_code, reason = "held to keep the memory that `start` points to")]
+enum Owner {
+    Heap(AlignedBuf),
+    Mapped(Arc<Mapping>),
+}
+
+// SAFETY: the memory is owned or held by an Arc; access follows the rule above.
+unsafe impl Send for BlockBuf {}
+// SAFETY: as above.
+unsafe impl Sync for BlockBuf {}
+
+impl BlockBuf {
+    pub(super) fn heap(bytes: usize) -> BlockBuf {
+        let buffer = AlignedBuf::new(bytes);
+        BlockBuf {
+            start: buffer.start(),
+            bytes,
+            _owner: Owner::Heap(buffer),
+        }
+    }
+
+    /// The block at `offset` of a medium that is memory itself.
+    pub(super) fn mapped(mapping: &Arc<Mapping>, offset: usize, bytes: usize) -> BlockBuf {
+        assert!(offset + bytes <= mapping.bytes());
+        // SAFETY: the offset is within the mapping, as just asserted.
+        let start = unsafe { mapping.start().add(offset) };
+        BlockBuf {
+            start,
+            bytes,
+            _owner: Owner::Mapped(Arc::clone(mapping)),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The range lies below the append position, and the block is not freed while the slice lives
+    /// (or, for a buffer on the heap, not reused: holding an `Arc` is enough).
+    pub(super) unsafe fn slice(&self, range: Range<usize>) -> &[u8] {
+        assert!(range.start <= range.end && range.end <= self.bytes);
+        // SAFETY: in bounds and initialised (the memory starts zeroed); not written, by contract.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(range.start), range.len()) }
+    }
+
+    /// # Safety
+    ///
+    /// The range lies at or above the append position, and the device's lock is held.
+    pub(super) unsafe fn write(&self, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= self.bytes);
+        // SAFETY: in bounds; nobody else touches the range, by contract, so `bytes` is not in it.
+        unsafe {
+            let to = self.start.as_ptr().add(at);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for `write`.
+    pub(super) unsafe fn zero(&self, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.bytes);
+        // SAFETY: as in `write`.
+        unsafe {
+            self.start
+                .as_ptr()
+                .add(range.start)
+                .write_bytes(0, range.len())
+        }
+    }
+}
+
+/// What a walk meets.
+#[derive(Debug)]
+pub(super) enum Piece<'a> {
+    Image {
+        at: usize,
+        image: ImageView<'a>,
+    },
+    /// Bytes that do not verify, before others that do: they were written, and have changed since.
+    Damage(Range<usize>),
+}
+
+/// The images of a block, in the order they were written, without fillers.
+///
+/// Where an image should start and none verifies, the walk goes on by 16 bytes until one does. If
+/// none follows, the rest is what the block held before, or the end of a write that did not
+/// complete: no data was ever acknowledged there.
+pub(super) struct Walk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    sequence: u64,
+}
+
+impl<'a> Walk<'a> {
+    /// `bytes` is a block, or as much of it as can hold images.
+    pub(super) fn new(bytes: &'a [u8], sequence: u64) -> Walk<'a> {
+        Walk {
+            bytes,
+            at: BLOCK_HEADER_BYTES,
+            sequence,
+        }
+    }
+
+    fn verify(&self, at: usize) -> Option<ImageView<'a>> {
+        ImageView::verify(&self.bytes[at..], Some(self.sequence)).ok()
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = Piece<'a>;
+
+    fn next(&mut self) -> Option<Piece<'a>> {
+        while self.at + FILLER_BYTES <= self.bytes.len() {
+            let at = self.at;
+            let Some(image) = self.verify(at) else {
+                let next = (at..=self.bytes.len() - FILLER_BYTES)
+                    .step_by(IMAGE_UNIT_BYTES)
+                    .find(|next| self.verify(*next).is_some());
+                self.at = next.unwrap_or(self.bytes.len());
+                return next.map(|next| Piece::Damage(at..next));
+            };
+            self.at += image.bytes().len();
+            if !image.is_filler() {
+                return Some(Piece::Image { at, image });
+            }
+        }
+        None
+    }
+}
+
+/// The sequence that the first whole image of a block was sealed for: what is left to go by when
+/// the block's header is damaged.
+pub(super) fn sequence_by_images(bytes: &[u8]) -> Option<u32> {
+    (BLOCK_HEADER_BYTES..=bytes.len() - FILLER_BYTES)
+        .step_by(IMAGE_UNIT_BYTES)
+        .find_map(|at| ImageView::verify(&bytes[at..], None).ok())
+        .map(|image| image.block_sequence())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::image::{ImageBuilder, ImageHeader, seal, write_filler};
+
+    const SEQUENCE: u64 = 9;
+    const BLOCK_BYTES: usize = 1024;
+
+    fn block(images: &[(u8, u64)]) -> Vec<u8> {
+        let mut bytes = vec![0; BLOCK_HEADER_BYTES];
+        for (digest, sequence) in images {
+            let header = ImageHeader {
+                digest: [*digest; 20],
+                last_update_time: 1,
+                generation: 1,
+                void_time: 0,
+                flags: 0,
+            };
+            let image = ImageBuilder::begin(&mut bytes, &header, b"", None).finish();
+            seal(image, *sequence);
+        }
+        bytes.resize(BLOCK_BYTES, 0);
+        bytes
+    }
+
+    fn walk(bytes: &[u8]) -> Vec<String> {
+        Walk::new(bytes, SEQUENCE)
+            .map(|piece| match piece {
+                Piece::Image { image, .. } => image.digest()[0].to_string(),
+                Piece::Damage(range) => format!("damage {range:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn zeroes_and_former_lives_end_a_walk_silently() {
+        assert_eq!(walk(&block(&[(1, 9), (2, 9)])), ["1", "2"]);
+        assert_eq!(walk(&block(&[(1, 9), (2, 8), (3, 8)])), ["1"]);
+        assert!(walk(&block(&[])).is_empty());
+    }
+
+    #[test]
+    fn damage_before_whole_images_is_told() {
+        let mut bytes = block(&[(1, 9), (2, 9), (3, 9)]);
+        bytes[BLOCK_HEADER_BYTES + 48 + 30] ^= 4;
+        assert_eq!(walk(&bytes), ["1", "damage 80..128", "3"]);
+        bytes[BLOCK_HEADER_BYTES + 96 + 30] ^= 4;
+        assert_eq!(walk(&bytes), ["1"]);
+    }
+
+    #[test]
+    fn fillers_are_stepped_over() {
+        let mut bytes = block(&[(1, 9), (2, 9), (3, 9)]);
+        write_filler(&mut bytes[BLOCK_HEADER_BYTES + 48..], 48, SEQUENCE);
+        assert_eq!(walk(&bytes), ["1", "3"]);
+        write_filler(
+            &mut bytes[BLOCK_HEADER_BYTES + 48..],
+            BLOCK_BYTES - 80,
+            SEQUENCE,
+        );
+        assert_eq!(walk(&bytes), ["1"]);
+    }
+
+    #[test]
+    fn sequence_is_found_without_a_header() {
+        assert_eq!(sequence_by_images(&block(&[(1, 77)])), Some(77));
+        assert_eq!(sequence_by_images(&block(&[])), None);
+    }
+}

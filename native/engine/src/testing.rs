@@ -1,0 +1,188 @@
+//! A namespace in memory, driven by real frames.
+
+use std::sync::Arc;
+
+use perigee_wire::{
+    Digest, Message, PARTITIONS, PROTO_HEADER_BYTES, RequestHeader, RequestWriter, ResultCode,
+    compute_digest, field, info1, info2, op, particle_type as particle,
+};
+
+use crate::clock::HybridClock;
+use crate::config::{
+    CommonStorageConfig, DatacenterConfig, DatacenterNamespaceConfig, NamespaceConfig,
+    StorageConfig,
+};
+use crate::namespace::Namespace;
+use crate::partition::Waiter;
+use crate::request::{Outcome, Request};
+use crate::storage::{CommitSink, CommitWaiter, DeviceError};
+use crate::xdr::{Datacenter, NamespaceShipping};
+
+struct NobodyWaits;
+
+impl CommitSink for NobodyWaits {
+    fn committed(&self, _: CommitWaiter, _: Result<(), DeviceError>) {
+        unreachable!("a namespace in memory commits at once")
+    }
+}
+
+pub fn namespace_config() -> NamespaceConfig {
+    let common = CommonStorageConfig {
+        write_block_size: 64 << 10,
+        flush_size: 16 << 10,
+        ..CommonStorageConfig::default()
+    };
+    NamespaceConfig {
+        name: "test".into(),
+        replication_factor: 1,
+        default_ttl: 0,
+        nsup_period: 120,
+        allow_ttl_without_nsup: false,
+        max_record_size: 32 << 10,
+        default_read_touch_ttl_pct: 0,
+        stop_writes_used_pct: 70,
+        stop_writes_avail_pct: 5,
+        storage_engine: StorageConfig::Memory {
+            data_size: 16 << 20,
+            common,
+        },
+    }
+}
+
+/// A namespace of this configuration that ships to as many datacenters as there are states.
+pub fn open(config: NamespaceConfig, shipping: Vec<Arc<NamespaceShipping>>) -> Arc<Namespace> {
+    let opened = Namespace::open(config, Arc::new(HybridClock::new()), shipping, 20);
+    let (namespace, _) = opened.expect("a namespace in memory opens");
+    namespace.set_ownership(1, &[0xff; PARTITIONS / 8]);
+    namespace.start(Arc::new(NobodyWaits));
+    namespace
+}
+
+/// A namespace and the datacenter that it ships to.
+pub fn site(queue_limit: usize) -> (Arc<Namespace>, Datacenter) {
+    let route = DatacenterNamespaceConfig {
+        name: "test".into(),
+        remote_namespace: None,
+        transaction_queue_limit: queue_limit,
+        hot_key_ms: 0,
+    };
+    let config = DatacenterConfig {
+        name: "other".into(),
+        namespaces: vec![route.clone()],
+    };
+    let state = Arc::new(NamespaceShipping::new(&route));
+    let namespace = open(namespace_config(), vec![state.clone()]);
+    let datacenter = Datacenter::new(&config, vec![(namespace.clone(), 0, state)]);
+    (namespace, datacenter)
+}
+
+/// A reply, owned.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub code: ResultCode,
+    pub generation: u32,
+    pub void_time: u32,
+    pub bins: Vec<(String, u8, Vec<u8>)>,
+}
+
+/// Runs a whole frame against a namespace.
+pub fn run_frame(namespace: &Namespace, frame: &[u8]) -> Reply {
+    let mut out = Vec::new();
+    match try_frame(namespace, frame, None, &mut out) {
+        Outcome::Answered | Outcome::AwaitCommit(_) => parse(&out),
+        _ => panic!("the request was not answered at once"),
+    }
+}
+
+pub fn try_frame(
+    namespace: &Namespace,
+    frame: &[u8],
+    waiter: Option<Waiter>,
+    out: &mut Vec<u8>,
+) -> Outcome {
+    let message = Message::parse(&frame[PROTO_HEADER_BYTES..]).expect("a valid message");
+    let digest = *message.digest.expect("a digest");
+    namespace.execute(
+        &Request {
+            message: &message,
+            digest: &digest,
+            waiter,
+            copy: None,
+        },
+        out,
+    )
+}
+
+pub fn parse(reply: &[u8]) -> Reply {
+    let message = Message::parse(&reply[PROTO_HEADER_BYTES..]).expect("a valid reply");
+    let text = |name: &[u8]| String::from_utf8(name.to_vec()).expect("a name");
+    Reply {
+        code: ResultCode::from_u8(message.header.result_code).expect("a known code"),
+        generation: message.header.generation,
+        void_time: message.header.record_ttl,
+        bins: message
+            .ops
+            .into_iter()
+            .map(|op| (text(op.name), op.particle, op.value.to_vec()))
+            .collect(),
+    }
+}
+
+pub fn digest(key: &str) -> Digest {
+    compute_digest(b"demo", particle::STRING, key.as_bytes())
+}
+
+/// A request for `key` in set `demo`.
+pub fn request(
+    key: &str,
+    header: RequestHeader,
+    extra: impl FnOnce(&mut RequestWriter<'_>),
+) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let mut writer = RequestWriter::begin(&mut frame, header);
+    writer.field(field::NAMESPACE, b"test");
+    writer.field(field::SET, b"demo");
+    writer.field(field::DIGEST, &digest(key));
+    extra(&mut writer);
+    writer.finish();
+    frame
+}
+
+pub fn write(info2_more: u8, info3: u8) -> RequestHeader {
+    RequestHeader {
+        info2: info2::WRITE | info2_more,
+        info3,
+        ..RequestHeader::default()
+    }
+}
+
+pub fn put_int(namespace: &Namespace, key: &str, bin: &str, value: i64) -> Reply {
+    run_frame(namespace, &put_frame(key, bin, value))
+}
+
+pub fn put_frame(key: &str, bin: &str, value: i64) -> Vec<u8> {
+    request(key, write(0, 0), |w| {
+        w.op(
+            op::WRITE,
+            particle::INTEGER,
+            bin.as_bytes(),
+            &value.to_be_bytes(),
+        );
+    })
+}
+
+pub fn delete(namespace: &Namespace, key: &str) -> Reply {
+    run_frame(namespace, &request(key, write(info2::DELETE, 0), |_| {}))
+}
+
+pub fn get(namespace: &Namespace, key: &str) -> Reply {
+    let header = RequestHeader {
+        info1: info1::READ | info1::GET_ALL,
+        ..RequestHeader::default()
+    };
+    run_frame(namespace, &request(key, header, |_| {}))
+}
+
+pub fn int_bin(bin: &str, value: i64) -> (String, u8, Vec<u8>) {
+    (bin.into(), particle::INTEGER, value.to_be_bytes().to_vec())
+}

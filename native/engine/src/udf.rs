@@ -1,0 +1,453 @@
+//! Lua on a record, seen from the engine: the record is locked, its bytes go out as a task, and what the function wants
+//! comes back as one change. The layouts are those of "UDF lane" in docs/ARCHITECTURE.md.
+
+use perigee_wire::{
+    Digest, ReplyWriter, ResultCode, info2, particle_type as particle, ttl, write_simple_reply,
+};
+
+use crate::clock::wall_seconds;
+use crate::index::{Entry, flag};
+use crate::namespace::{Namespace, is_live};
+use crate::partition::{PartitionState, Waiter};
+use crate::record::image::{ImageHeader, ImageView, image_flag};
+use crate::record::operation::WorkingRecord;
+use crate::request::{Request, Stop, build, following_generation, has_write_policy};
+use crate::stats::count;
+use crate::storage::CommitTicket;
+
+const TASK_HEADER_BYTES: usize = 76;
+const RESULT_HEADER_BYTES: usize = 32;
+const BIN_HEADER_BYTES: usize = 8;
+
+mod task_flag {
+    pub const RECORD_EXISTS: u8 = 1;
+    pub const HAS_KEY: u8 = 2;
+}
+
+mod action {
+    pub const NONE: u8 = 0;
+    pub const WRITE: u8 = 1;
+    pub const REMOVE: u8 = 2;
+}
+
+mod ttl_action {
+    pub const DEFAULT: u8 = 0;
+    pub const SET: u8 = 1;
+    pub const NEVER: u8 = 2;
+    pub const UNCHANGED: u8 = 3;
+}
+
+/// A call that has its record locked. It must be ended by `finish_udf`, whatever happens to it.
+pub struct UdfTask {
+    pub digest: Digest,
+    pub module: Vec<u8>,
+    pub function: Vec<u8>,
+    arguments: Vec<u8>,
+    set: Vec<u8>,
+    key: Option<Vec<u8>>,
+    /// A delete by the function leaves a tombstone.
+    durable_delete: bool,
+    entry: Option<Entry>,
+    /// The record as it was when it was locked; empty when there was none.
+    image: Vec<u8>,
+}
+
+/// What a call wants done, as the worker wrote it. Only `parse` makes one, so offsets in it are checked.
+pub struct UdfResult<'a> {
+    pub task_id: u64,
+    success: bool,
+    action: u8,
+    ttl_action: u8,
+    drop_key: bool,
+    ttl: u32,
+    return_particle: u8,
+    failure_code: u8,
+    returned: &'a [u8],
+    bins: Vec<(&'a [u8], u8, &'a [u8])>,
+}
+
+/// The end of a call: the reply has been appended.
+pub struct UdfDone {
+    pub ticket: Option<CommitTicket>,
+    /// Requests that waited for the record, to be run again in this order.
+    pub woken: Vec<Waiter>,
+}
+
+impl Namespace {
+    pub(crate) fn begin_udf(&self, request: &Request<'_>) -> Result<UdfTask, Stop> {
+        let message = request.message;
+        if has_write_policy(message) || !message.ops.is_empty() {
+            return Err(ResultCode::Parameter.into());
+        }
+        // Field 33 names an aggregation or a background job: those run over many records.
+        if message.udf_op.is_some_and(|op| op != 0) {
+            return Err(ResultCode::UnsupportedFeature.into());
+        }
+        let mut state = self.partition(request.digest).lock();
+        self.admit(&mut state, request)?;
+        if self.stop_writes() {
+            return Err(ResultCode::OutOfSpace.into());
+        }
+        let entry = state
+            .table
+            .get(request.digest)
+            .filter(|e| is_live(e, wall_seconds()));
+        let mut image = Vec::new();
+        if let Some(entry) = &entry {
+            self.with_image(entry, request.copy, |view| -> Result<(), ResultCode> {
+                if let (Some(sent), Some(stored)) = (message.key, view.key())
+                    && sent != stored
+                {
+                    return Err(ResultCode::KeyMismatch);
+                }
+                image.extend_from_slice(view.bytes());
+                Ok(())
+            })??;
+        }
+        state.busy.begin(request.digest);
+        Ok(UdfTask {
+            digest: *request.digest,
+            module: message.udf_module.unwrap_or_default().to_vec(),
+            function: message.udf_function.unwrap_or_default().to_vec(),
+            arguments: message.udf_args.unwrap_or_default().to_vec(),
+            set: message.set.unwrap_or_default().to_vec(),
+            key: message.key.map(<[u8]>::to_vec),
+            durable_delete: message.header.info2 & info2::DURABLE_DELETE != 0,
+            entry,
+            image,
+        })
+    }
+
+    /// Ends a call: carries out what it wants as one write, frees the record and appends the reply.
+    pub fn finish_udf(&self, task: &UdfTask, result: &UdfResult<'_>, out: &mut Vec<u8>) -> UdfDone {
+        let mut state = self.partition(&task.digest).lock();
+        let outcome = if result.success {
+            self.carry_out(&mut state, task, result)
+        } else {
+            Err(ResultCode::from_u8(result.failure_code).unwrap_or(ResultCode::UdfExecution))
+        };
+        let woken = state.busy.end(&task.digest);
+        drop(state);
+        let stats = self.stats.mine();
+        let ticket = match outcome {
+            Ok((generation, void_time, ticket)) => {
+                let mut reply = ReplyWriter::begin(out);
+                reply.op(b"SUCCESS", result.return_particle, result.returned);
+                reply.finish(ResultCode::Ok, u32::from(generation), void_time);
+                count(&stats.client_udf_complete);
+                count(match result.action {
+                    action::REMOVE => &stats.client_lang_delete_success,
+                    action::WRITE => &stats.client_lang_write_success,
+                    _ => &stats.client_lang_read_success,
+                });
+                ticket
+            }
+            Err(ResultCode::UdfExecution) => {
+                let mut reply = ReplyWriter::begin(out);
+                reply.op(b"FAILURE", particle::STRING, result.returned);
+                reply.finish(ResultCode::UdfExecution, 0, 0);
+                count(&stats.client_udf_error);
+                count(&stats.client_lang_error);
+                None
+            }
+            Err(code) => {
+                write_simple_reply(out, code, 0, 0);
+                count(&stats.client_udf_error);
+                None
+            }
+        };
+        UdfDone { ticket, woken }
+    }
+
+    /// Ends a call that never ran, or whose worker is gone: the record stays as it was.
+    pub fn fail_udf(
+        &self,
+        task: &UdfTask,
+        code: ResultCode,
+        message: &str,
+        out: &mut Vec<u8>,
+    ) -> UdfDone {
+        let result = UdfResult {
+            task_id: 0,
+            success: false,
+            action: action::NONE,
+            ttl_action: ttl_action::DEFAULT,
+            drop_key: false,
+            ttl: 0,
+            return_particle: particle::STRING,
+            failure_code: code as u8,
+            returned: message.as_bytes(),
+            bins: Vec::new(),
+        };
+        self.finish_udf(task, &result, out)
+    }
+
+    fn carry_out(
+        &self,
+        state: &mut PartitionState,
+        task: &UdfTask,
+        result: &UdfResult<'_>,
+    ) -> Result<(u16, u32, Option<CommitTicket>), ResultCode> {
+        // Defragmentation may have moved the record meanwhile; nothing else may have touched it.
+        let stored = state.table.get(&task.digest);
+        let old = task.entry.as_ref();
+        let generation = old.map_or(0, |entry| entry.generation);
+        let void_time = old.map_or(0, |entry| entry.void_time);
+        match (result.action, old) {
+            (action::NONE, _) | (action::REMOVE, None) => Ok((generation, void_time, None)),
+            (action::REMOVE, Some(_)) => self.remove_by_udf(state, task, stored.as_ref()),
+            _ => self.write_by_udf(state, task, result, stored.as_ref()),
+        }
+    }
+
+    fn write_by_udf(
+        &self,
+        state: &mut PartitionState,
+        task: &UdfTask,
+        result: &UdfResult<'_>,
+        stored: Option<&Entry>,
+    ) -> Result<(u16, u32, Option<CommitTicket>), ResultCode> {
+        let now = wall_seconds();
+        let bytes_max = self.config.max_record_size as usize;
+        let old = task.entry.as_ref();
+        let void_time = match (result.ttl_action, old) {
+            (ttl_action::SET, _) => self.void_time_of(result.ttl, now)?,
+            (ttl_action::NEVER, _) => 0,
+            (ttl_action::UNCHANGED, Some(entry)) => entry.void_time,
+            _ => self.void_time_of(ttl::DEFAULT, now)?,
+        };
+        let view = task.view();
+        let mut record = view.as_ref().map_or_else(
+            || WorkingRecord::empty(bytes_max),
+            |view| WorkingRecord::of(view, bytes_max),
+        );
+        for (name, particle, value) in &result.bins {
+            record.set(name, *particle, value)?;
+        }
+        if record.is_empty() {
+            if old.is_none() {
+                return Err(ResultCode::NotFound);
+            }
+            count(&self.stats.mine().deleted_last_bin);
+            return self.remove_by_udf(state, task, stored);
+        }
+        let set: &[u8] = view.as_ref().map_or(&task.set, |view| view.set_name());
+        let set_id = match old {
+            Some(entry) => entry.set_id,
+            None => self.sets.id_of(set).ok_or(ResultCode::Forbidden)?,
+        };
+        let key = task
+            .key
+            .as_deref()
+            .or(view.as_ref().and_then(|view| view.key()));
+        let header = ImageHeader {
+            digest: task.digest,
+            last_update_time: self.next_update_time(stored),
+            generation: following_generation(old),
+            void_time,
+            flags: 0,
+        };
+        let mut image = Vec::with_capacity(task.image.len() + 256);
+        build(
+            &mut image,
+            &header,
+            set,
+            key.filter(|_| !result.drop_key),
+            &record,
+        );
+        let ticket = self.commit(state, stored, &mut image, set_id)?;
+        Ok((header.generation, void_time, Some(ticket)))
+    }
+
+    fn remove_by_udf(
+        &self,
+        state: &mut PartitionState,
+        task: &UdfTask,
+        stored: Option<&Entry>,
+    ) -> Result<(u16, u32, Option<CommitTicket>), ResultCode> {
+        let Some(entry) = stored else {
+            return Ok((0, 0, None));
+        };
+        if !(task.durable_delete || self.ships()) {
+            self.drop_entry(state, entry);
+            return Ok((0, 0, None));
+        }
+        let header = ImageHeader {
+            digest: task.digest,
+            last_update_time: self.next_update_time(stored),
+            generation: following_generation(stored),
+            void_time: 0,
+            flags: image_flag::TOMBSTONE,
+        };
+        let view = task.view();
+        let set: &[u8] = view.as_ref().map_or(&task.set, |view| view.set_name());
+        let key = view.as_ref().and_then(|view| view.key());
+        let mut image = Vec::new();
+        build(&mut image, &header, set, key, &WorkingRecord::empty(0));
+        let ticket = self.commit(state, stored, &mut image, entry.set_id)?;
+        Ok((0, 0, Some(ticket)))
+    }
+}
+
+impl UdfTask {
+    fn view(&self) -> Option<ImageView<'_>> {
+        (!self.image.is_empty()).then(|| ImageView::trusted(&self.image))
+    }
+
+    /// Bytes that `encode` will append.
+    pub fn encoded_bytes(&self, namespace: &str) -> usize {
+        let view = self.view();
+        let bins: usize = view
+            .iter()
+            .flat_map(|view| view.bins())
+            .map(|bin| BIN_HEADER_BYTES + bin.name.len() + bin.value.len())
+            .sum();
+        TASK_HEADER_BYTES
+            + namespace.len()
+            + self.set_name().len()
+            + self.key_bytes().map_or(0, <[u8]>::len)
+            + self.module.len()
+            + self.function.len()
+            + self.arguments.len()
+            + bins
+    }
+
+    fn set_name(&self) -> &[u8] {
+        if self.image.is_empty() {
+            &self.set
+        } else {
+            ImageView::trusted(&self.image).set_name()
+        }
+    }
+
+    fn key_bytes(&self) -> Option<&[u8]> {
+        let stored = (!self.image.is_empty())
+            .then(|| ImageView::trusted(&self.image).key())
+            .flatten();
+        self.key.as_deref().or(stored)
+    }
+
+    /// Appends the task for a worker.
+    pub fn encode(&self, task_id: u64, time_limit_ms: u32, namespace: &str, out: &mut Vec<u8>) {
+        let start = out.len();
+        let view = self.view();
+        let (set, key) = (self.set_name(), self.key_bytes());
+        let entry = self.entry.as_ref();
+        let void_time = entry.map_or(0, |entry| entry.void_time);
+        let ttl_seconds = match void_time {
+            0 => u32::MAX,
+            time => time.saturating_sub(wall_seconds()),
+        };
+        let exists = if entry.is_some() {
+            task_flag::RECORD_EXISTS
+        } else {
+            0
+        };
+        let has_key = if key.is_some() { task_flag::HAS_KEY } else { 0 };
+        let stored_key = entry.is_some_and(|e| e.flags & flag::KEY_STORED != 0);
+        debug_assert!(!stored_key || key.is_some());
+        let bins = view.as_ref().map_or(0, |view| view.n_bins()) as u16;
+        out.extend_from_slice(&(self.encoded_bytes(namespace) as u32).to_le_bytes());
+        out.extend_from_slice(&time_limit_ms.to_le_bytes());
+        out.extend_from_slice(&task_id.to_le_bytes());
+        out.extend_from_slice(&entry.map_or(0, |e| e.last_update_time).to_le_bytes());
+        out.extend_from_slice(&void_time.to_le_bytes());
+        out.extend_from_slice(&ttl_seconds.to_le_bytes());
+        out.extend_from_slice(&entry.map_or(0, |e| e.generation).to_le_bytes());
+        out.push(exists | has_key);
+        out.push(set.len() as u8);
+        out.extend_from_slice(&(self.image.len() as u32).to_le_bytes());
+        out.extend_from_slice(&bins.to_le_bytes());
+        out.push(self.module.len() as u8);
+        out.push(self.function.len() as u8);
+        out.extend_from_slice(&(self.arguments.len() as u32).to_le_bytes());
+        out.extend_from_slice(&(key.map_or(0, <[u8]>::len) as u32).to_le_bytes());
+        out.extend_from_slice(&self.digest);
+        out.push(namespace.len() as u8);
+        out.extend_from_slice(&[0; 3]);
+        debug_assert_eq!(out.len() - start, TASK_HEADER_BYTES);
+        for part in [
+            namespace.as_bytes(),
+            set,
+            key.unwrap_or_default(),
+            &self.module,
+            &self.function,
+            &self.arguments,
+        ] {
+            out.extend_from_slice(part);
+        }
+        for bin in view.iter().flat_map(|view| view.bins()) {
+            out.extend_from_slice(&[bin.name.len() as u8, bin.particle, 0, 0]);
+            out.extend_from_slice(&(bin.value.len() as u32).to_le_bytes());
+            out.extend_from_slice(bin.name);
+            out.extend_from_slice(bin.value);
+        }
+        debug_assert_eq!(out.len() - start, self.encoded_bytes(namespace));
+    }
+}
+
+/// A worker wrote something that is not a batch of results.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("malformed UDF results at byte {at}")]
+pub struct MalformedResults {
+    pub at: usize,
+}
+
+impl<'a> UdfResult<'a> {
+    /// Parses a batch of results.
+    pub fn parse_batch(bytes: &'a [u8]) -> Result<Vec<UdfResult<'a>>, MalformedResults> {
+        let Some((count, mut rest)) = bytes.split_first_chunk::<4>() else {
+            return if bytes.is_empty() {
+                Ok(Vec::new())
+            } else {
+                Err(MalformedResults { at: 0 })
+            };
+        };
+        let count = u32::from_le_bytes(*count);
+        // The count is not trusted to size anything: results are taken while bytes last.
+        let mut results = Vec::new();
+        for _ in 0..count {
+            let at = bytes.len() - rest.len();
+            let (result, used) = UdfResult::parse(rest).ok_or(MalformedResults { at })?;
+            results.push(result);
+            rest = &rest[used..];
+        }
+        Ok(results)
+    }
+
+    fn parse(bytes: &'a [u8]) -> Option<(UdfResult<'a>, usize)> {
+        let header = bytes.get(..RESULT_HEADER_BYTES)?;
+        let u32_at =
+            |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap_or_default());
+        let length = u32_at(0) as usize;
+        let body = bytes.get(RESULT_HEADER_BYTES..length)?;
+        let (returned, mut rest) = body.split_at_checked(u32_at(24) as usize)?;
+        let n_bins = u16::from_le_bytes([header[20], header[21]]);
+        let mut bins = Vec::new();
+        for _ in 0..n_bins {
+            let (head, after) = rest.split_first_chunk::<BIN_HEADER_BYTES>()?;
+            let value_bytes = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+            let (name, after) = after.split_at_checked(usize::from(head[0]))?;
+            let (value, after) = after.split_at_checked(value_bytes)?;
+            bins.push((name, head[1], value));
+            rest = after;
+        }
+        let result = UdfResult {
+            task_id: u64::from_le_bytes(header[8..16].try_into().ok()?),
+            success: header[4] == 0,
+            action: header[5],
+            ttl_action: header[6],
+            drop_key: header[7] & 1 != 0,
+            ttl: u32_at(16),
+            return_particle: header[22],
+            failure_code: if header[23] == 0 {
+                ResultCode::UdfExecution as u8
+            } else {
+                header[23]
+            },
+            returned,
+            bins,
+        };
+        Some((result, length))
+    }
+}

@@ -1,0 +1,495 @@
+//! One service thread: frames come in, each is answered completely here or parked until what it waits for is there. A
+//! connection has one request under way, so its replies keep its requests' order.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use perigee_engine::namespace::{DeviceCopy, Namespace, Unread};
+use perigee_engine::partition::Waiter;
+use perigee_engine::request::{Outcome, Request};
+use perigee_engine::stats::count;
+use perigee_engine::storage::{CommitTicket, CommitWaiter};
+use perigee_wire::{
+    Digest, INFO_BODY_BYTES_MAX, Message, PROTO_HEADER_BYTES, ProtoType, ReplyHeader, ReplyWriter,
+    ResultCode, compute_digest, info3, parse_proto_header, write_info_reply, write_proto_header,
+    write_simple_reply,
+};
+
+use crate::mailbox::Mail;
+use crate::net::{ConnId, Consumed, Flow, Handler, Net};
+use crate::reader::DeviceRead;
+use crate::server::{InfoRequest, Shared};
+use crate::udf_lane::UdfJob;
+
+/// Malformed frames are logged at most this often by one thread; the counter has them all.
+const MALFORMED_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Body of a security reply, and its result's place in it (PROTOCOL section 17).
+const SECURITY_BODY_BYTES: usize = 16;
+const SECURITY_RESULT_AT: usize = 1;
+
+pub(crate) struct ServiceThread {
+    number: u32,
+    shared: Arc<Shared>,
+    peers: Vec<Option<SocketAddr>>,
+    parked: HashMap<u64, Parked>,
+    next_request: u64,
+    malformed_logged: Option<Instant>,
+}
+
+/// A request that waits, with what is needed to run it again or to answer it.
+struct Parked {
+    conn: ConnId,
+    namespace: Arc<Namespace>,
+    /// The frame's body; empty when the request will not be run again.
+    body: Vec<u8>,
+    state: State,
+    /// When the client gives up, counted from the request's arrival however often it waits.
+    deadline: Instant,
+}
+
+enum State {
+    Device,
+    Record,
+    Lua,
+    Commit { reply: Vec<u8> },
+}
+
+enum Step {
+    Answered,
+    Parked,
+}
+
+impl ServiceThread {
+    pub(crate) fn new(number: u32, shared: Arc<Shared>) -> Self {
+        ServiceThread {
+            number,
+            shared,
+            peers: Vec::new(),
+            parked: HashMap::new(),
+            next_request: 0,
+            malformed_logged: None,
+        }
+    }
+
+    fn on_frame(&mut self, conn: ConnId, kind: ProtoType, body: &[u8], out: &mut Vec<u8>) -> Flow {
+        match kind {
+            ProtoType::Message => match self.on_message(conn, body, out) {
+                Step::Answered => Flow::Continue,
+                Step::Parked => Flow::Park,
+            },
+            ProtoType::Info => self.on_info(conn, body),
+            ProtoType::Security => {
+                // No access control is configured: clients that carry credentials go on without.
+                let mut reply = [0; SECURITY_BODY_BYTES];
+                reply[SECURITY_RESULT_AT] = ResultCode::SecNotConfigured as u8;
+                write_proto_header(out, ProtoType::Security, reply.len());
+                out.extend_from_slice(&reply);
+                Flow::Continue
+            }
+            ProtoType::Compressed => {
+                write_simple_reply(out, ResultCode::UnsupportedFeature, 0, 0);
+                Flow::Continue
+            }
+            ProtoType::Xdr => self.malformed(conn, &"frames of type 5 are not spoken here"),
+        }
+    }
+
+    fn malformed(&mut self, conn: ConnId, why: &dyn std::fmt::Display) -> Flow {
+        count(&self.shared.stats.demarshal_error);
+        let due = self
+            .malformed_logged
+            .is_none_or(|last| last.elapsed() >= MALFORMED_LOG_INTERVAL);
+        if due {
+            self.malformed_logged = Some(Instant::now());
+            let peer = self.peer(conn);
+            tracing::warn!(%peer, reason = %why, "malformed frame: the connection is closed");
+        }
+        Flow::Close
+    }
+
+    fn peer(&self, conn: ConnId) -> String {
+        let peer = self.peers.get(conn.index()).copied().flatten();
+        peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string())
+    }
+
+    fn on_info(&mut self, conn: ConnId, body: &[u8]) -> Flow {
+        if body.len() > INFO_BODY_BYTES_MAX {
+            return self.malformed(conn, &"info text is too long");
+        }
+        let Ok(text) = std::str::from_utf8(body) else {
+            return self.malformed(conn, &"info text is not UTF-8");
+        };
+        let id = self.shared.info.open(self.number, conn);
+        let request = InfoRequest {
+            id,
+            text: text.to_owned(),
+            peer: self.peer(conn),
+        };
+        (self.shared.on_info)(request);
+        Flow::Park
+    }
+
+    fn on_message(&mut self, conn: ConnId, body: &[u8], out: &mut Vec<u8>) -> Step {
+        let message = match Message::parse(body) {
+            Ok(message) => message,
+            Err(error) => {
+                count(&self.shared.stats.early_tsvc_client_error);
+                write_simple_reply(out, error.result_code(), 0, 0);
+                return Step::Answered;
+            }
+        };
+        let Some(namespace) = self
+            .shared
+            .engine
+            .namespace(message.namespace.unwrap_or_default())
+        else {
+            count(&self.shared.stats.early_tsvc_client_error);
+            let code = if message.batch.is_some() {
+                ResultCode::UnsupportedFeature
+            } else {
+                ResultCode::Namespace
+            };
+            answer_stream(&message, code, out);
+            return Step::Answered;
+        };
+        let Some(digest) = digest_of(&message) else {
+            count(&self.shared.stats.early_tsvc_client_error);
+            let code = if runs_over_records(&message) {
+                ResultCode::UnsupportedFeature
+            } else {
+                ResultCode::Parameter
+            };
+            answer_stream(&message, code, out);
+            return Step::Answered;
+        };
+        self.next_request += 1;
+        let request = self.next_request;
+        let namespace = namespace.clone();
+        let deadline = self.deadline(&message);
+        self.run(
+            conn, request, deadline, &namespace, &message, &digest, None, body, out,
+        )
+    }
+
+    /// Runs a request, for the first time or after it was parked.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts of one request; a struct would be built and taken apart"
+    )]
+    fn run(
+        &mut self,
+        conn: ConnId,
+        request: u64,
+        deadline: Instant,
+        namespace: &Arc<Namespace>,
+        message: &Message<'_>,
+        digest: &Digest,
+        copy: Option<&DeviceCopy>,
+        body: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Step {
+        let waiter = Waiter {
+            thread: self.number,
+            request,
+        };
+        let start = out.len();
+        let outcome = namespace.execute(
+            &Request {
+                message,
+                digest,
+                waiter: Some(waiter),
+                copy,
+            },
+            out,
+        );
+        let (state, body) = match outcome {
+            Outcome::Answered => return Step::Answered,
+            Outcome::AwaitCommit(ticket) => {
+                if self.is_durable(namespace, ticket, request) {
+                    return Step::Answered;
+                }
+                (
+                    State::Commit {
+                        reply: out.split_off(start),
+                    },
+                    Vec::new(),
+                )
+            }
+            Outcome::ReadDevice(location) => {
+                self.shared.readers.submit(DeviceRead {
+                    namespace: namespace.clone(),
+                    location,
+                    thread: self.number,
+                    request,
+                });
+                (State::Device, body.to_vec())
+            }
+            Outcome::AwaitRecord => (State::Record, body.to_vec()),
+            Outcome::RunUdf(task) => {
+                self.shared.udf.submit(UdfJob {
+                    namespace: namespace.clone(),
+                    task,
+                    waiter,
+                    deadline,
+                    losses: 0,
+                });
+                (State::Lua, Vec::new())
+            }
+        };
+        let parked = Parked {
+            conn,
+            namespace: namespace.clone(),
+            body,
+            state,
+            deadline,
+        };
+        self.parked.insert(request, parked);
+        Step::Parked
+    }
+
+    fn is_durable(&self, namespace: &Namespace, ticket: CommitTicket, request: u64) -> bool {
+        namespace.store.await_commit(
+            ticket,
+            CommitWaiter {
+                thread: self.number,
+                request,
+            },
+        )
+    }
+
+    /// When the client gives up; the node's own limit for those who do not say.
+    fn deadline(&self, message: &Message<'_>) -> Instant {
+        let ms = match message.header.transaction_ttl {
+            0 => self.shared.transaction_max_ms,
+            ms => ms,
+        };
+        Instant::now() + Duration::from_millis(u64::from(ms))
+    }
+
+    fn on_mail(&mut self, mail: Mail, net: &mut dyn Net) {
+        match mail {
+            Mail::Adopt { socket, peer } => net.adopt(socket, peer),
+            Mail::Committed { request, durable } => {
+                let Some(parked) = self.parked.remove(&request) else {
+                    return;
+                };
+                let State::Commit { mut reply } = parked.state else {
+                    debug_assert!(
+                        false,
+                        "a commit was announced for a request that awaits none"
+                    );
+                    return;
+                };
+                if !durable {
+                    reply.clear();
+                    write_simple_reply(&mut reply, ResultCode::Unknown, 0, 0);
+                }
+                answer(net, parked.conn, &reply);
+            }
+            Mail::Reply {
+                request,
+                frame,
+                ticket,
+            } => self.on_reply(request, frame, ticket, net),
+            Mail::Retry { request, copy } => self.on_retry(request, copy, net),
+        }
+    }
+
+    fn on_reply(
+        &mut self,
+        request: u64,
+        frame: Vec<u8>,
+        ticket: Option<CommitTicket>,
+        net: &mut dyn Net,
+    ) {
+        let Some(mut parked) = self.parked.remove(&request) else {
+            return;
+        };
+        if let Some(ticket) = ticket
+            && !self.is_durable(&parked.namespace, ticket, request)
+        {
+            parked.state = State::Commit { reply: frame };
+            self.parked.insert(request, parked);
+            return;
+        }
+        answer(net, parked.conn, &frame);
+    }
+
+    fn on_retry(
+        &mut self,
+        request: u64,
+        copy: Option<Result<DeviceCopy, Unread>>,
+        net: &mut dyn Net,
+    ) {
+        let Some(parked) = self.parked.remove(&request) else {
+            return;
+        };
+        let mut out = Vec::new();
+        let Ok(message) = Message::parse(&parked.body) else {
+            debug_assert!(false, "a parked request was parsed before it was parked");
+            return;
+        };
+        let Parked {
+            conn,
+            namespace,
+            body,
+            deadline,
+            ..
+        } = &parked;
+        if *deadline <= Instant::now() {
+            // The client has given up and may have sent it again: carried out now, it would be carried out twice.
+            namespace.count_timeout(&message);
+            write_simple_reply(&mut out, ResultCode::Timeout, 0, 0);
+            return answer(net, *conn, &out);
+        }
+        let digest = digest_of(&message).unwrap_or_default();
+        let (copy, unread) = match copy {
+            Some(Ok(copy)) => (Some(copy), None),
+            Some(Err(unread)) => (None, Some(unread)),
+            None => (None, None),
+        };
+        if let Some(unread) = unread
+            && namespace.names(&digest, unread.location)
+        {
+            tracing::error!(namespace = %namespace.name, reason = %unread.reason, "a record could not be read");
+            write_simple_reply(&mut out, ResultCode::Unknown, 0, 0);
+            return answer(net, *conn, &out);
+        }
+        let copy = copy.as_ref();
+        let step = self.run(
+            *conn, request, *deadline, namespace, &message, &digest, copy, body, &mut out,
+        );
+        if matches!(step, Step::Answered) {
+            answer(net, parked.conn, &out);
+        }
+    }
+}
+
+impl Handler for ServiceThread {
+    fn on_open(&mut self, conn: ConnId, peer: SocketAddr) {
+        if self.peers.len() <= conn.index() {
+            self.peers.resize(conn.index() + 1, None);
+        }
+        self.peers[conn.index()] = Some(peer);
+        count(&self.shared.stats.client_connections_opened);
+    }
+
+    fn on_close(&mut self, conn: ConnId) {
+        if let Some(peer) = self.peers.get_mut(conn.index()) {
+            *peer = None;
+        }
+        count(&self.shared.stats.client_connections_closed);
+    }
+
+    fn on_input(&mut self, conn: ConnId, input: &[u8], output: &mut Vec<u8>) -> Consumed {
+        // One frame a call: between two the loop looks at how much output waits.
+        let header = match parse_proto_header(input) {
+            Ok(Some(header)) => header,
+            Ok(None) => return Consumed::more(0),
+            Err(error) => {
+                return Consumed {
+                    bytes: 0,
+                    flow: self.malformed(conn, &error),
+                };
+            }
+        };
+        let end = PROTO_HEADER_BYTES + header.body_bytes;
+        let Some(body) = input.get(PROTO_HEADER_BYTES..end) else {
+            return Consumed::more(0);
+        };
+        let flow = self.on_frame(conn, header.kind, body, output);
+        Consumed { bytes: end, flow }
+    }
+
+    fn on_wake(&mut self, net: &mut dyn Net) {
+        let shared = self.shared.clone();
+        let Some(mailbox) = shared.mailboxes.0.get(self.number as usize) else {
+            return;
+        };
+        while let Some(mail) = mailbox.take() {
+            self.on_mail(mail, net);
+        }
+        for (conn, reply) in shared.info.answered(self.number) {
+            if let Some(out) = net.output(conn) {
+                write_info_reply(out, &reply);
+                net.resume(conn);
+            }
+        }
+    }
+
+    fn on_tick(&mut self, net: &mut dyn Net) {
+        let now = Instant::now();
+        self.shared.udf.expire(now);
+        // Only waiting for a record can be given up: elsewhere the answer is on its way, and a write may have happened.
+        let late: Vec<u64> = self
+            .parked
+            .iter()
+            .filter(|(_, parked)| matches!(parked.state, State::Record) && parked.deadline <= now)
+            .map(|(request, _)| *request)
+            .collect();
+        for request in late {
+            let Some(parked) = self.parked.remove(&request) else {
+                continue;
+            };
+            if let Ok(message) = Message::parse(&parked.body) {
+                parked.namespace.count_timeout(&message);
+                let waiter = Waiter {
+                    thread: self.number,
+                    request,
+                };
+                parked
+                    .namespace
+                    .forget_waiter(&digest_of(&message).unwrap_or_default(), waiter);
+            }
+            let mut out = Vec::new();
+            write_simple_reply(&mut out, ResultCode::Timeout, 0, 0);
+            answer(net, parked.conn, &out);
+        }
+    }
+}
+
+fn answer(net: &mut dyn Net, conn: ConnId, frame: &[u8]) {
+    if let Some(out) = net.output(conn) {
+        out.extend_from_slice(frame);
+        net.resume(conn);
+    }
+}
+
+/// The digest of the record that a message names; `None` when it names none.
+fn digest_of(message: &Message<'_>) -> Option<Digest> {
+    if let Some(digest) = message.digest {
+        return Some(*digest);
+    }
+    let (kind, key) = message.key?.split_first()?;
+    Some(compute_digest(message.set.unwrap_or_default(), *kind, key))
+}
+
+/// Batches, queries and jobs: requests for many records.
+fn runs_over_records(message: &Message<'_>) -> bool {
+    message.batch.is_some()
+        || message.partitions.is_some()
+        || message.digests_after.is_some()
+        || message.udf_op.is_some_and(|op| op != 0)
+        || message.task_id.is_some()
+}
+
+/// Answers a request that cannot be served. Replies of several parts end with LAST, without which clients wait on.
+fn answer_stream(message: &Message<'_>, code: ResultCode, out: &mut Vec<u8>) {
+    let info3 = if runs_over_records(message) {
+        info3::LAST
+    } else {
+        0
+    };
+    ReplyWriter::begin(out).finish_with(ReplyHeader {
+        info3,
+        ..ReplyHeader::new(code)
+    });
+}
+
+pub(crate) fn relaxed(counter: &std::sync::atomic::AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

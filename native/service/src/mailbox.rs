@@ -1,0 +1,95 @@
+//! What reaches a service thread from elsewhere: completions of parked requests, answers from TypeScript, sockets that
+//! another thread accepted. Bounded by the connections: each has at most one request in flight.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use crossbeam_queue::SegQueue;
+use perigee_engine::namespace::{DeviceCopy, Unread};
+use perigee_engine::partition::Waiter;
+use perigee_engine::storage::{CommitSink, CommitTicket, CommitWaiter, DeviceError};
+
+use crate::net::Waker;
+
+pub enum Mail {
+    Adopt {
+        socket: OwnedFd,
+        peer: SocketAddr,
+    },
+    /// The write that a reply waits for is durable, or its device has failed.
+    Committed {
+        request: u64,
+        durable: bool,
+    },
+    /// What a request waited for is there, or could not be had: run it again.
+    Retry {
+        request: u64,
+        copy: Option<Result<DeviceCopy, Unread>>,
+    },
+    /// The reply to a request that was carried out elsewhere; with a ticket it waits for durability first.
+    Reply {
+        request: u64,
+        frame: Vec<u8>,
+        ticket: Option<CommitTicket>,
+    },
+}
+
+pub struct Mailbox {
+    mail: SegQueue<Mail>,
+    waker: Waker,
+}
+
+impl Mailbox {
+    pub fn new(waker: Waker) -> Self {
+        Mailbox {
+            mail: SegQueue::new(),
+            waker,
+        }
+    }
+
+    pub fn post(&self, mail: Mail) {
+        self.mail.push(mail);
+        self.waker.wake();
+    }
+
+    pub fn take(&self) -> Option<Mail> {
+        self.mail.pop()
+    }
+}
+
+/// The mailboxes of all service threads, by thread number.
+pub struct Mailboxes(pub Vec<Mailbox>);
+
+impl Mailboxes {
+    pub fn post(&self, thread: u32, mail: Mail) {
+        if let Some(mailbox) = self.0.get(thread as usize) {
+            mailbox.post(mail);
+        }
+    }
+
+    /// Lets requests run again that waited for a record.
+    pub fn retry(&self, woken: Vec<Waiter>) {
+        for waiter in woken {
+            self.post(
+                waiter.thread,
+                Mail::Retry {
+                    request: waiter.request,
+                    copy: None,
+                },
+            );
+        }
+    }
+}
+
+impl CommitSink for Mailboxes {
+    fn committed(&self, waiter: CommitWaiter, outcome: Result<(), DeviceError>) {
+        let durable = outcome.is_ok();
+        self.post(
+            waiter.thread,
+            Mail::Committed {
+                request: waiter.request,
+                durable,
+            },
+        );
+    }
+}

@@ -1,0 +1,647 @@
+//! The loop itself: who is offered input, what is bounded by what, when a connection ends. The same
+//! for both mechanisms.
+//!
+//! An iteration waits, takes the events of that wait one by one, then looks at the mailbox and the
+//! clock. After whatever happened to a connection, [`Driver::pump`] brings it to rest: offers input
+//! if that is due, starts a send if there is output and none is under way, releases what is
+//! finished, and starts or stops receiving.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::config::{AcceptHook, INPUT_HELD_BYTES_MAX};
+use super::connection::{Connection, Phase, SlowPeer, Table};
+use super::epoll::Epoll;
+use super::mechanism::{Event, Mechanism, Received};
+use super::uring::Uring;
+use super::{ConnId, Flow, Handler, LoopConfig, LoopControl, LoopKind, Net};
+
+/// How long accepting rests after it failed: without descriptors a ready listener would spin the
+/// loop.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Timeouts are looked at this often at most, and at least four times within each.
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// Runs a loop on the calling thread until [`LoopControl::stop`]. Fails when the loop cannot be set
+/// up, or when waiting itself fails; every connection is closed by then.
+pub fn run<H: Handler>(
+    config: LoopConfig,
+    control: &LoopControl,
+    handler: &mut H,
+) -> io::Result<()> {
+    match config.kind.resolve() {
+        LoopKind::Epoll => Driver::<Epoll, H>::new(config, control, handler)?.run(),
+        LoopKind::IoUring | LoopKind::Auto => {
+            Driver::<Uring, H>::new(config, control, handler)?.run()
+        }
+    }
+}
+
+/// Connections and what the handler asked for them: its [`Net`].
+struct Links {
+    table: Table,
+    /// Connections in [`Phase::Open`].
+    open: usize,
+    parked: usize,
+    /// Connections with a [`SlowPeer`] clock.
+    slow: usize,
+    /// Touched through `Net`, to be pumped.
+    attention: Vec<ConnId>,
+    adopted: Vec<(OwnedFd, SocketAddr)>,
+    /// Parked connections whose output has left.
+    drained: Vec<ConnId>,
+}
+
+impl Links {
+    fn open_connection(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.table
+            .get(id)
+            .filter(|connection| connection.phase == Phase::Open)
+    }
+
+    /// As `open_connection`, and lists it for the driver.
+    fn attend(&mut self, id: ConnId) -> Option<&mut Connection> {
+        let connection = self.table.get(id).filter(|it| it.phase == Phase::Open)?;
+        if !connection.listed {
+            connection.listed = true;
+            self.attention.push(id);
+        }
+        Some(connection)
+    }
+}
+
+impl Net for Links {
+    fn output(&mut self, conn: ConnId) -> Option<&mut Vec<u8>> {
+        self.attend(conn)
+            .map(|connection| &mut connection.outbox.filling)
+    }
+
+    fn unsent(&self, conn: ConnId) -> usize {
+        self.table
+            .peek(conn)
+            .map_or(0, |connection| connection.outbox.unsent())
+    }
+
+    fn resume(&mut self, conn: ConnId) {
+        let Some(connection) = self.attend(conn) else {
+            return;
+        };
+        if connection.parked {
+            connection.parked = false;
+            connection.offer_due = !connection.inbox.is_empty();
+            self.parked -= 1;
+        }
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        if let Some(connection) = self.attend(conn) {
+            connection.close_asked = true;
+        }
+    }
+
+    fn adopt(&mut self, socket: OwnedFd, peer: SocketAddr) {
+        self.adopted.push((socket, peer));
+    }
+
+    fn connections(&self) -> usize {
+        self.open
+    }
+}
+
+/// What offering came to: bytes consumed, and the last flow.
+struct Offered {
+    bytes: usize,
+    flow: Flow,
+}
+
+/// Offers `input` until the handler wants more than there is, parks, closes, or has produced too
+/// much output.
+fn offer<H: Handler>(
+    handler: &mut H,
+    connection: &mut Connection,
+    input: &[u8],
+    output_bytes_max: usize,
+) -> Offered {
+    let mut bytes = 0;
+    loop {
+        let rest = &input[bytes..];
+        let consumed = handler.on_input(connection.id, rest, &mut connection.outbox.filling);
+        assert!(
+            consumed.bytes <= rest.len(),
+            "consumed {} of {}",
+            consumed.bytes,
+            rest.len()
+        );
+        bytes += consumed.bytes;
+        if connection.outbox.unsent() > output_bytes_max {
+            connection.blocked = true;
+            connection.offer_due = bytes < input.len();
+        }
+        let wants_more = consumed.bytes == 0 || bytes == input.len();
+        if consumed.flow != Flow::Continue || wants_more || connection.blocked {
+            return Offered {
+                bytes,
+                flow: consumed.flow,
+            };
+        }
+    }
+}
+
+struct Driver<'a, M: Mechanism, H: Handler> {
+    // Before `links`: fields drop in order, and the mechanism takes the kernel's hands off the
+    // buffers in there.
+    mechanism: M,
+    links: Links,
+    handler: &'a mut H,
+    control: &'a LoopControl,
+    on_accept: Option<AcceptHook>,
+    input_bytes_max: usize,
+    output_bytes_max: usize,
+    slow_peer_timeout: Duration,
+    idle_timeout: Option<Duration>,
+    tick: Duration,
+    connections_max: usize,
+    now: Instant,
+    /// Set while something wants ticks, so that the first comes a whole interval later.
+    tick_at: Option<Instant>,
+    sweep_interval: Duration,
+    sweep_at: Instant,
+    accept_again_at: Option<Instant>,
+    /// Set once stopping has begun.
+    stop_at: Option<Instant>,
+    drained_spare: Vec<ConnId>,
+}
+
+impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
+    fn new(
+        mut config: LoopConfig,
+        control: &'a LoopControl,
+        handler: &'a mut H,
+    ) -> io::Result<Self> {
+        let listens = config.listener.is_some();
+        let mut mechanism = M::open(config.listener.take(), control.event())?;
+        if listens {
+            mechanism.accept(true)?;
+        }
+        let shortest = config
+            .idle_timeout
+            .map_or(config.slow_peer_timeout, |idle| {
+                idle.min(config.slow_peer_timeout)
+            });
+        let sweep_interval = (shortest / 4).clamp(Duration::from_millis(1), SWEEP_INTERVAL_MAX);
+        let now = Instant::now();
+        let links = Links {
+            table: Table::default(),
+            open: 0,
+            parked: 0,
+            slow: 0,
+            attention: Vec::new(),
+            adopted: Vec::new(),
+            drained: Vec::new(),
+        };
+        Ok(Self {
+            mechanism,
+            links,
+            handler,
+            control,
+            on_accept: config.on_accept,
+            input_bytes_max: config.input_bytes_max,
+            output_bytes_max: config.output_bytes_max,
+            slow_peer_timeout: config.slow_peer_timeout,
+            idle_timeout: config.idle_timeout,
+            tick: config.tick.max(Duration::from_millis(1)),
+            connections_max: config.connections_max,
+            now,
+            tick_at: None,
+            sweep_interval,
+            sweep_at: now + sweep_interval,
+            accept_again_at: None,
+            stop_at: None,
+            drained_spare: Vec::new(),
+        })
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let result = self.iterate();
+        if result.is_err() {
+            self.drop_all();
+        }
+        result
+    }
+
+    fn iterate(&mut self) -> io::Result<()> {
+        loop {
+            let timeout = match self.control.fall_asleep() {
+                true => self.timeout(),
+                false => Some(Duration::ZERO),
+            };
+            self.mechanism.wait(&mut self.links.table, timeout)?;
+            let woken = self.control.wake_up();
+            self.now = Instant::now();
+
+            while let Some(event) = self.mechanism.next(&mut self.links.table)? {
+                self.take(event)?;
+            }
+            if woken {
+                if self.stop_at.is_none()
+                    && let Some(deadline) = self.control.stop_deadline()
+                {
+                    self.begin_stop(deadline)?;
+                }
+                self.handler.on_wake(&mut self.links);
+                self.attend()?;
+            }
+            self.call_drained()?;
+            self.keep_time()?;
+            if self.stop_at.is_some() && self.links.table.len() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Until the next thing with a time; `None` when only an event can bring work.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.links.drained.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let sweep = self.wants_sweep().then_some(self.sweep_at);
+        let next = [self.tick_at, sweep, self.accept_again_at, self.stop_at]
+            .into_iter()
+            .flatten()
+            .min()?;
+        Some(next.saturating_duration_since(self.now))
+    }
+
+    fn wants_tick(&self) -> bool {
+        self.links.parked > 0 || self.handler.wants_tick()
+    }
+
+    fn wants_sweep(&self) -> bool {
+        self.links.slow > 0 || self.idle_timeout.is_some() && self.links.open > 0
+    }
+
+    fn keep_time(&mut self) -> io::Result<()> {
+        if self.tick_at.is_some_and(|at| self.now >= at) {
+            self.tick_at = None;
+            self.handler.on_tick(&mut self.links);
+            self.attend()?;
+        }
+        match (self.wants_tick(), self.tick_at) {
+            (true, None) => self.tick_at = Some(self.now + self.tick),
+            (false, Some(_)) => self.tick_at = None,
+            _ => {}
+        }
+        if self.now >= self.sweep_at && self.wants_sweep() {
+            self.sweep_at = self.now + self.sweep_interval;
+            self.sweep();
+        }
+        if self.accept_again_at.is_some_and(|at| self.now >= at) {
+            self.accept_again_at = None;
+            if self.stop_at.is_none() {
+                self.mechanism.accept(true)?;
+            }
+        }
+        if self.stop_at.is_some_and(|at| self.now >= at) {
+            self.drop_all();
+            // What is left waits for the kernel only; its answers come as events.
+            self.stop_at = Some(self.now + SWEEP_INTERVAL_MAX);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event) -> io::Result<()> {
+        match event {
+            Event::Accepted(socket, peer) => {
+                let kept = match &mut self.on_accept {
+                    Some(hook) => hook(socket, peer),
+                    None => Some((socket, peer)),
+                };
+                if let Some((socket, peer)) = kept {
+                    self.open(socket, peer)?;
+                }
+            }
+            Event::AcceptFailed(error) => {
+                tracing::warn!(%error, "accepting rests");
+                self.mechanism.accept(false)?;
+                self.accept_again_at = Some(self.now + ACCEPT_REST);
+            }
+            Event::Received(id, received) => self.received(id, received)?,
+            Event::Ended(id) => {
+                if let Some(connection) = self.links.table.get(id) {
+                    connection.input_ended = true;
+                    self.pump(id)?;
+                }
+            }
+            Event::Sent(id) => {
+                if let Some(connection) = self.links.table.get(id) {
+                    connection.active_at = self.now;
+                    if connection.parked && connection.outbox.unsent() == 0 {
+                        self.links.drained.push(id);
+                    }
+                    self.pump(id)?;
+                }
+            }
+            Event::Failed(id, error) => {
+                if let Some(connection) = self.links.table.get(id) {
+                    tracing::debug!(peer = %connection.peer, %error, "connection failed");
+                    self.drop_connection(id);
+                }
+            }
+            Event::Released(id) => self.links.table.free(id),
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, socket: OwnedFd, peer: SocketAddr) -> io::Result<()> {
+        if self.stop_at.is_some() || self.links.table.len() >= self.connections_max {
+            tracing::debug!(%peer, limit = self.connections_max, "connection refused");
+            return Ok(());
+        }
+        if let Err(error) = socket2::SockRef::from(&socket).set_tcp_nodelay(true) {
+            // Not a TCP socket, or reset already: the next receive will tell.
+            tracing::debug!(%peer, %error, "no TCP_NODELAY");
+        }
+        let id = self.links.table.insert(socket, peer, self.now);
+        let connection = self.links.table.get(id).expect("just inserted");
+        if let Err(error) = self.mechanism.attach(connection) {
+            tracing::warn!(%peer, %error, "connection refused");
+            self.links.table.free(id);
+            return Ok(());
+        }
+        self.links.open += 1;
+        self.handler.on_open(id, peer);
+        self.pump(id)
+    }
+
+    fn received(&mut self, id: ConnId, received: Received) -> io::Result<()> {
+        let mut flow = Flow::Continue;
+        if let Some(connection) = self.links.open_connection(id) {
+            connection.active_at = self.now;
+            let bytes = self.mechanism.bytes(&received);
+            if connection.inbox.is_empty() && connection.may_offer() {
+                // The usual way: whole frames, handled where the kernel put them.
+                let offered = offer(self.handler, connection, bytes, self.output_bytes_max);
+                flow = offered.flow;
+                connection.inbox.append(&bytes[offered.bytes..]);
+            } else {
+                connection.inbox.append(bytes);
+                connection.offer_due = true;
+            }
+        }
+        self.mechanism.recycle(received);
+        self.follow(id, flow);
+        self.pump(id)
+    }
+
+    fn follow(&mut self, id: ConnId, flow: Flow) {
+        match flow {
+            Flow::Continue => {}
+            Flow::Park => {
+                let connection = self.links.table.get(id).expect("it was offered input");
+                connection.parked = true;
+                self.links.parked += 1;
+            }
+            Flow::Close => self.begin_close(id),
+        }
+    }
+
+    /// Brings a connection to rest after anything that happened to it.
+    fn pump(&mut self, id: ConnId) -> io::Result<()> {
+        loop {
+            let Some(connection) = self.links.table.get(id) else {
+                return Ok(());
+            };
+            if connection.phase == Phase::Gone {
+                return Ok(());
+            }
+            if connection.offer_due && connection.may_offer() {
+                connection.offer_due = false;
+                let mut inbox = std::mem::take(&mut connection.inbox);
+                let offered = offer(
+                    self.handler,
+                    connection,
+                    inbox.unread(),
+                    self.output_bytes_max,
+                );
+                inbox.consume(offered.bytes);
+                let too_much = inbox.len() > self.input_bytes_max;
+                connection.inbox = inbox;
+                if offered.flow == Flow::Continue && !connection.blocked && too_much {
+                    tracing::warn!(
+                        peer = %connection.peer,
+                        bytes_max = self.input_bytes_max,
+                        "a request over the input bound"
+                    );
+                    self.drop_connection(id);
+                    return Ok(());
+                }
+                self.follow(id, offered.flow);
+            }
+
+            let connection = self.links.table.get(id).expect("nothing has freed it");
+            if connection.outbox.unsent() > 0 && !connection.kernel.sending {
+                if let Err(error) = self.mechanism.send(connection) {
+                    tracing::debug!(peer = %connection.peer, %error, "send failed");
+                    self.drop_connection(id);
+                    return Ok(());
+                }
+                if connection.parked && connection.outbox.unsent() == 0 {
+                    self.links.drained.push(id);
+                }
+            }
+
+            let unsent = connection.outbox.unsent();
+            let was_blocked = connection.blocked;
+            connection.blocked = match was_blocked {
+                true => unsent > self.output_bytes_max / 2,
+                false => unsent > self.output_bytes_max,
+            };
+            let unblocked = was_blocked && !connection.blocked;
+            if !(unblocked && connection.offer_due && connection.may_offer()) {
+                break;
+            }
+        }
+        self.rest(id)
+    }
+
+    /// The end of a pump: starts or ends the slow-peer clock, releases what is finished, receives
+    /// or not.
+    fn rest(&mut self, id: ConnId) -> io::Result<()> {
+        let stopping = self.stop_at.is_some();
+        let connection = self.links.table.get(id).expect("pump has found it");
+        let unsent = connection.outbox.unsent();
+        let waits_for_peer = connection.blocked
+            || unsent > 0 && (connection.phase == Phase::Closing || connection.input_ended);
+        match (waits_for_peer, connection.slow.is_some()) {
+            (true, false) => {
+                let taken_before = connection.outbox.taken_total;
+                connection.slow = Some(SlowPeer {
+                    since: self.now,
+                    taken_before,
+                });
+                self.links.slow += 1;
+            }
+            (false, true) => {
+                connection.slow = None;
+                self.links.slow -= 1;
+            }
+            _ => {}
+        }
+
+        let no_more_input = connection.input_ended || stopping;
+        let finished = unsent == 0
+            && (connection.phase == Phase::Closing || no_more_input && !connection.parked);
+        if finished {
+            self.drop_connection(id);
+            return Ok(());
+        }
+        let holds = (connection.parked || connection.blocked)
+            && connection.inbox.len() > INPUT_HELD_BYTES_MAX;
+        let wanted = connection.phase == Phase::Open && !no_more_input && !holds;
+        if wanted != connection.kernel.receive_wanted
+            && let Err(error) = self.mechanism.receive(connection, wanted)
+        {
+            tracing::debug!(peer = %connection.peer, %error, "cannot receive");
+            self.drop_connection(id);
+        }
+        Ok(())
+    }
+
+    /// Does what the handler asked for through [`Net`].
+    fn attend(&mut self) -> io::Result<()> {
+        let mut position = 0;
+        // By position: pumping may call the handler, but only `Net` lists connections, and it is
+        // not in reach there.
+        while position < self.links.attention.len() {
+            let id = self.links.attention[position];
+            position += 1;
+            let Some(connection) = self.links.table.get(id) else {
+                continue;
+            };
+            connection.listed = false;
+            if connection.close_asked && connection.phase == Phase::Open {
+                self.begin_close(id);
+            }
+            self.pump(id)?;
+        }
+        self.links.attention.clear();
+        for (socket, peer) in std::mem::take(&mut self.links.adopted) {
+            self.open(socket, peer)?;
+        }
+        Ok(())
+    }
+
+    /// One round only: who is drained again by it waits for the next iteration, so that nobody
+    /// keeps the loop.
+    fn call_drained(&mut self) -> io::Result<()> {
+        if self.links.drained.is_empty() {
+            return Ok(());
+        }
+        let mut drained = std::mem::replace(
+            &mut self.links.drained,
+            std::mem::take(&mut self.drained_spare),
+        );
+        for id in drained.drain(..) {
+            let still = self.links.open_connection(id);
+            if still.is_some_and(|it| it.parked && it.outbox.unsent() == 0) {
+                self.handler.on_drained(id, &mut self.links);
+            }
+        }
+        self.drained_spare = drained;
+        self.attend()
+    }
+
+    /// The handler's close: it is told at once, the output still leaves.
+    fn begin_close(&mut self, id: ConnId) {
+        let connection = self.links.table.get(id).expect("the caller has found it");
+        assert_eq!(connection.phase, Phase::Open);
+        connection.phase = Phase::Closing;
+        connection.offer_due = false;
+        if std::mem::take(&mut connection.parked) {
+            self.links.parked -= 1;
+        }
+        self.links.open -= 1;
+        self.handler.on_close(id);
+    }
+
+    /// Ends a connection with what it still held. Its buffers live on until the kernel has let go
+    /// of them.
+    fn drop_connection(&mut self, id: ConnId) {
+        let Some(connection) = self.links.table.get(id) else {
+            return;
+        };
+        if connection.phase == Phase::Gone {
+            return;
+        }
+        if connection.phase == Phase::Open {
+            self.begin_close(id);
+        }
+        let connection = self.links.table.get(id).expect("begin_close frees nothing");
+        connection.phase = Phase::Gone;
+        if connection.slow.take().is_some() {
+            self.links.slow -= 1;
+        }
+        if self.mechanism.detach(connection) {
+            self.links.table.free(id);
+        }
+    }
+
+    fn drop_all(&mut self) {
+        for position in 0..self.links.table.positions() {
+            if let Some(id) = self.links.table.id_at(position) {
+                self.drop_connection(id);
+            }
+        }
+    }
+
+    /// Closes who has been too slow or idle for too long.
+    fn sweep(&mut self) {
+        for position in 0..self.links.table.positions() {
+            let Some(id) = self.links.table.id_at(position) else {
+                continue;
+            };
+            let connection = self.links.table.get(id).expect("it was there");
+            let mut expired = None;
+            if let Some(slow) = &mut connection.slow
+                && self.now.duration_since(slow.since) >= self.slow_peer_timeout
+            {
+                let taken = connection.outbox.taken_total - slow.taken_before;
+                if taken >= self.output_bytes_max as u64 / 2 {
+                    *slow = SlowPeer {
+                        since: self.now,
+                        taken_before: connection.outbox.taken_total,
+                    };
+                } else {
+                    expired = Some("does not read its replies");
+                }
+            }
+            if let Some(idle_timeout) = self.idle_timeout
+                && connection.phase == Phase::Open
+                && !connection.parked
+                && self.now.duration_since(connection.active_at) >= idle_timeout
+            {
+                expired = Some("idle");
+            }
+            if let Some(reason) = expired {
+                tracing::info!(peer = %connection.peer, reason, "connection closed");
+                self.drop_connection(id);
+            }
+        }
+    }
+
+    /// From here on nothing is accepted or received; every connection ends when it has nothing
+    /// parked and nothing unsent.
+    fn begin_stop(&mut self, deadline: Instant) -> io::Result<()> {
+        self.stop_at = Some(deadline);
+        self.mechanism.accept(false)?;
+        for position in 0..self.links.table.positions() {
+            if let Some(id) = self.links.table.id_at(position) {
+                self.pump(id)?;
+            }
+        }
+        Ok(())
+    }
+}

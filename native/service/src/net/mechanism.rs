@@ -1,0 +1,75 @@
+//! What differs between the loops: how bytes get in and out. A mechanism makes system calls and
+//! decides nothing.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{OwnedFd, RawFd};
+use std::time::Duration;
+
+use super::ConnId;
+use super::connection::{Connection, Table};
+
+/// Received bytes that still lie in a buffer of the mechanism. Goes back through
+/// [`Mechanism::recycle`].
+pub(super) struct Received {
+    pub(super) buffer: u16,
+    pub(super) bytes: usize,
+}
+
+pub(super) enum Event {
+    Accepted(OwnedFd, SocketAddr),
+    /// Accepting ended, for want of descriptors perhaps; it goes on after [`Mechanism::accept`].
+    AcceptFailed(io::Error),
+    Received(ConnId, Received),
+    /// The peer has sent its last byte.
+    Ended(ConnId),
+    /// Bytes have left, or can leave again.
+    Sent(ConnId),
+    Failed(ConnId, io::Error),
+    /// The kernel has let go of a detached connection.
+    Released(ConnId),
+}
+
+pub(super) trait Mechanism: Sized {
+    /// `wake_event` is an eventfd whose readiness ends a wait.
+    fn open(listener: Option<TcpListener>, wake_event: RawFd) -> io::Result<Self>;
+
+    /// Starts or stops accepting.
+    fn accept(&mut self, wanted: bool) -> io::Result<()>;
+
+    /// A new connection: puts its socket into the mode this mechanism needs. Nothing is received
+    /// yet.
+    fn attach(&mut self, connection: &mut Connection) -> io::Result<()>;
+
+    /// Starts or stops receiving; bytes already under way may still come after a stop.
+    fn receive(&mut self, connection: &mut Connection, wanted: bool) -> io::Result<()>;
+
+    /// Sends the outbox, now or with the next wait. While `kernel.sending` is left set, it goes on
+    /// by an [`Event::Sent`], and this is not called.
+    fn send(&mut self, connection: &mut Connection) -> io::Result<()>;
+
+    /// Ends everything under way. True when the connection may be freed at once, else
+    /// [`Event::Released`] will come.
+    fn detach(&mut self, connection: &mut Connection) -> bool;
+
+    /// Waits for events, for ever without a `timeout`.
+    fn wait(&mut self, table: &mut Table, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// The next event of the last wait.
+    fn next(&mut self, table: &mut Table) -> io::Result<Option<Event>>;
+
+    fn bytes(&self, received: &Received) -> &[u8];
+
+    fn recycle(&mut self, received: Received);
+}
+
+/// Whether calls on the socket may wait. `io_uring` answers EAGAIN on a non-blocking socket instead
+/// of waiting itself.
+pub(super) fn set_nonblocking(socket: RawFd, nonblocking: bool) -> io::Result<()> {
+    let mut value = libc::c_int::from(nonblocking);
+    // SAFETY: FIONBIO reads one int, which outlives the call.
+    match unsafe { libc::ioctl(socket, libc::FIONBIO, &raw mut value) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

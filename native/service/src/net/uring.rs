@@ -1,0 +1,616 @@
+//! The io_uring sibling: multishot accept, multishot receive into provided buffers, sends as
+//! submissions.
+//!
+//! One `io_uring_enter` an iteration submits everything that the last one queued and waits for what
+//! comes next, so a busy loop answers many requests per system call.
+//!
+//! Rule of this file: whatever the kernel may read or write lives until the operation's last
+//! completion is reaped. `operations` counts them; a connection is freed only without a receive and
+//! a send of its own, and the ring is dropped only at zero.
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use super::ConnId;
+use super::buffer_ring::BufferRing;
+use super::connection::{Connection, Phase, Table};
+use super::mechanism::{Event, Mechanism, Received, set_nonblocking};
+
+const SUBMISSIONS: u32 = 512;
+/// Completions beyond these wait in the kernel.
+const COMPLETIONS: u32 = 4096;
+const BUFFER_GROUP: u16 = 0;
+
+/// What a completion belongs to: the top byte of its user data. Below it 24 bits of index, 32 bits
+/// of generation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Operation {
+    Accept = 1,
+    ReadEvent = 2,
+    Receive = 3,
+    Send = 4,
+    CancelReceive = 5,
+    CancelSend = 6,
+    CancelAccept = 7,
+}
+
+const INDEX_BITS: u32 = 24;
+
+fn user_data(operation: Operation, id: ConnId) -> u64 {
+    debug_assert!(id.index < 1 << INDEX_BITS);
+    (operation as u64) << 56 | u64::from(id.index) << 32 | u64::from(id.generation)
+}
+
+fn parse_user_data(data: u64) -> (Operation, ConnId) {
+    let operation = match data >> 56 {
+        1 => Operation::Accept,
+        2 => Operation::ReadEvent,
+        3 => Operation::Receive,
+        4 => Operation::Send,
+        5 => Operation::CancelReceive,
+        6 => Operation::CancelSend,
+        7 => Operation::CancelAccept,
+        other => unreachable!("no submission carries operation {other}"),
+    };
+    let index = (data >> 32) as u32 & ((1 << INDEX_BITS) - 1);
+    (
+        operation,
+        ConnId {
+            index,
+            generation: data as u32,
+        },
+    )
+}
+
+/// For operations that belong to no connection.
+const NOBODY: ConnId = ConnId {
+    index: 0,
+    generation: 0,
+};
+
+struct Completion {
+    data: u64,
+    result: i32,
+    flags: u32,
+}
+
+pub(super) struct Uring {
+    // Before `buffers`: the ring goes first.
+    ring: IoUring,
+    buffers: BufferRing,
+    listener: Option<TcpListener>,
+    accept_armed: bool,
+    accept_wanted: bool,
+    wake_event: RawFd,
+    /// Where the eventfd's counter is read to; boxed, since the kernel writes there while `self`
+    /// may move.
+    wake_count: Box<u64>,
+    /// Submitted or queued, and their last completion not reaped.
+    operations: usize,
+    reaped: Vec<Completion>,
+    taken: usize,
+    /// Connections with output for the next submission.
+    send_queue: Vec<ConnId>,
+}
+
+/// Sets up a ring with what the kernel grants: completions run only in our own waits on kernels
+/// from 6.1.
+fn build_ring(submissions: u32) -> io::Result<IoUring> {
+    let deferred = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_cqsize(COMPLETIONS)
+        .build(submissions);
+    let cooperative = |_| {
+        IoUring::builder()
+            .setup_coop_taskrun()
+            .setup_cqsize(COMPLETIONS)
+            .build(submissions)
+    };
+    let plain = |_| {
+        IoUring::builder()
+            .setup_cqsize(COMPLETIONS)
+            .build(submissions)
+    };
+    deferred.or_else(cooperative).or_else(plain)
+}
+
+/// Tries what the loop needs: a ring, provided buffers, and a multishot receive over a socket pair.
+pub(super) fn probe() -> Result<(), String> {
+    // On a thread of its own: the kernel tears a ring down through the thread that made it, and
+    // interrupts its next system call for that.
+    let attempt = std::thread::Builder::new()
+        .name("io_uring-probe".into())
+        .spawn(try_out);
+    match attempt.map(std::thread::JoinHandle::join) {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err("trying it out panicked".into()),
+        Err(error) => Err(format!("starting a thread to try it out: {error}")),
+    }
+}
+
+fn try_out() -> Result<(), String> {
+    let step = |name: &'static str| move |error: io::Error| format!("{name}: {error}");
+    let mut ring = build_ring(8).map_err(step("setting up a ring"))?;
+    if !ring.params().is_feature_ext_arg() {
+        return Err("waits cannot have a timeout (before Linux 5.11)".into());
+    }
+    let buffers = BufferRing::register(&ring, BUFFER_GROUP).map_err(step("registering buffers"))?;
+    let (source, target) =
+        std::os::unix::net::UnixStream::pair().map_err(step("making a socket pair"))?;
+    let receive = opcode::RecvMulti::new(Fd(target.as_raw_fd()), BUFFER_GROUP).build();
+    // SAFETY: `target` and `buffers` outlive the operation: its last completion is awaited below.
+    unsafe {
+        ring.submission()
+            .push(&receive)
+            .expect("the queue is empty")
+    };
+    let wait = |ring: &IoUring| {
+        let time = Timespec::new().sec(1);
+        ring.submitter()
+            .submit_with_args(1, &SubmitArgs::new().timespec(&time))
+    };
+    io::Write::write_all(&mut &source, b"?").map_err(step("writing to a socket pair"))?;
+    wait(&ring).map_err(step("waiting"))?;
+    let first = ring
+        .completion()
+        .next()
+        .map(|completion| (completion.result(), completion.flags()));
+    let granted = matches!(first, Some((1, flags)) if cqueue::more(flags));
+    // The other end's close ends the receive, if it is still there.
+    drop(source);
+    let mut ended = first.is_some_and(|(_, flags)| !cqueue::more(flags));
+    while !ended {
+        if let Err(error) = wait(&ring) {
+            // The receive may still be there: its buffers must not go.
+            std::mem::forget(buffers);
+            return Err(format!("waiting for the end of a receive: {error}"));
+        }
+        ended = ring
+            .completion()
+            .any(|completion| !cqueue::more(completion.flags()));
+    }
+    drop(ring);
+    drop(buffers);
+    match (granted, first) {
+        (true, _) => Ok(()),
+        (false, Some((result, _))) if result < 0 => Err(format!(
+            "multishot receive: {}",
+            io::Error::from_raw_os_error(-result)
+        )),
+        (false, _) => Err("multishot receive does not stay armed (before Linux 6.0)".into()),
+    }
+}
+
+impl Uring {
+    /// Queues an operation; counts it.
+    ///
+    /// # Safety
+    ///
+    /// What `entry` points to must stay valid until its last completion is reaped.
+    unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        // SAFETY: by the caller's promise.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            self.ring.submit()?;
+        }
+        self.operations += 1;
+        Ok(())
+    }
+
+    fn arm_receive(&mut self, connection: &mut Connection) -> io::Result<()> {
+        let entry = opcode::RecvMulti::new(Fd(connection.socket.as_raw_fd()), BUFFER_GROUP)
+            .build()
+            .user_data(user_data(Operation::Receive, connection.id));
+        // SAFETY: the kernel writes to provided buffers, which live until no operation is left. The
+        // socket stays open while `receive_armed`: the table frees a connection only after
+        // `Released`.
+        unsafe { self.push(&entry)? };
+        connection.kernel.receive_armed = true;
+        Ok(())
+    }
+
+    fn arm_wake_event(&mut self) -> io::Result<()> {
+        let target = (&raw mut *self.wake_count).cast();
+        let entry = opcode::Read::new(Fd(self.wake_event), target, 8)
+            .build()
+            .user_data(user_data(Operation::ReadEvent, NOBODY));
+        // SAFETY: eight bytes in a box that is dropped with `self`, at no operation left; only the
+        // kernel uses them.
+        unsafe { self.push(&entry) }
+    }
+
+    /// Asks the kernel to end an operation; it answers by the operation's own last completion.
+    fn cancel(&mut self, target: Operation, cancel: Operation, id: ConnId) -> io::Result<()> {
+        let entry = opcode::AsyncCancel::new(user_data(target, id))
+            .build()
+            .user_data(user_data(cancel, id));
+        // SAFETY: the entry points to nothing.
+        unsafe { self.push(&entry) }
+    }
+
+    /// Turns the queue of connections with output into submissions.
+    fn submit_sends(&mut self, table: &mut Table) -> io::Result<()> {
+        let mut queue = std::mem::take(&mut self.send_queue);
+        for id in queue.drain(..) {
+            let Some(connection) = table.get(id) else {
+                continue;
+            };
+            if connection.phase == Phase::Gone {
+                continue;
+            }
+            let socket = Fd(connection.socket.as_raw_fd());
+            let bytes = connection.outbox.next();
+            let length = bytes.len().min(i32::MAX as usize) as u32;
+            let entry = opcode::Send::new(socket, bytes.as_ptr(), length)
+                .flags(libc::MSG_NOSIGNAL)
+                .build()
+                .user_data(user_data(Operation::Send, id));
+            // SAFETY: the outbox leaves these bytes where they are until `advance` has passed them,
+            // which happens at the completion; the connection, and its socket with it, is not freed
+            // while `send_submitted`.
+            unsafe { self.push(&entry)? };
+            connection.kernel.send_submitted = true;
+        }
+        self.send_queue = queue;
+        Ok(())
+    }
+
+    /// Moves completions out of the ring, so that its slots are free again.
+    fn reap(&mut self) {
+        self.reaped.clear();
+        self.taken = 0;
+        for entry in self.ring.completion() {
+            let completion = Completion {
+                data: entry.user_data(),
+                result: entry.result(),
+                flags: entry.flags(),
+            };
+            if !cqueue::more(completion.flags) {
+                self.operations -= 1;
+            }
+            self.reaped.push(completion);
+        }
+    }
+
+    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let result = match timeout {
+            None => self.ring.submit_and_wait(1),
+            Some(timeout) => {
+                let time = Timespec::from(timeout);
+                self.ring
+                    .submitter()
+                    .submit_with_args(1, &SubmitArgs::new().timespec(&time))
+            }
+        };
+        match result {
+            Ok(_) => Ok(()),
+            // A timeout, a signal, or completions that must be reaped before more can be submitted.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn accepted(&mut self, completion: &Completion) -> io::Result<Option<Event>> {
+        self.accept_armed &= cqueue::more(completion.flags);
+        if completion.result < 0 {
+            return match -completion.result {
+                libc::ECANCELED => self.accept(self.accept_wanted).map(|()| None),
+                libc::ECONNABORTED | libc::EINTR => self.accept(self.accept_wanted).map(|()| None),
+                code => Ok(Some(Event::AcceptFailed(io::Error::from_raw_os_error(
+                    code,
+                )))),
+            };
+        }
+        // SAFETY: the kernel made this descriptor for us; nothing else owns it.
+        let socket = unsafe { OwnedFd::from_raw_fd(completion.result) };
+        self.accept(self.accept_wanted)?;
+        let stream = TcpStream::from(socket);
+        match stream.peer_addr() {
+            Ok(peer) => Ok(Some(Event::Accepted(stream.into(), peer))),
+            // Reset between the handshake and now.
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn received(
+        &mut self,
+        id: ConnId,
+        completion: &Completion,
+        table: &mut Table,
+    ) -> io::Result<Option<Event>> {
+        let connection = table.get(id).expect("a connection outlives its receive");
+        let ended = !cqueue::more(completion.flags);
+        if ended {
+            connection.kernel.receive_armed = false;
+            connection.kernel.receive_cancelling = false;
+        }
+        let buffer = cqueue::buffer_select(completion.flags);
+        if connection.phase == Phase::Gone {
+            buffer.inspect(|&buffer| self.buffers.give(buffer));
+            return Ok(ended.then(|| released(connection)).flatten());
+        }
+        match completion.result {
+            1.. => {
+                if ended && connection.kernel.receive_wanted {
+                    self.arm_receive(connection)?;
+                }
+                let buffer = buffer.expect("received bytes lie in a provided buffer");
+                let bytes = completion.result as usize;
+                Ok(Some(Event::Received(id, Received { buffer, bytes })))
+            }
+            0 => {
+                buffer.inspect(|&buffer| self.buffers.give(buffer));
+                Ok(Some(Event::Ended(id)))
+            }
+            failure => {
+                debug_assert!(ended, "an error ends a multishot operation");
+                match -failure {
+                    // Every buffer was in use: by the next submission they are back. Or we had
+                    // stopped receiving and want it again.
+                    libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+                        if connection.kernel.receive_wanted {
+                            self.arm_receive(connection)?;
+                        }
+                        Ok(None)
+                    }
+                    code => Ok(Some(Event::Failed(id, io::Error::from_raw_os_error(code)))),
+                }
+            }
+        }
+    }
+
+    fn sent(&mut self, id: ConnId, completion: &Completion, table: &mut Table) -> Option<Event> {
+        let connection = table.get(id).expect("a connection outlives its send");
+        connection.kernel.send_submitted = false;
+        connection.kernel.sending = false;
+        if connection.phase == Phase::Gone {
+            return released(connection);
+        }
+        match completion.result {
+            // A short count: the driver sends the rest.
+            0.. => connection.outbox.advance(completion.result as usize),
+            failure if matches!(-failure, libc::EINTR | libc::EAGAIN) => {}
+            failure => return Some(Event::Failed(id, io::Error::from_raw_os_error(-failure))),
+        }
+        Some(Event::Sent(id))
+    }
+
+    /// A cancel that came while the operation was being worked on has done nothing: it is repeated.
+    fn cancelled(
+        &mut self,
+        operation: Operation,
+        id: ConnId,
+        completion: &Completion,
+        table: &mut Table,
+    ) -> io::Result<()> {
+        if completion.result != -libc::EALREADY {
+            return Ok(());
+        }
+        if operation == Operation::CancelAccept {
+            if self.accept_armed && !self.accept_wanted {
+                self.cancel(Operation::Accept, Operation::CancelAccept, NOBODY)?;
+            }
+            return Ok(());
+        }
+        let Some(connection) = table.get(id) else {
+            return Ok(());
+        };
+        let gone = connection.phase == Phase::Gone;
+        match operation {
+            Operation::CancelReceive if connection.kernel.receive_armed => {
+                connection.kernel.receive_cancelling = false;
+                if gone || !connection.kernel.receive_wanted {
+                    connection.kernel.receive_cancelling = true;
+                    self.cancel(Operation::Receive, Operation::CancelReceive, id)?;
+                }
+            }
+            Operation::CancelSend if connection.kernel.send_submitted && gone => {
+                self.cancel(Operation::Send, Operation::CancelSend, id)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The end of a detached connection, when the kernel has let go of both directions.
+fn released(connection: &Connection) -> Option<Event> {
+    let held = connection.kernel.receive_armed || connection.kernel.send_submitted;
+    (!held).then_some(Event::Released(connection.id))
+}
+
+impl Mechanism for Uring {
+    fn open(listener: Option<TcpListener>, wake_event: RawFd) -> io::Result<Self> {
+        let ring = build_ring(SUBMISSIONS)?;
+        let buffers = BufferRing::register(&ring, BUFFER_GROUP)?;
+        if let Some(listener) = &listener {
+            listener.set_nonblocking(false)?;
+        }
+        set_nonblocking(wake_event, false)?;
+        let mut uring = Self {
+            ring,
+            buffers,
+            listener,
+            accept_armed: false,
+            accept_wanted: false,
+            wake_event,
+            wake_count: Box::new(0),
+            operations: 0,
+            reaped: Vec::with_capacity(COMPLETIONS as usize),
+            taken: 0,
+            send_queue: Vec::new(),
+        };
+        uring.arm_wake_event()?;
+        Ok(uring)
+    }
+
+    fn accept(&mut self, wanted: bool) -> io::Result<()> {
+        self.accept_wanted = wanted;
+        let Some(listener) = &self.listener else {
+            return Ok(());
+        };
+        if wanted && !self.accept_armed {
+            let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
+                .user_data(user_data(Operation::Accept, NOBODY));
+            // SAFETY: the entry points to no memory; the listener is open as long as `self`.
+            unsafe { self.push(&entry)? };
+            self.accept_armed = true;
+        } else if !wanted && self.accept_armed {
+            self.cancel(Operation::Accept, Operation::CancelAccept, NOBODY)?;
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, connection: &mut Connection) -> io::Result<()> {
+        if connection.id.index >= 1 << INDEX_BITS {
+            return Err(io::Error::other("too many connections for one ring"));
+        }
+        set_nonblocking(connection.socket.as_raw_fd(), false)
+    }
+
+    fn receive(&mut self, connection: &mut Connection, wanted: bool) -> io::Result<()> {
+        let kernel = &mut connection.kernel;
+        kernel.receive_wanted = wanted;
+        if wanted && !kernel.receive_armed {
+            return self.arm_receive(connection);
+        }
+        // Wanted again while its cancel is under way: armed again when that has ended.
+        if !wanted && kernel.receive_armed && !kernel.receive_cancelling {
+            kernel.receive_cancelling = true;
+            let id = connection.id;
+            return self.cancel(Operation::Receive, Operation::CancelReceive, id);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, connection: &mut Connection) -> io::Result<()> {
+        connection.kernel.sending = true;
+        self.send_queue.push(connection.id);
+        Ok(())
+    }
+
+    fn detach(&mut self, connection: &mut Connection) -> bool {
+        let id = connection.id;
+        let kernel = &mut connection.kernel;
+        kernel.receive_wanted = false;
+        let mut failed = false;
+        if kernel.receive_armed && !kernel.receive_cancelling {
+            kernel.receive_cancelling = true;
+            failed |= self
+                .cancel(Operation::Receive, Operation::CancelReceive, id)
+                .is_err();
+        }
+        if kernel.send_submitted {
+            failed |= self
+                .cancel(Operation::Send, Operation::CancelSend, id)
+                .is_err();
+        }
+        if failed {
+            // The queue could not be flushed. A shut socket ends both operations too.
+            let _ = socket2::SockRef::from(&connection.socket).shutdown(std::net::Shutdown::Both);
+        }
+        released(connection).is_some()
+    }
+
+    fn wait(&mut self, table: &mut Table, timeout: Option<Duration>) -> io::Result<()> {
+        debug_assert_eq!(self.taken, self.reaped.len(), "every completion is taken");
+        self.submit_sends(table)?;
+        self.enter(timeout)?;
+        self.reap();
+        Ok(())
+    }
+
+    fn next(&mut self, table: &mut Table) -> io::Result<Option<Event>> {
+        while let Some(&Completion {
+            data,
+            result,
+            flags,
+        }) = self.reaped.get(self.taken)
+        {
+            self.taken += 1;
+            let completion = Completion {
+                data,
+                result,
+                flags,
+            };
+            let (operation, id) = parse_user_data(data);
+            let event = match operation {
+                Operation::Receive => self.received(id, &completion, table)?,
+                Operation::Send => self.sent(id, &completion, table),
+                Operation::Accept => self.accepted(&completion)?,
+                Operation::ReadEvent => {
+                    self.arm_wake_event()?;
+                    None
+                }
+                Operation::CancelReceive | Operation::CancelSend | Operation::CancelAccept => {
+                    self.cancelled(operation, id, &completion, table)?;
+                    None
+                }
+            };
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+        Ok(None)
+    }
+
+    fn bytes(&self, received: &Received) -> &[u8] {
+        self.buffers.bytes(received.buffer, received.bytes)
+    }
+
+    fn recycle(&mut self, received: Received) {
+        self.buffers.give(received.buffer);
+    }
+}
+
+impl Drop for Uring {
+    /// Takes back every buffer: cancels what is under way and reaps until nothing is. The driver
+    /// has done most of it; after a panic of the handler all of it happens here.
+    fn drop(&mut self) {
+        const ROUNDS_MAX: usize = 100;
+        for _ in 0..ROUNDS_MAX {
+            for completion in &self.reaped[self.taken..] {
+                let accepted = completion.data >> 56 == Operation::Accept as u64;
+                if accepted && completion.result >= 0 {
+                    // SAFETY: a descriptor that the kernel made for us and that nobody took.
+                    drop(unsafe { OwnedFd::from_raw_fd(completion.result) });
+                }
+            }
+            self.reaped.clear();
+            self.taken = 0;
+            if self.operations == 0 {
+                return;
+            }
+            // Fails with ENOENT when all have ended by themselves; what is only queued comes with
+            // the next round.
+            let _ = self.ring.submit();
+            let _ = self
+                .ring
+                .submitter()
+                .register_sync_cancel(None, CancelBuilder::any());
+            let _ = self.enter(Some(Duration::from_millis(100)));
+            self.reap();
+        }
+        // Freeing memory that the kernel writes to would corrupt whatever comes to lie there.
+        tracing::error!(
+            operations = self.operations,
+            "the kernel does not end its operations"
+        );
+        std::process::abort();
+    }
+}

@@ -1,0 +1,460 @@
+//! A running data plane: service threads, the lanes, the readers and the housekeeping thread over one engine.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use serde::Deserialize;
+use thiserror::Error;
+
+use perigee_engine::clock::HybridClock;
+use perigee_engine::config::{DatacenterConfig, NamespaceConfig};
+use perigee_engine::namespace::{Namespace, NamespaceError};
+use perigee_engine::storage::DeviceError;
+use perigee_engine::xdr::{Datacenter, NamespaceShipping};
+
+use crate::dispatch::{ServiceThread, relaxed};
+use crate::info_lane::InfoLane;
+use crate::mailbox::{Mail, Mailbox, Mailboxes};
+use crate::net::{self, LoopConfig, LoopControl, LoopKind};
+use crate::reader::DeviceReaders;
+use crate::udf_lane::UdfLane;
+
+/// How long requests under way may take when the node stops.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+const LISTEN_BACKLOG: i32 = 1024;
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ServerConfig {
+    pub service: ServiceConfig,
+    pub namespaces: Vec<NamespaceConfig>,
+    pub datacenters: Vec<DatacenterConfig>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ServiceConfig {
+    pub address: String,
+    pub port: u16,
+    pub service_threads: usize,
+    pub proto_fd_max: usize,
+    pub proto_fd_idle_ms: u64,
+    pub transaction_max_ms: u32,
+    pub transaction_pending_limit: usize,
+    pub network_loop: NetworkLoop,
+    pub udf_workers: usize,
+    pub udf_time_limit_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkLoop {
+    Auto,
+    IoUring,
+    Epoll,
+}
+
+/// An info request for TypeScript.
+pub struct InfoRequest {
+    pub id: u64,
+    pub text: String,
+    pub peer: String,
+}
+
+pub type OnInfo = Box<dyn Fn(InfoRequest) + Send + Sync>;
+
+#[derive(Debug, Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    #[error("datacenter {datacenter} ships namespace {namespace}, which is not configured")]
+    UnknownNamespace {
+        datacenter: String,
+        namespace: String,
+    },
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        address: String,
+        source: std::io::Error,
+    },
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The records: namespaces and datacenters, opened and indexed.
+pub struct Engine {
+    pub namespaces: Vec<Arc<Namespace>>,
+    pub datacenters: Vec<Arc<Datacenter>>,
+}
+
+impl Engine {
+    /// Opens every namespace. Blocks while indexes are rebuilt.
+    pub fn open(config: &ServerConfig) -> Result<Engine, ServerError> {
+        let clock = Arc::new(HybridClock::new());
+        let mut namespaces = Vec::new();
+        let mut routes: Vec<Vec<_>> = config.datacenters.iter().map(|_| Vec::new()).collect();
+        for namespace_config in &config.namespaces {
+            let mut shipping = Vec::new();
+            let mut users = Vec::new();
+            for (index, datacenter) in config.datacenters.iter().enumerate() {
+                let route = datacenter
+                    .namespaces
+                    .iter()
+                    .find(|n| n.name == namespace_config.name);
+                if let Some(route) = route {
+                    let state = Arc::new(NamespaceShipping::new(route));
+                    users.push((index, shipping.len(), state.clone()));
+                    shipping.push(state);
+                }
+            }
+            let started = Instant::now();
+            let pending = config.service.transaction_pending_limit;
+            let (namespace, report) =
+                Namespace::open(namespace_config.clone(), clock.clone(), shipping, pending)?;
+            tracing::info!(
+                namespace = %namespace.name,
+                objects = namespace.objects.load(Ordering::Relaxed),
+                tombstones = namespace.tombstones.load(Ordering::Relaxed),
+                damaged = report.damaged,
+                elapsed_ms = started.elapsed().as_millis() as u64,
+                "namespace opened"
+            );
+            for (index, slot, state) in users {
+                routes[index].push((namespace.clone(), slot, state));
+            }
+            namespaces.push(namespace);
+        }
+        let mut datacenters = Vec::new();
+        for (datacenter, mut routes) in config.datacenters.iter().zip(routes) {
+            for wanted in &datacenter.namespaces {
+                if !routes
+                    .iter()
+                    .any(|(namespace, _, _)| namespace.name == wanted.name)
+                {
+                    return Err(ServerError::UnknownNamespace {
+                        datacenter: datacenter.name.clone(),
+                        namespace: wanted.name.clone(),
+                    });
+                }
+            }
+            // Entries name a namespace by its place in the datacenter's configuration.
+            routes.sort_by_key(|(namespace, _, _)| {
+                datacenter
+                    .namespaces
+                    .iter()
+                    .position(|wanted| wanted.name == namespace.name)
+            });
+            datacenters.push(Arc::new(Datacenter::new(datacenter, routes)));
+        }
+        Ok(Engine {
+            namespaces,
+            datacenters,
+        })
+    }
+
+    pub fn namespace(&self, name: &[u8]) -> Option<&Arc<Namespace>> {
+        self.namespaces
+            .iter()
+            .find(|namespace| namespace.name.as_bytes() == name)
+    }
+
+    pub fn datacenter(&self, name: &str) -> Option<&Arc<Datacenter>> {
+        self.datacenters
+            .iter()
+            .find(|datacenter| datacenter.name == name)
+    }
+}
+
+/// Counters of the service as a whole, by their public names.
+#[derive(Default)]
+pub struct ServiceStats {
+    pub client_connections_opened: AtomicU64,
+    pub client_connections_closed: AtomicU64,
+    pub demarshal_error: AtomicU64,
+    pub early_tsvc_client_error: AtomicU64,
+    pub info_complete: AtomicU64,
+}
+
+impl ServiceStats {
+    pub fn totals(&self) -> Vec<(&'static str, u64)> {
+        let opened = relaxed(&self.client_connections_opened);
+        let closed = relaxed(&self.client_connections_closed);
+        vec![
+            ("client_connections", opened.saturating_sub(closed)),
+            ("client_connections_opened", opened),
+            ("client_connections_closed", closed),
+            ("demarshal_error", relaxed(&self.demarshal_error)),
+            (
+                "early_tsvc_client_error",
+                relaxed(&self.early_tsvc_client_error),
+            ),
+            ("info_complete", relaxed(&self.info_complete)),
+        ]
+    }
+}
+
+pub(crate) struct Shared {
+    pub engine: Arc<Engine>,
+    pub mailboxes: Arc<Mailboxes>,
+    pub info: Arc<InfoLane>,
+    pub on_info: OnInfo,
+    pub udf: Arc<UdfLane>,
+    pub readers: DeviceReaders,
+    pub stats: Arc<ServiceStats>,
+    pub transaction_max_ms: u32,
+}
+
+/// A data plane that serves.
+pub struct Server {
+    pub engine: Arc<Engine>,
+    pub udf: Arc<UdfLane>,
+    pub stats: Arc<ServiceStats>,
+    pub local_address: SocketAddr,
+    pub loop_kind: LoopKind,
+    info: Arc<InfoLane>,
+    shared: Arc<Shared>,
+    controls: Vec<LoopControl>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    housekeeping: Mutex<Option<Housekeeping>>,
+    /// Held over a whole drain or close; set once drained.
+    drained: Mutex<bool>,
+}
+
+impl Server {
+    /// Binds the port and starts every thread.
+    pub fn start(
+        engine: Engine,
+        config: &ServiceConfig,
+        on_info: OnInfo,
+    ) -> Result<Server, ServerError> {
+        let listener = listen(&config.address, config.port)?;
+        let local_address = listener
+            .local_addr()
+            .map_err(|source| ServerError::Listen {
+                address: config.address.clone(),
+                source,
+            })?;
+        let loop_kind = match config.network_loop {
+            NetworkLoop::Auto => LoopKind::Auto,
+            NetworkLoop::IoUring => LoopKind::IoUring,
+            NetworkLoop::Epoll => LoopKind::Epoll,
+        }
+        .resolve();
+        let engine = Arc::new(engine);
+        let thread_count = config.service_threads.max(1);
+        let controls = (0..thread_count)
+            .map(|_| LoopControl::new())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(ServerError::Thread)?;
+        let boxes = controls
+            .iter()
+            .map(|control| Mailbox::new(control.waker()))
+            .collect();
+        let mailboxes = Arc::new(Mailboxes(boxes));
+        let udf = Arc::new(UdfLane::new(
+            mailboxes.clone(),
+            Duration::from_millis(config.udf_time_limit_ms),
+            config.udf_workers,
+        ));
+        let stats = Arc::new(ServiceStats::default());
+        let info = Arc::new(InfoLane::default());
+        let shared = Arc::new(Shared {
+            engine: engine.clone(),
+            mailboxes: mailboxes.clone(),
+            info: info.clone(),
+            on_info,
+            udf: udf.clone(),
+            readers: DeviceReaders::start(mailboxes.clone()).map_err(ServerError::Thread)?,
+            stats: stats.clone(),
+            transaction_max_ms: config.transaction_max_ms,
+        });
+        for namespace in &engine.namespaces {
+            namespace.start(mailboxes.clone());
+        }
+        for datacenter in &engine.datacenters {
+            datacenter.start();
+        }
+        let mut listener = Some(listener);
+        let mut threads = Vec::new();
+        for (number, control) in controls.iter().enumerate() {
+            let listener = listener.take();
+            let loop_config = LoopConfig {
+                on_accept: listener
+                    .as_ref()
+                    .map(|_| distribute(mailboxes.clone(), thread_count)),
+                listener,
+                connections_max: config.proto_fd_max.div_ceil(thread_count),
+                idle_timeout: (config.proto_fd_idle_ms > 0)
+                    .then(|| Duration::from_millis(config.proto_fd_idle_ms)),
+                kind: loop_kind,
+                ..LoopConfig::default()
+            };
+            let mut handler = ServiceThread::new(number as u32, shared.clone());
+            let control = control.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("service-{number}"))
+                .spawn(move || {
+                    let run = AssertUnwindSafe(|| net::run(loop_config, &control, &mut handler));
+                    match std::panic::catch_unwind(run) {
+                        Ok(Ok(())) => {}
+                        // Its share of the connections, and every reply on its way to it, would hang for ever: a node
+                        // that is gone is better served by its peers, and by whoever restarts it.
+                        Ok(Err(error)) => die(number, &error),
+                        Err(_) => die(number, &"it panicked"),
+                    }
+                })
+                .map_err(ServerError::Thread)?;
+            threads.push(thread);
+        }
+        let housekeeping = Housekeeping::start(engine.clone()).map_err(ServerError::Thread)?;
+        Ok(Server {
+            engine,
+            udf,
+            stats,
+            local_address,
+            loop_kind,
+            info,
+            shared,
+            controls,
+            threads: Mutex::new(threads),
+            housekeeping: Mutex::new(Some(housekeeping)),
+            drained: Mutex::new(false),
+        })
+    }
+
+    /// Answers an info request. Answers to requests that are gone are dropped.
+    pub fn answer_info(&self, id: u64, reply: String) {
+        self.stats.info_complete.fetch_add(1, Ordering::Relaxed);
+        if let Some(thread) = self.info.answer(id, reply)
+            && let Some(control) = self.controls.get(thread as usize)
+        {
+            control.waker().wake();
+        }
+    }
+
+    /// Stops accepting, finishes the requests under way and makes everything durable. Blocks.
+    pub fn drain(&self) -> Result<(), DeviceError> {
+        let mut drained = self.drained.lock();
+        if std::mem::replace(&mut *drained, true) {
+            return Ok(());
+        }
+        if let Some(housekeeping) = self.housekeeping.lock().take() {
+            housekeeping.stop();
+        }
+        for datacenter in &self.engine.datacenters {
+            datacenter.stop();
+        }
+        for control in &self.controls {
+            control.stop(DRAIN_GRACE);
+        }
+        for thread in self.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
+        self.udf.close();
+        self.shared.readers.close();
+        // Every store is drained, whichever of them fails.
+        let drains = self
+            .engine
+            .namespaces
+            .iter()
+            .map(|namespace| namespace.store.drain());
+        let results: Vec<_> = drains.collect();
+        results.into_iter().collect()
+    }
+
+    /// Lets go of everything. Blocks; a second call does nothing.
+    pub fn close(&self) -> Result<(), DeviceError> {
+        let drained = self.drain();
+        for namespace in &self.engine.namespaces {
+            namespace.store.close();
+        }
+        drained
+    }
+}
+
+/// Ends the process: a service thread is gone.
+fn die(thread: usize, reason: &dyn std::fmt::Display) -> ! {
+    tracing::error!(thread, %reason, "a service thread has ended");
+    eprintln!("perigee: service thread {thread} has ended: {reason}");
+    std::process::abort();
+}
+
+/// Gives accepted sockets to the threads in turn; thread 0, which accepts, keeps its share.
+fn distribute(mailboxes: Arc<Mailboxes>, threads: usize) -> net::AcceptHook {
+    let next = AtomicUsize::new(0);
+    Box::new(move |socket, peer| {
+        let thread = next.fetch_add(1, Ordering::Relaxed) % threads;
+        if thread == 0 {
+            return Some((socket, peer));
+        }
+        mailboxes.post(thread as u32, Mail::Adopt { socket, peer });
+        None
+    })
+}
+
+fn listen(address: &str, port: u16) -> Result<TcpListener, ServerError> {
+    let failed = |source| ServerError::Listen {
+        address: format!("{address}:{port}"),
+        source,
+    };
+    let address = (address, port)
+        .to_socket_addrs()
+        .map_err(failed)?
+        .next()
+        .ok_or_else(|| failed(std::io::ErrorKind::AddrNotAvailable.into()))?;
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).map_err(failed)?;
+    socket.set_reuse_address(true).map_err(failed)?;
+    socket.bind(&address.into()).map_err(failed)?;
+    socket.listen(LISTEN_BACKLOG).map_err(failed)?;
+    Ok(socket.into())
+}
+
+/// The thread that compares use with limits every second and removes what has expired.
+struct Housekeeping {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: JoinHandle<()>,
+}
+
+impl Housekeeping {
+    fn start(engine: Arc<Engine>) -> std::io::Result<Self> {
+        let stop: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+        let signal = stop.clone();
+        let thread = std::thread::Builder::new().name("housekeeping".into()).spawn(move || {
+            let mut last_expiry = vec![Instant::now(); engine.namespaces.len()];
+            let (stopped, changed) = &*signal;
+            loop {
+                {
+                    let mut stopped = stopped.lock();
+                    if !*stopped {
+                        changed.wait_for(&mut stopped, Duration::from_secs(1));
+                    }
+                    if *stopped {
+                        return;
+                    }
+                }
+                for (namespace, last) in engine.namespaces.iter().zip(&mut last_expiry) {
+                    namespace.update_limits();
+                    let period = u64::from(namespace.config.nsup_period);
+                    if period > 0 && last.elapsed() >= Duration::from_secs(period) {
+                        let expired = namespace.expire(|| *stopped.lock());
+                        *last = Instant::now();
+                        tracing::debug!(namespace = %namespace.name, expired, "expiry pass done");
+                    }
+                }
+            }
+        })?;
+        Ok(Housekeeping { stop, thread })
+    }
+
+    fn stop(self) {
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+        let _ = self.thread.join();
+    }
+}

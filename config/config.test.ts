@@ -1,0 +1,242 @@
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { MiB } from './defaults.js'
+import { allKeys } from './keys.js'
+import { ConfigError, loadConfig, parseConfig, parseConfigText } from './load.js'
+import { TABLES_BEGIN, TABLES_END, renderKeyTables } from './reference.js'
+
+const root = packageRoot(dirname(fileURLToPath(import.meta.url)))
+
+function packageRoot (directory: string): string {
+  return existsSync(join(directory, 'package.json')) ? directory : packageRoot(dirname(directory))
+}
+
+const namespaces = `
+namespaces:
+  - name: test
+    storage-engine: { type: memory, data-size: 1G }
+`
+
+function messages (text: string): string[] {
+  try {
+    parseConfigText(text, 'east.yaml')
+  } catch (error) {
+    assert.ok(error instanceof ConfigError, String(error))
+    return error.message.split('\n')
+  }
+  return []
+}
+
+function theMessage (text: string): string {
+  const all = messages(text)
+  assert.equal(all.length, 1, all.join('\n'))
+  return all[0]!
+}
+
+test('the shortest configuration has every default', () => {
+  const config = parseConfigText(namespaces)
+  assert.equal(config.network.service.address, '0.0.0.0')
+  assert.equal(config.network.service.port, 3000)
+  assert.ok(config.service['service-threads'] >= 1)
+  assert.deepEqual(config.logging, { level: 'info', format: 'auto' })
+  assert.equal(config['mod-lua']['time-limit-ms'], 1000)
+  assert.deepEqual(config.xdr, { dcs: [] })
+  assert.deepEqual(config.namespaces[0], {
+    name: 'test',
+    'replication-factor': 1,
+    'default-ttl': 0,
+    'nsup-period': 120,
+    'allow-ttl-without-nsup': false,
+    'max-record-size': MiB,
+    'default-read-touch-ttl-pct': 0,
+    'stop-writes-used-pct': 70,
+    'stop-writes-avail-pct': 5,
+    'storage-engine': {
+      type: 'memory',
+      'data-size': 1024 * MiB,
+      'write-block-size': 8 * MiB,
+      'flush-size': MiB,
+      'flush-max-ms': 1000,
+      'max-write-cache': 64 * MiB,
+      'post-write-cache': 256 * MiB,
+      'defrag-lwm-pct': 50
+    }
+  })
+})
+
+test('each example loads', async () => {
+  for (const name of ['memory', 'device', 'east', 'west']) await loadConfig(join(root, 'config/examples', `${name}.yaml`))
+  const east = await loadConfig(join(root, 'config/examples/east.yaml'))
+  assert.equal(east.service['node-id'], 'a1')
+  assert.deepEqual(east.xdr.dcs.map((dc) => dc.type), ['cluster', 'file'])
+})
+
+test('a loaded configuration is JSON that loads to the same configuration', async () => {
+  for (const name of ['memory', 'device', 'east', 'west']) {
+    const config = await loadConfig(join(root, 'config/examples', `${name}.yaml`))
+    assert.deepEqual(parseConfig(JSON.parse(JSON.stringify(config))), config)
+  }
+})
+
+test('a node id and a name stay the text that was written', () => {
+  const config = parseConfigText('service: { node-id: 0123 }\nnamespaces: [{ name: 1e5, storage-engine: { type: memory, data-size: 1G } }]')
+  assert.equal(config.service['node-id'], '0123')
+  assert.equal(config.namespaces[0]!.name, '1e5')
+})
+
+test('the call limit of Lua follows the limit of a request', () => {
+  assert.equal(parseConfigText(`service: { transaction-max-ms: 2s }${namespaces}`)['mod-lua']['time-limit-ms'], 2000)
+  assert.equal(parseConfigText(`mod-lua: { time-limit-ms: 50 }${namespaces}`)['mod-lua']['time-limit-ms'], 50)
+})
+
+test('a message names file, line, path, value and what is allowed', () => {
+  assert.equal(theMessage(`namespaces:
+  - name: test
+    storage-engine:
+      type: device
+      files: [a.dat]
+      filesize: 4X
+`), 'east.yaml:6: namespaces[0].storage-engine.filesize: "4X" is not a size; allowed: a number with K, M, G or T, 16M to 2T')
+})
+
+test('every error is reported at once, in the order of the lines', () => {
+  const all = messages(`service:
+  service-threads: many
+  proto_fd_max: 10
+logging: { level: loud }
+namespaces:
+  - name: test
+    default-ttl: 1d
+    nsup-period: 0
+    storage-engine: { type: memory, data-size: 1G, filesize: 4G }
+  - name: test
+    storage-engine: { type: tape }
+xdr:
+  dcs:
+    - name: west
+      type: kafka
+      namespaces: [{ name: prod }]
+`)
+  assert.deepEqual(all.map((line) => line.split(';')[0]), [
+    'east.yaml:2: service.service-threads: "many" is not an integer',
+    'east.yaml:3: service.proto_fd_max: unknown key',
+    'east.yaml:4: logging.level: "loud" is not a choice here',
+    'east.yaml:7: namespaces[0].default-ttl: "1d" while nsup-period is 0',
+    'east.yaml:9: namespaces[0].storage-engine.filesize: is a key of type device, and this is of type memory',
+    'east.yaml:10: namespaces[1].name: "test" is used twice',
+    'east.yaml:11: namespaces[1].storage-engine.type: "tape" is not a type',
+    'east.yaml:14: xdr.dcs[0].kafka: is missing',
+    'east.yaml:16: xdr.dcs[0].namespaces[0].name: "prod" is not a namespace of this node'
+  ])
+})
+
+test('a misspelt key names the one that was meant', () => {
+  assert.match(theMessage(`service: { proto_fd_max: 10 }${namespaces}`), /^east\.yaml:1: .*did you mean proto-fd-max\?/)
+})
+
+test('what is missing is reported on the line of the section that lacks it', () => {
+  assert.match(theMessage('namespaces:\n  - storage-engine: { type: memory, data-size: 1G }\n'), /^east\.yaml:2: namespaces\[0\]\.name: is missing; allowed: 1 to 31 bytes/)
+  assert.match(theMessage('namespaces:\n  - name: a\n    storage-engine:\n      type: device\n      files: [x]\n'), /^east\.yaml:3: namespaces\[0\]\.storage-engine\.filesize: is missing/)
+  assert.match(theMessage('namespaces:\n  - name: a\n'), /^east\.yaml:2: namespaces\[0\]\.storage-engine/)
+  assert.match(theMessage(''), /namespaces: is missing/)
+})
+
+test('a section of the wrong kind is named with what it holds', () => {
+  assert.match(theMessage(`service: 7${namespaces}`), /^east\.yaml:1: service: "7" is not a section; allowed: the keys node-id,/)
+  assert.match(theMessage('namespaces: { name: test }'), /^east\.yaml:1: namespaces: .* is not a list/)
+  assert.match(theMessage('namespaces: []'), /^east\.yaml:1: namespaces: has 0 entries; allowed: at least 1/)
+})
+
+test('a value of the right kind is out of bounds rather than not of its kind', () => {
+  assert.match(theMessage(`service: { service-threads: 300 }${namespaces}`), /"300" is out of bounds; allowed: 1 to 256/)
+  assert.match(theMessage(engine('type: memory, data-size: 1K')), /"1K" is out of bounds; allowed: .*16M to 64T/)
+})
+
+test('broken YAML is reported with its line', () => {
+  assert.match(messages('namespaces:\n  - name: [a\n')[0]!, /^east\.yaml:\d+: /)
+  assert.match(messages(`service: {}\nservice: {}${namespaces}`)[0]!, /^east\.yaml:2: .*unique/)
+})
+
+test('a file that is not there is one clear line', async () => {
+  await assert.rejects(loadConfig('/no/such/file.yaml'), { code: 'CONFIG', message: '/no/such/file.yaml: there is no such file' })
+})
+
+const engine = (text: string) => `namespaces: [{ name: a, storage-engine: { ${text} } }]`
+
+test('a block must hold a flush and the largest record', () => {
+  assert.match(theMessage(engine('type: memory, data-size: 1G, write-block-size: 1M, flush-size: 2M')), /flush-size is 2M; allowed: at most write-block-size, 1M/)
+  assert.match(theMessage(engine('type: memory, data-size: 1G, write-block-size: 512K, flush-size: 4K')), /max-record-size is 1M; allowed: at most write-block-size, 512K/)
+  assert.match(theMessage(engine('type: memory, data-size: 32M')), /less than 8 write blocks; allowed: at least 64M/)
+  assert.match(theMessage(engine('type: memory, data-size: 1G, write-block-size: 3M')), /"3M" is out of bounds; allowed: .* a power of two/)
+})
+
+test('one file belongs to one namespace', () => {
+  const [message, ...rest] = messages(`namespaces:
+  - { name: a, storage-engine: { type: device, filesize: 1G, files: [x.dat] } }
+  - { name: b, storage-engine: { type: device, filesize: 1G, files: [y.dat, x.dat] } }
+`)
+  assert.deepEqual(rest, [])
+  assert.match(message!, /^east\.yaml:3: namespaces\[1\]\.storage-engine\.files\[1\]: "x\.dat" is used twice \(a\)/)
+})
+
+test('a time to live without its removal has to be asked for', () => {
+  const text = (more: string) => `namespaces: [{ name: a, default-ttl: 12h, nsup-period: 0${more}, storage-engine: { type: memory, data-size: 1G } }]`
+  assert.match(theMessage(text('')), /default-ttl: "12h" while nsup-period is 0/)
+  assert.equal(parseConfigText(text(', allow-ttl-without-nsup: true')).namespaces[0]!['default-ttl'], 43_200)
+})
+
+test('endpoints carry a port', () => {
+  const text = (seed: string) => `xdr: { dcs: [{ name: w, type: cluster, node-address-ports: ["${seed}"], namespaces: [{ name: test }] }] }${namespaces}`
+  for (const seed of ['10.0.0.1:3000', 'west.example.com:1', '[::1]:65535']) assert.deepEqual(messages(text(seed)), [])
+  for (const seed of ['10.0.0.1', '10.0.0.1:0', '10.0.0.1:65536', '::1:3000', ' :3000']) assert.match(theMessage(text(seed)), /is not an endpoint/)
+})
+
+test('a Kafka datacenter takes its section', () => {
+  const config = parseConfigText(`${namespaces}
+xdr:
+  dcs:
+    - name: stream
+      type: kafka
+      kafka: { brokers: ["k1:9092"], topic: changes, sasl: { mechanism: plain, username: u, password-file: p } }
+      namespaces: [{ name: test, remote-namespace: other }]
+`)
+  assert.deepEqual(config.xdr.dcs[0], {
+    name: 'stream',
+    type: 'kafka',
+    'period-ms': 100,
+    kafka: {
+      brokers: ['k1:9092'],
+      topic: 'changes',
+      format: 'json',
+      'client-id': 'perigee',
+      acks: -1,
+      compression: 'none',
+      'request-timeout-ms': 30_000,
+      ssl: false,
+      sasl: { mechanism: 'plain', username: 'u', 'password-file': 'p' }
+    },
+    namespaces: [{ name: 'test', 'remote-namespace': 'other', 'max-throughput': 100_000, 'transaction-queue-limit': 16_384, 'hot-key-ms': 100 }]
+  })
+})
+
+test('every key has a note', () => {
+  for (const key of allKeys()) assert.ok(key.doc.endsWith('.') && key.allowed !== '', key.path)
+  assert.equal(new Set(allKeys().map((key) => key.path)).size, allKeys().length)
+})
+
+test('the reference page says what the schema says', () => {
+  const page = join(root, 'docs/reference/configuration.md')
+  const text = readFileSync(page, 'utf8')
+  const begin = text.indexOf(TABLES_BEGIN)
+  const end = text.indexOf(TABLES_END)
+  assert.ok(begin >= 0 && end > begin, 'the page has no tables')
+  const expected = `${TABLES_BEGIN}\n\n${renderKeyTables()}\n\n`
+  if (process.env['PERIGEE_REGENERATE'] === '1') {
+    writeFileSync(page, text.slice(0, begin) + expected + text.slice(end))
+    return
+  }
+  assert.equal(text.slice(begin, end), expected, 'regenerate with PERIGEE_REGENERATE=1 node --test dist/config/')
+})

@@ -1,0 +1,119 @@
+// What no single key can tell: names that must differ or must exist, values that contradict each other. Works on the raw
+// document, so that these are reported together with the schema's issues; what the schema refuses is passed over here.
+
+import { GiB, MiB } from './defaults.js'
+import { formatSize, parseDuration, parseSize } from './units.js'
+
+export interface CrossIssue {
+  path: Array<string | number>
+  message: string
+}
+
+type Section = Record<string, unknown>
+
+export function crossCheck (root: unknown): CrossIssue[] {
+  const issues: CrossIssue[] = []
+  const document = section(root)
+  const namespaces = list(document['namespaces']).map(section)
+  const names = namespaces.map((namespace) => text(namespace['name']))
+
+  unique(names, (i) => ['namespaces', i, 'name'], issues)
+  const files = new Map<string, string>()
+  namespaces.forEach((namespace, i) => {
+    timeToLive(namespace, ['namespaces', i], issues)
+    storage(namespace, ['namespaces', i], files, issues)
+  })
+
+  const datacenters = list(section(document['xdr'])['dcs']).map(section)
+  unique(datacenters.map((dc) => text(dc['name'])), (i) => ['xdr', 'dcs', i, 'name'], issues)
+  datacenters.forEach((dc, i) => {
+    const shipped = list(dc['namespaces']).map((entry) => text(section(entry)['name']))
+    const at = (j: number) => ['xdr', 'dcs', i, 'namespaces', j, 'name']
+    unique(shipped, at, issues)
+    shipped.forEach((name, j) => {
+      if (name !== undefined && !names.includes(name)) {
+        issues.push({ path: at(j), message: `${JSON.stringify(name)} is not a namespace of this node; allowed: ${names.filter((n) => n !== undefined).join(', ')}` })
+      }
+    })
+  })
+  return issues
+}
+
+function unique (names: Array<string | undefined>, at: (i: number) => CrossIssue['path'], issues: CrossIssue[]): void {
+  names.forEach((name, i) => {
+    if (name !== undefined && names.indexOf(name) < i) {
+      issues.push({ path: at(i), message: `${JSON.stringify(name)} is used twice; allowed: each name once` })
+    }
+  })
+}
+
+// Such records would never be removed, and the engine refuses to write them.
+function timeToLive (namespace: Section, path: CrossIssue['path'], issues: CrossIssue[]): void {
+  const ttl = seconds(namespace['default-ttl']) ?? 0
+  const period = seconds(namespace['nsup-period'])
+  const allowed = text(namespace['allow-ttl-without-nsup']) === 'true'
+  if (ttl > 0 && period === 0 && !allowed) {
+    issues.push({
+      path: [...path, 'default-ttl'],
+      message: `${JSON.stringify(namespace['default-ttl'])} while nsup-period is 0; allowed: 0, an nsup-period above 0, or allow-ttl-without-nsup: true`
+    })
+  }
+}
+
+/** Blocks that a file, or the memory of a namespace, needs to have: one being written, some to defragment into, some to hold data. */
+const BLOCKS_MIN = 8
+
+function storage (namespace: Section, at: CrossIssue['path'], files: Map<string, string>, issues: CrossIssue[]): void {
+  const engine = section(namespace['storage-engine'])
+  const path = [...at, 'storage-engine']
+  const block = bytes(engine['write-block-size']) ?? 8 * MiB
+
+  const flush = bytes(engine['flush-size'])
+  if ((flush ?? MiB) > block) {
+    issues.push({ path: [...path, flush === undefined ? 'write-block-size' : 'flush-size'], message: `flush-size is ${formatSize(flush ?? MiB)}; allowed: at most write-block-size, ${formatSize(block)}` })
+  }
+  const record = bytes(namespace['max-record-size'])
+  if ((record ?? MiB) > block) {
+    const owner = record === undefined ? [...path, 'write-block-size'] : [...at, 'max-record-size']
+    issues.push({ path: owner, message: `max-record-size is ${formatSize(record ?? MiB)}; allowed: at most write-block-size, ${formatSize(block)}` })
+  }
+  for (const key of ['data-size', 'filesize']) {
+    const size = bytes(engine[key])
+    if (size !== undefined && size < BLOCKS_MIN * block) {
+      issues.push({ path: [...path, key], message: `${JSON.stringify(engine[key])} is less than ${BLOCKS_MIN} write blocks; allowed: at least ${formatSize(BLOCKS_MIN * block)}` })
+    }
+  }
+  // An explicit cap only: the default is far below it.
+  if ((bytes(engine['max-write-cache']) ?? GiB) < 2 * block) {
+    issues.push({ path: [...path, 'max-write-cache'], message: `${JSON.stringify(engine['max-write-cache'])} is less than 2 write blocks; allowed: at least ${formatSize(2 * block)}` })
+  }
+  list(engine['files']).forEach((entry, i) => {
+    const file = text(entry)
+    if (file === undefined) return
+    const owner = files.get(file)
+    if (owner !== undefined) issues.push({ path: [...path, 'files', i], message: `${JSON.stringify(file)} is used twice (${owner}); allowed: each file once` })
+    else files.set(file, text(namespace['name']) ?? String(at[1]))
+  })
+}
+
+function section (value: unknown): Section {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? value as Section : {}
+}
+
+function list (value: unknown): unknown[] {
+  return Array.isArray(value) ? value : []
+}
+
+function text (value: unknown): string | undefined {
+  return typeof value === 'object' || value === undefined ? undefined : String(value)
+}
+
+function bytes (value: unknown): number | undefined {
+  const written = text(value)
+  return written === undefined ? undefined : parseSize(written)
+}
+
+function seconds (value: unknown): number | undefined {
+  const written = text(value)
+  return written === undefined ? undefined : parseDuration(written, 's')
+}

@@ -1,0 +1,23 @@
+// Defaults and bounds, in one place: the schema, the reference page and the tests read them from here.
+
+import { availableParallelism } from 'node:os'
+
+export const KiB = 1024
+export const MiB = 1024 * KiB
+export const GiB = 1024 * MiB
+export const TiB = 1024 * GiB
+
+export const NAMESPACES_MAX = 32
+export const DATACENTERS_MAX = 64
+export const NAME_BYTES_MAX = 31
+/** Ten years, the longest time to live on the wire. */
+export const TTL_SECONDS_MAX = 315_360_000
+
+/** Depend on the machine, so the reference page names them in words. */
+export function serviceThreadsDefault (): number {
+  return availableParallelism()
+}
+
+export function luaWorkersDefault (): number {
+  return Math.min(availableParallelism(), 4)
+}

@@ -1,0 +1,101 @@
+// The part of fengari's internals that Perigee touches. fengari ships no types; these are only as wide as our use of them.
+// Values are typed `any` where Lua itself is dynamic: a TValue's `value` depends on its `type`.
+
+export interface TValue {
+  type: number
+  value: any
+  setfrom(other: TValue): void
+  setivalue(value: number | bigint): void
+  setfltvalue(value: number): void
+  setnilvalue(): void
+  setbvalue(value: boolean): void
+  setsvalue(value: TString): void
+  ttisstring(): boolean
+  ttisfunction(): boolean
+  ttisinteger(): boolean
+  l_isfalse(): boolean
+  svalue(): Uint8Array
+}
+
+export interface TString {
+  hash: string | null
+  realstring: Uint8Array
+}
+
+export interface TableEntry {
+  key: TValue
+  value: TValue
+  p: TableEntry | undefined
+  n: TableEntry | undefined
+}
+
+export interface Table {
+  id: number
+  strong: Map<unknown, TableEntry>
+  f: TableEntry | undefined
+  metatable: Table | null
+  flags: number
+  /** Ours: writes to it are refused, see `lua.ts`. */
+  frozen: boolean
+}
+
+export interface Instruction {
+  opcode: number
+  A: number
+  B: number
+  C: number
+  Bx: number
+  Ax: number
+  sBx: number
+}
+
+export interface UpvalueDescription {
+  instack: boolean
+  idx: number
+}
+
+export interface Proto {
+  k: TValue[]
+  p: Proto[]
+  code: Instruction[]
+  cache: LuaClosure | null
+  upvalues: UpvalueDescription[]
+  numparams: number
+  is_vararg: boolean
+  maxstacksize: number
+}
+
+export interface LuaClosure {
+  p: Proto
+  nupvalues: number
+  upvals: TValue[]
+}
+
+export interface CallInfo {
+  func: TValue
+  funcOff: number
+  top: number
+  previous: CallInfo
+  next: CallInfo | null
+  l_base: number
+  l_code: Instruction[]
+  l_savedpc: number
+  nresults: number
+  callstatus: number
+}
+
+export interface LuaState {
+  stack: TValue[]
+  top: number
+  ci: CallInfo
+  l_G: { l_registry: TValue, tmname: TString[], mt: Array<Table | undefined> }
+  stack_last: number
+}
+
+export type LuaFunction = (L: LuaState) => number
+
+export interface LuaBuffer {
+  L: LuaState
+  b: Uint8Array
+  n: number
+}

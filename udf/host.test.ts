@@ -1,0 +1,169 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, describe, it } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { UdfError } from './errors.js'
+import { UdfHost } from './host.js'
+import type { TaskFields } from './lane.js'
+import { FakeLane } from './fake-lane.js'
+import { packArguments } from './testing.js'
+import type { Plain } from './testing.js'
+
+const ADDON = fileURLToPath(new URL('./fake-lane.js', import.meta.url))
+const closers: Array<() => Promise<void>> = []
+afterEach(async () => { for (const close of closers.splice(0).reverse()) await close() })
+
+interface LogEntry {
+  level: string
+  fields: Record<string, unknown>
+  message: string
+}
+
+async function open (workers: number, modules: Record<string, string> = {}, workerMemoryMib?: number): Promise<{ host: UdfHost, lane: FakeLane, logged: LogEntry[], directory: string }> {
+  const directory = await mkdtemp(join(tmpdir(), 'udf-host-'))
+  const laneDirectory = await mkdtemp(join(tmpdir(), 'udf-lane-'))
+  const lane = new FakeLane(laneDirectory, workers)
+  const logged: LogEntry[] = []
+  const log = (level: string) => (fields: object, message: string): void => { logged.push({ level, fields: fields as Record<string, unknown>, message }) }
+  const host = new UdfHost({
+    native: lane,
+    handle: 1,
+    addonPath: ADDON,
+    workers,
+    workDirectory: directory,
+    timeLimitMs: 1000,
+    logger: { warn: log('warn'), info: log('info'), debug: log('debug'), trace: log('trace') },
+    logLevel: 2,
+    ...(workerMemoryMib === undefined ? {} : { workerMemoryMib })
+  })
+  closers.push(async () => {
+    await host.close()
+    for (const path of [directory, laneDirectory]) await rm(path, { recursive: true, force: true })
+  })
+  await host.open()
+  for (const [name, text] of Object.entries(modules)) await host.put(name, source(text))
+  return { host, lane, logged, directory }
+}
+
+const source = (text: string): Uint8Array => new Uint8Array(Buffer.from(text))
+let id = 0n
+const task = (fn: string, args: Plain[] = [], timeLimitMs = 1000): TaskFields => ({ id: ++id, module: 'm', function: fn, arguments: packArguments(args), timeLimitMs })
+
+async function eventually (condition: () => boolean, what: string): Promise<void> {
+  for (const until = performance.now() + 30_000; performance.now() < until;) {
+    if (condition()) return
+    await new Promise(resolve => setTimeout(resolve, 10))
+  }
+  assert.fail(`never: ${what}`)
+}
+
+describe('Lua host', () => {
+  it('a_module_is_in_force_on_every_worker_when_put_resolves', async () => {
+    const { host, lane } = await open(3)
+    for (const version of [1, 2, 3]) {
+      await host.put('m.lua', source(`function f() return ${version} end`))
+      for (let worker = 0; worker < 3; worker++) {
+        lane.send(worker, [task('f')], 1000)
+        assert.equal((await lane.receive(worker))![0]!.value, version)
+      }
+    }
+    await host.remove('m.lua')
+    await host.remove('m.lua')
+    lane.send(1, [task('f')], 1000)
+    assert.equal((await lane.receive(1))![0]!.message, 'module not found: m')
+    assert.deepEqual(host.list(), [])
+  })
+
+  it('stored_modules_are_loaded_at_opening', async () => {
+    const first = await open(1, { 'm.lua': 'function f() return 7 end' })
+    await first.host.close()
+    const again = new UdfHost({
+      native: first.lane, handle: 1, addonPath: ADDON, workers: 1, workDirectory: first.directory, timeLimitMs: 1000, logger: { warn () {}, info () {}, debug () {}, trace () {} }
+    })
+    closers.push(async () => { await again.close() })
+    await again.open()
+    first.lane.send(0, [task('f')], 1000)
+    assert.equal((await first.lane.receive(0))![0]!.value, 7)
+    assert.equal(Buffer.from(again.get('m.lua')!.content).toString(), 'function f() return 7 end')
+  })
+
+  it('a_module_that_is_refused_changes_nothing', async () => {
+    const { host, lane } = await open(1, { 'm.lua': 'function f() return 1 end' })
+    await assert.rejects(host.put('m.lua', source('function f(')), (error: unknown) => error instanceof UdfError && error.code === 'udf-compile' && error.line === 1)
+    lane.send(0, [task('f')], 1000)
+    assert.equal((await lane.receive(0))![0]!.value, 1)
+  })
+
+  it('a_worker_stuck_in_a_library_call_is_replaced_and_the_next_task_succeeds', async () => {
+    // Backtracking over four wildcards takes hours and never looks at the clock.
+    const { host, lane, logged } = await open(2, { 'm.lua': 'function stuck() return ("a"):rep(5000):find(".-.-.-.-b") end function f() return 1 end' })
+    lane.send(0, [task('stuck', [], 50)], 50)
+    await eventually(() => lane.abandoned.length > 0, 'the stuck worker is abandoned')
+    assert.deepEqual(lane.abandoned, [0])
+    // A change that arrives meanwhile reaches the replacement as well.
+    await host.put('m.lua', source('function f() return 2 end'))
+    for (const worker of [0, 1]) {
+      lane.send(worker, [task('f')], 1000)
+      assert.equal((await lane.receive(worker))![0]!.value, 2)
+    }
+    assert.equal(host.workersReplaced, 1)
+    assert.equal(logged.filter(entry => /stuck/.test(entry.message)).length, 1)
+  })
+
+  it('a_runaway_script_is_stopped_by_its_own_worker', async () => {
+    const { host, lane } = await open(1, { 'm.lua': 'function run() while true do pcall(function() while true do end end) end end' })
+    lane.send(0, [task('run', [], 50)], 50)
+    const [outcome] = (await lane.receive(0))!
+    assert.match(outcome!.message, /time limit of 50 ms exceeded/)
+    assert.equal(host.workersReplaced, 0)
+  })
+
+  it('a_worker_out_of_memory_is_replaced', async () => {
+    const { lane } = await open(1, { 'm.lua': 'local keep = {} function eat() for i = 1, 1e9 do keep[i] = {i, {i}, tostring(i)} end end function f() return 1 end' }, 48)
+    lane.send(0, [task('eat', [], 600_000)], 600_000)
+    await eventually(() => lane.abandoned.length > 0, 'the worker is abandoned')
+    assert.deepEqual(lane.abandoned, [0])
+    lane.send(0, [task('f')], 1000)
+    assert.equal((await lane.receive(0, 20_000))![0]!.value, 1)
+  })
+
+  it('log_lines_and_statistics_reach_the_main_thread', async () => {
+    const { host, lane, logged } = await open(1, { 'm.lua': 'function f() info("seen %d", 1) debug("unseen") end function g() error("x") end' })
+    lane.send(0, [task('f'), task('f'), task('g')], 1000)
+    await lane.receive(0)
+    lane.close()
+    await eventually(() => host.statistics.size === 2, 'statistics arrive')
+    assert.deepEqual([...host.statistics].map(([name, { calls, errors }]) => [name, calls, errors]), [['m.f', 2, 0], ['m.g', 1, 1]])
+    assert.deepEqual(logged.filter(entry => entry.level === 'info').map(({ fields, message }) => [fields, message]),
+      [[{ module: 'm.lua', line: 1 }, 'seen 1'], [{ module: 'm.lua', line: 1 }, 'seen 1']])
+    assert.equal(logged.some(entry => entry.message === 'unseen'), false)
+    assert.equal(host.workersReplaced, 0)
+  })
+
+  it('a_module_that_fails_while_loading_is_reported', async () => {
+    const { logged } = await open(2, { 'm.lua': 'error("at load")' })
+    assert.deepEqual(logged.filter(entry => entry.level === 'warn').map(({ fields, message }) => [fields, message]),
+      [[{ module: 'm.lua', line: 1 }, 'module failed to load: at load']])
+  })
+
+  it('closing_twice_is_harmless_and_ends_pending_changes', async () => {
+    const { host } = await open(1)
+    await host.close()
+    await host.close()
+    await assert.rejects(host.put('m.lua', source('x = 1')), (error: unknown) => error instanceof UdfError && error.code === 'udf-closed')
+  })
+
+  it('a_worker_that_cannot_start_fails_the_opening', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'udf-host-'))
+    closers.push(async () => { await rm(directory, { recursive: true, force: true }) })
+    const addonPath = join(directory, 'broken.mjs')
+    await writeFile(addonPath, 'throw new Error("no add-on here")')
+    const host = new UdfHost({
+      native: { udfWake () {}, udfOverdue: () => [], udfAbandon () {} }, handle: 1, addonPath, workers: 1, workDirectory: directory, timeLimitMs: 1000,
+      logger: { warn () {}, info () {}, debug () {}, trace () {} }
+    })
+    await assert.rejects(host.open(), (error: unknown) => error instanceof UdfError && error.code === 'udf-worker' && /no add-on here/.test(error.message))
+  })
+})

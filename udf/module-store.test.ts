@@ -1,0 +1,130 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, describe, it } from 'node:test'
+import { UDF_ERRORS, UdfError } from './errors.js'
+import { MODULE_BYTES_MAX, ModuleStore } from './module-store.js'
+
+const directories: string[] = []
+after(async () => { for (const directory of directories) await rm(directory, { recursive: true, force: true }) })
+
+async function work (): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'udf-store-'))
+  directories.push(directory)
+  return directory
+}
+
+async function opened (directory: string): Promise<ModuleStore> {
+  const store = new ModuleStore(directory)
+  await store.open()
+  return store
+}
+
+const source = (text: string): Uint8Array => new Uint8Array(Buffer.from(text))
+
+async function refusal (action: Promise<unknown>): Promise<UdfError> {
+  try {
+    await action
+  } catch (error) {
+    assert.ok(error instanceof UdfError, String(error))
+    assert.ok(error.code in UDF_ERRORS)
+    return error
+  }
+  throw new Error('was not refused')
+}
+
+describe('module store', () => {
+  it('a_stored_module_is_there_after_reopening', async () => {
+    const directory = await work()
+    const store = await opened(directory)
+    await store.put('b.lua', source('function f() return 1 end'))
+    await store.put('a.lua', source('x = 1'))
+    await store.put('a.lua', source('x = 2'))
+    const again = await opened(directory)
+    assert.deepEqual(again.list().map(({ name, type }) => [name, type]), [['a.lua', 'LUA'], ['b.lua', 'LUA']])
+    assert.equal(Buffer.from(again.get('a.lua')!.content).toString(), 'x = 2')
+    assert.equal(again.get('c.lua'), undefined)
+    assert.deepEqual(again.list(), store.list())
+  })
+
+  it('the_hash_is_the_sha1_of_the_modules_metadata', async () => {
+    const store = await opened(await work())
+    await store.put('a.lua', source('x = 1'))
+    const metadata = '{"content64":"eCA9IDE=","type":"LUA","name":"a.lua"}'
+    assert.equal(store.list()[0]!.hash, createHash('sha1').update(metadata).digest('hex'))
+  })
+
+  it('removal_is_durable_and_repeatable', async () => {
+    const directory = await work()
+    const store = await opened(directory)
+    await store.put('a.lua', source('x = 1'))
+    assert.equal(await store.remove('a.lua'), true)
+    assert.equal(await store.remove('a.lua'), false)
+    assert.deepEqual((await opened(directory)).list(), [])
+  })
+
+  it('a_write_torn_at_any_byte_leaves_the_old_content', async () => {
+    // The crash happens before the rename: what is on disk is the old file and a prefix of the temporary one.
+    const directory = await work()
+    const store = await opened(directory)
+    await store.put('a.lua', source('return "old"'))
+    const content = Buffer.from('return "new"')
+    for (let length = 0; length <= content.length; length++) {
+      await writeFile(join(directory, 'udf', 'a.lua.tmp'), content.subarray(0, length))
+      const again = await opened(directory)
+      assert.equal(Buffer.from(again.get('a.lua')!.content).toString(), 'return "old"')
+      assert.deepEqual(await readdir(join(directory, 'udf')), ['a.lua'])
+    }
+    await writeFile(join(directory, 'udf', 'never.lua.tmp'), 'x')
+    assert.deepEqual((await opened(directory)).list().map(({ name }) => name), ['a.lua'])
+  })
+
+  it('foreign_files_are_left_alone', async () => {
+    const directory = await work()
+    await mkdir(join(directory, 'udf', 'sub.lua'), { recursive: true })
+    await writeFile(join(directory, 'udf', 'README'), 'mine')
+    const store = await opened(directory)
+    assert.deepEqual(store.list(), [])
+    assert.equal(await readFile(join(directory, 'udf', 'README'), 'utf8'), 'mine')
+  })
+
+  it('names_that_leave_the_directory_or_break_the_protocol_are_refused', async () => {
+    const directory = await work()
+    const store = await opened(directory)
+    const names = ['../a.lua', 'a/b.lua', 'a\\b.lua', '.lua', '..lua', '.hidden.lua', 'a', 'a.txt', 'a.lua ', 'a;b.lua', 'a=b.lua', 'a,b.lua', 'a:b.lua', 'a\0.lua', 'a\nb.lua', 'ä.lua', '',
+      `${'x'.repeat(124)}.lua`]
+    for (const name of names) {
+      assert.equal((await refusal(store.put(name, source('x = 1')))).code, 'udf-name', name)
+      assert.equal((await refusal(store.remove(name))).code, 'udf-name', name)
+    }
+    await store.put(`${'x'.repeat(123)}.lua`, source('x = 1'))
+    assert.equal((await readdir(join(directory, 'udf'))).length, 1)
+  })
+
+  it('what_does_not_compile_or_is_too_large_is_refused_with_its_line', async () => {
+    const store = await opened(await work())
+    await store.put('a.lua', source('return 1'))
+    const error = await refusal(store.put('a.lua', source('local x = 1\n\nreturn = 2\n')))
+    assert.deepEqual([error.code, error.line], ['udf-compile', 3])
+    assert.match(error.message, /unexpected symbol near '='/)
+    assert.equal((await refusal(store.put('a.lua', new Uint8Array(MODULE_BYTES_MAX + 1).fill(32)))).code, 'udf-too-large')
+    assert.equal(Buffer.from(store.get('a.lua')!.content).toString(), 'return 1')
+    await store.put('b.lua', new Uint8Array(MODULE_BYTES_MAX).fill(32))
+  })
+
+  it('a_main_chunk_is_not_run_when_it_is_stored', async () => {
+    const store = await opened(await work())
+    await store.put('a.lua', source('while true do end'))
+  })
+
+  it('a_directory_that_cannot_be_written_is_an_error_with_its_path', async () => {
+    const directory = await work()
+    const store = await opened(directory)
+    await rm(join(directory, 'udf'), { recursive: true })
+    const error = await refusal(store.put('a.lua', source('x = 1')))
+    assert.equal(error.code, 'udf-storage')
+    assert.match(error.message, /udf\/a\.lua/)
+  })
+})

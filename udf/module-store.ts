@@ -1,0 +1,135 @@
+// Lua modules on disk: one file each under `<work-directory>/udf/`.
+//
+// A module is written to a temporary file, synced, renamed over the old one, and the directory is synced: after a crash at any
+// moment the old content or the new one is there, whole. Temporary files that a crash left behind are removed at opening.
+
+import { createHash } from 'node:crypto'
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { UdfError } from './errors.js'
+import type { ModuleSource } from './protocol.js'
+import { LuaVm, ModuleError } from './vm.js'
+
+export const MODULE_BYTES_MAX = 1024 * 1024
+/** A file name is shorter than this. */
+export const MODULE_NAME_BYTES_LIMIT = 128
+
+const TEMPORARY_SUFFIX = '.tmp'
+
+export interface ModuleInfo {
+  readonly name: string
+  readonly type: 'LUA'
+  /** SHA-1, in lower-case hexadecimal, of the module's metadata: JSON of content64, type and name. */
+  readonly hash: string
+}
+
+// Letters, digits and a few marks: no path separators, and nothing that separates fields of the info protocol.
+const NAME = /^[A-Za-z0-9_][A-Za-z0-9_.+@-]*\.lua$/
+
+export function checkModuleName (name: string): void {
+  const fail = (why: string): never => { throw new UdfError('udf-name', `module file name ${JSON.stringify(name.slice(0, MODULE_NAME_BYTES_LIMIT))}: ${why}`) }
+  if (Buffer.byteLength(name) >= MODULE_NAME_BYTES_LIMIT) fail(`must be shorter than ${MODULE_NAME_BYTES_LIMIT} bytes`)
+  if (!name.endsWith('.lua')) fail('must end in .lua')
+  if (!NAME.test(name)) fail('may hold letters, digits and _ . + @ - only')
+}
+
+export function moduleHash ({ name, content }: ModuleSource): string {
+  const text = JSON.stringify({ content64: Buffer.from(content).toString('base64'), type: 'LUA', name })
+  return createHash('sha1').update(text).digest('hex')
+}
+
+export class ModuleStore {
+  readonly #directory: string
+  readonly #modules = new Map<string, ModuleSource>()
+  /** Compiles, never runs: a main chunk runs on the workers only. */
+  #compiler: LuaVm | null = null
+
+  constructor (workDirectory: string) {
+    this.#directory = join(workDirectory, 'udf')
+  }
+
+  async open (): Promise<void> {
+    await mkdir(this.#directory, { recursive: true })
+    for (const entry of await readdir(this.#directory, { withFileTypes: true })) {
+      if (!entry.isFile()) continue
+      const path = join(this.#directory, entry.name)
+      if (entry.name.endsWith(TEMPORARY_SUFFIX)) {
+        await rm(path, { force: true })
+      } else if (NAME.test(entry.name)) {
+        this.#modules.set(entry.name, { name: entry.name, content: new Uint8Array(await readFile(path)) })
+      }
+    }
+  }
+
+  /** All modules, by name. */
+  get modules (): ModuleSource[] {
+    return [...this.#modules.values()].sort((a, b) => a.name < b.name ? -1 : 1)
+  }
+
+  list (): ModuleInfo[] {
+    return this.modules.map(module => ({ name: module.name, type: 'LUA', hash: moduleHash(module) }))
+  }
+
+  get (name: string): ModuleSource | undefined {
+    return this.#modules.get(name)
+  }
+
+  /** Throws UdfError when the module may not be stored; its `line` is that of a compile error. */
+  check (name: string, content: Uint8Array): void {
+    checkModuleName(name)
+    if (content.length > MODULE_BYTES_MAX) {
+      throw new UdfError('udf-too-large', `module ${name} has ${content.length} bytes, the limit is ${MODULE_BYTES_MAX}`)
+    }
+    this.#compiler ??= new LuaVm()
+    try {
+      this.#compiler.compile(name, content)
+    } catch (error) {
+      if (error instanceof ModuleError) throw new UdfError('udf-compile', error.message, { line: error.line })
+      throw error
+    }
+  }
+
+  /** Checks and stores a module; it is durable when this resolves. */
+  async put (name: string, content: Uint8Array): Promise<ModuleSource> {
+    this.check(name, content)
+    const module = { name, content: content.slice() }
+    const path = join(this.#directory, name)
+    try {
+      const file = await open(path + TEMPORARY_SUFFIX, 'w', 0o644)
+      try {
+        await file.writeFile(module.content)
+        await file.sync()
+      } finally {
+        await file.close()
+      }
+      await rename(path + TEMPORARY_SUFFIX, path)
+      await this.#syncDirectory()
+    } catch (error) {
+      throw new UdfError('udf-storage', `cannot write ${path}: ${(error as Error).message}`, { cause: error })
+    }
+    this.#modules.set(name, module)
+    return module
+  }
+
+  /** Removing what is not there is done already. */
+  async remove (name: string): Promise<boolean> {
+    checkModuleName(name)
+    const path = join(this.#directory, name)
+    try {
+      await rm(path, { force: true })
+      await this.#syncDirectory()
+    } catch (error) {
+      throw new UdfError('udf-storage', `cannot remove ${path}: ${(error as Error).message}`, { cause: error })
+    }
+    return this.#modules.delete(name)
+  }
+
+  async #syncDirectory (): Promise<void> {
+    const directory = await open(this.#directory, 'r')
+    try {
+      await directory.sync()
+    } finally {
+      await directory.close()
+    }
+  }
+}

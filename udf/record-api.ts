@@ -1,0 +1,388 @@
+// The record that a function is called with, and the Lua tables `record` and `aerospike`.
+//
+// A script sees one record through three layers:
+//
+//   original   the bins as the task brought them; parsed when the first bin is touched, a value decoded when it is touched itself
+//   stored     the original with everything that create, update and remove made real
+//   pending    assignments since then; visible to the script, gone at the end unless create or update is called
+//
+// What the engine gets is the difference between stored and original, as one write, one removal or nothing.
+
+import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
+import { hiddenMetatable, HostObject, objectValue } from './host-object.js'
+import {
+  badArgument, checkInteger, functionValue, hashString, ltable, luaString, LuaTable, NIL, push, pushBoolean, pushInteger, pushNil, pushTyped,
+  raise, rawSet, STRING, TABLE, tableValue, Value
+} from './lua.js'
+import { ByteWriter } from './byte-writer.js'
+import { canonical } from './lua-integer.js'
+import { Action, TTL_NEVER, TtlAction } from './lane.js'
+import type { ResultBatch, Task } from './lane.js'
+import { expect, functionTable, STREAM_MESSAGE } from './collections-api.js'
+import { decodeParticle, encodeParticle } from './particle.js'
+import { bytesValue, LuaBytes, LuaList, LuaMap, storageProblem, ValueError } from './values.js'
+import type { MapEntry } from './values.js'
+import { Limit, ParticleType, ResultCode } from '../src/engine/constants.js'
+
+/** Bins that a script can leave in a record. */
+export const SCRIPT_BINS_MAX = 512
+
+const STATUS_DONE = 0
+/** `aerospike:create` of a record that exists, `aerospike:remove` of one that does not. */
+const STATUS_REFUSED = 1
+/** `aerospike:update` of a record that does not exist. */
+const STATUS_ABSENT = -2
+
+/** A bin of the stored layer: where its bytes are, and its value once decoded. */
+interface StoredBin {
+  readonly name: Uint8Array
+  type: number
+  bytes: Uint8Array
+  view: DataView
+  at: number
+  length: number
+  value: TValue | null
+}
+
+const recordMetatable = hiddenMetatable('record', {
+  __tostring: L => pushTyped(L, STRING, luaString(new Uint8Array(Buffer.from('record'))))
+})
+
+const STREAM_METHODS = new Set(['|map', '|filter', '|aggregate', '|reduce', '|groupby'])
+
+/** The failure code for the error being raised, for errors that are not plain script errors. */
+export const failure: { code: number, message: string } = { code: 0, message: '' }
+
+function raiseCoded (L: LuaState, code: number, message: string): never {
+  failure.code = code
+  failure.message = message
+  raise(L, message)
+}
+
+export class LuaRecord extends HostObject {
+  readonly #task: Task
+  #closed = false
+  #stored: Map<string, StoredBin> | null = null
+  #originalNames: string[] = []
+  #pending: Map<string, TValue> | null = null
+  /** Bins that create, update or remove touched. */
+  #changed: Map<string, Uint8Array> | null = null
+  readonly #existed: boolean
+  #exists: boolean
+  #written = false
+  #ttlAction: TtlAction = TtlAction.DEFAULT
+  #ttlSeconds = 0
+  #dropKey = false
+
+  constructor (task: Task) {
+    super(recordMetatable)
+    this.#task = task
+    this.#existed = task.exists
+    this.#exists = this.#existed
+  }
+
+  get kind (): string {
+    return 'record'
+  }
+
+  /** After its call a record is dead: its task's bytes belong to another one. */
+  close (): void {
+    this.#closed = true
+  }
+
+  task (L: LuaState): Task {
+    if (this.#closed) raise(L, 'the record of an earlier call')
+    return this.#task
+  }
+
+  get exists (): boolean {
+    return this.#exists
+  }
+
+  #bins (): Map<string, StoredBin> {
+    if (this.#stored === null) {
+      const stored = new Map<string, StoredBin>()
+      const { bytes, view } = this.#task
+      this.#task.eachBin((nameAt, nameLength, type, at, length) => {
+        const name = bytes.slice(nameAt, nameAt + nameLength)
+        const key = '|' + Buffer.from(name.buffer).toString('latin1')
+        stored.set(key, { name, type, bytes, view, at, length, value: null })
+        this.#originalNames.push(key)
+      })
+      this.#stored = stored
+    }
+    return this.#stored
+  }
+
+  #valueOf (bin: StoredBin): TValue {
+    bin.value ??= decodeParticle(bin.type, bin.bytes, bin.view, bin.at, bin.length)
+    return bin.value
+  }
+
+  #find (L: LuaState, name: string): TValue | undefined {
+    if (this.#closed) raise(L, 'the record of an earlier call')
+    const pending = this.#pending?.get(name)
+    if (pending !== undefined) return pending
+    const bin = this.#bins().get(name)
+    return bin === undefined ? undefined : this.#valueOf(bin)
+  }
+
+  luaIndex (L: LuaState, key: TValue, out: TValue): void {
+    if (key.type !== STRING) raise(L, 'a bin name must be a string')
+    const value = this.#find(L, hashString(key.value))
+    out.type = value === undefined ? NIL : value.type
+    out.value = value === undefined ? null : value.value
+  }
+
+  override luaSelf (L: LuaState, key: TValue, out: TValue): void {
+    this.luaIndex(L, key, out)
+    if (out.type === NIL && STREAM_METHODS.has(hashString(key.value))) raise(L, STREAM_MESSAGE)
+  }
+
+  override luaNewIndex (L: LuaState, key: TValue, value: TValue): void {
+    if (this.#closed) raise(L, 'the record of an earlier call')
+    if (key.type !== STRING) raise(L, 'a bin name must be a string')
+    const name: Uint8Array = key.value.realstring
+    if (name.length === 0 || name.length > Limit.BIN_NAME_BYTES_MAX) {
+      raiseCoded(L, ResultCode.BIN_NAME, `a bin name has 1 to ${Limit.BIN_NAME_BYTES_MAX} bytes: '${Buffer.from(name.subarray(0, 64)).toString()}'`)
+    }
+    const problem = storageProblem(value)
+    if (problem !== null) raise(L, `bin '${Buffer.from(name).toString()}': ${problem}`)
+    this.#pending ??= new Map()
+    if (this.#pending.size >= SCRIPT_BINS_MAX * 2) raise(L, `more than ${SCRIPT_BINS_MAX * 2} bins assigned`)
+    this.#pending.set(hashString(key.value), new Value(value.type, value.value))
+  }
+
+  create (L: LuaState): number {
+    this.task(L)
+    if (this.#exists) return STATUS_REFUSED
+    this.#apply(L)
+    return STATUS_DONE
+  }
+
+  update (L: LuaState): number {
+    this.task(L)
+    if (!this.#exists) return STATUS_ABSENT
+    this.#apply(L)
+    return STATUS_DONE
+  }
+
+  remove (L: LuaState): number {
+    this.task(L)
+    if (!this.#exists) return STATUS_REFUSED
+    const stored = this.#bins()
+    this.#changed ??= new Map()
+    for (const [key, { name }] of stored) this.#changed.set(key, name)
+    stored.clear()
+    this.#pending = null
+    this.#exists = false
+    this.#written = false
+    this.#ttlAction = TtlAction.DEFAULT
+    this.#dropKey = false
+    return STATUS_DONE
+  }
+
+  /** Makes the pending assignments real. What can change under a script's hands is encoded now. */
+  #apply (L: LuaState): void {
+    const stored = this.#bins()
+    if (this.#pending !== null) {
+      const applied: Array<[string, StoredBin | null]> = []
+      for (const [key, value] of this.#pending) applied.push([key, value.type === NIL ? null : this.#encoded(L, key, value)])
+      this.#changed ??= new Map()
+      for (const [key, bin] of applied) {
+        const name = bin?.name ?? stored.get(key)?.name
+        if (name === undefined) continue
+        this.#changed.set(key, name)
+        if (bin === null) stored.delete(key)
+        else stored.set(key, bin)
+      }
+      this.#pending = null
+    }
+    if (stored.size > SCRIPT_BINS_MAX && this.#changed !== null && stored.size > this.#originalNames.length) {
+      raise(L, `a record cannot get more than ${SCRIPT_BINS_MAX} bins`)
+    }
+    this.#written = true
+    // A record without bins does not exist.
+    this.#exists = stored.size > 0
+  }
+
+  #encoded (L: LuaState, key: string, value: TValue): StoredBin {
+    const name = new Uint8Array(Buffer.from(key.slice(1), 'latin1'))
+    const object: unknown = value.value
+    if (object instanceof LuaList || object instanceof LuaMap || object instanceof LuaBytes) {
+      scratch.length = 0
+      let type: number
+      try {
+        type = encodeParticle(scratch, value)
+      } catch (error) {
+        if (error instanceof ValueError || error instanceof RangeError) raise(L, `bin '${Buffer.from(name).toString()}': ${error.message}`)
+        throw error
+      }
+      if (scratch.length > Limit.RECORD_BYTES_MAX) {
+        raiseCoded(L, ResultCode.RECORD_TOO_BIG, `bin '${Buffer.from(name).toString()}' has ${scratch.length} bytes, a record at most ${Limit.RECORD_BYTES_MAX}`)
+      }
+      const bytes = scratch.copyFrom(0)
+      return { name, type, bytes, view: new DataView(bytes.buffer), at: 0, length: bytes.length, value: null }
+    }
+    return { name, type: -1, bytes: EMPTY, view: EMPTY_VIEW, at: 0, length: 0, value }
+  }
+
+  setTtl (L: LuaState, seconds: number): void {
+    this.task(L)
+    this.#ttlAction = seconds > 0 ? TtlAction.SET : seconds === -1 ? TtlAction.NEVER : seconds === -2 ? TtlAction.UNCHANGED : TtlAction.DEFAULT
+    this.#ttlSeconds = seconds > 0 ? seconds : 0
+  }
+
+  dropKey (L: LuaState): void {
+    this.task(L)
+    this.#dropKey = true
+  }
+
+  /** Names of the stored bins: assignments count once they are real. */
+  get names (): Uint8Array[] {
+    return [...this.#bins().values()].map(bin => bin.name)
+  }
+
+  /** All bins the script sees, as a map: how a record is returned to a client. */
+  asMap (): LuaMap {
+    const entries = new Map<unknown, MapEntry>()
+    const add = (name: string, value: TValue): void => {
+      const key = new Value(STRING, luaString(new Uint8Array(Buffer.from(name.slice(1), 'latin1'))))
+      entries.set(name, { key, value })
+    }
+    for (const [name, bin] of this.#bins()) add(name, this.#valueOf(bin))
+    for (const [name, value] of this.#pending ?? []) {
+      if (value.type === NIL) entries.delete(name)
+      else add(name, value)
+    }
+    return LuaMap.of(entries)
+  }
+
+  /** Appends what became of the record to the task's result. */
+  writeChange (results: ResultBatch): void {
+    if (!this.#exists) {
+      if (this.#existed) results.change(Action.REMOVE, TtlAction.DEFAULT, 0, false)
+      return
+    }
+    if (!this.#written) return
+    results.change(Action.WRITE, this.#ttlAction, this.#ttlSeconds, this.#dropKey)
+    if (this.#changed === null) return
+    const originals = new Set(this.#originalNames)
+    for (const [key, name] of this.#changed) {
+      const bin = this.#bins().get(key)
+      if (bin === undefined) {
+        if (!originals.has(key)) continue
+        results.beginBin(name)
+        results.endBin(ParticleType.NULL)
+      } else {
+        results.beginBin(name)
+        if (bin.type >= 0) {
+          results.writer.raw(bin.bytes.subarray(bin.at, bin.at + bin.length))
+          results.endBin(bin.type)
+        } else results.endBin(encodeParticle(results.writer, bin.value!))
+      }
+    }
+  }
+}
+
+const EMPTY = new Uint8Array(0)
+const EMPTY_VIEW = new DataView(EMPTY.buffer)
+const scratch = new ByteWriter(4096)
+
+function record (L: LuaState, index = 1): LuaRecord {
+  return expect(L, index, LuaRecord, 'record')
+}
+
+const recordFunctions: Record<string, LuaFunction> = {
+  /** Seconds left to live; 0 when the record never expires. */
+  ttl: L => {
+    const { ttlSeconds, exists } = record(L).task(L)
+    return pushInteger(L, !exists || ttlSeconds === TTL_NEVER ? 0 : ttlSeconds)
+  },
+  /** Milliseconds since 2010-01-01. */
+  last_update_time: L => pushInteger(L, canonical(BigInt.asIntN(64, record(L).task(L).lastUpdateTime))),
+  gen: L => pushInteger(L, record(L).task(L).generation),
+  size: L => pushInteger(L, record(L).task(L).storedBytes),
+  memory_size: L => pushInteger(L, record(L).task(L).storedBytes),
+  device_size: L => pushInteger(L, record(L).task(L).storedBytes),
+  key: L => {
+    const task = record(L).task(L)
+    if (!task.hasKey || task.keyBytes === 0) return pushNil(L)
+    push(L, decodeParticle(task.bytes[task.keyAt]!, task.bytes, task.view, task.keyAt + 1, task.keyBytes - 1))
+    return 1
+  },
+  setname: L => {
+    const task = record(L).task(L)
+    if (task.keyAt === task.setAt) return pushNil(L)
+    return pushTyped(L, STRING, luaString(task.bytes.slice(task.setAt, task.keyAt)))
+  },
+  digest: L => {
+    push(L, bytesValue(new Uint8Array(record(L).task(L).digest)))
+    return 1
+  },
+  numbins: L => {
+    const target = record(L)
+    target.task(L)
+    return pushInteger(L, target.names.length)
+  },
+  bin_names: L => {
+    const target = record(L)
+    target.task(L)
+    const table = new LuaTable(L)
+    for (const [i, name] of target.names.entries()) ltable['luaH_setint'](table, i + 1, new Value(STRING, luaString(name.slice())))
+    return pushTyped(L, TABLE, table)
+  },
+  /** Seconds to live from the next create or update on: -1 never expires, -2 leaves it as it is, 0 is the namespace's default. */
+  set_ttl: L => {
+    const target = record(L)
+    const seconds = checkInteger(L, 2)
+    if (typeof seconds !== 'number' || seconds < -2 || seconds > 0x7fffffff) badArgument(L, 2, 'ttl out of range')
+    target.setTtl(L, seconds)
+    return 0
+  },
+  drop_key: L => {
+    record(L).dropKey(L)
+    return 0
+  }
+}
+
+/** `aerospike:name(rec)`: the receiver is argument 1. */
+function onRecord (action: (L: LuaState, target: LuaRecord) => number): LuaFunction {
+  return L => pushInteger(L, action(L, record(L, 2)))
+}
+
+/** Where log calls go; levels are 1 warn, 2 info, 3 debug, 4 trace. */
+export interface LogSink {
+  /** The arguments are a format and its values. */
+  format(L: LuaState, level: number): void
+  /** The argument at `index` is the text. */
+  text(L: LuaState, level: number, index: number): void
+}
+
+export function installRecord (environment: Table, sink: LogSink): void {
+  rawSet(environment, 'record', tableValue(functionTable(recordFunctions)))
+  rawSet(environment, 'aerospike', tableValue(functionTable({
+    create: onRecord((L, target) => target.create(L)),
+    update: onRecord((L, target) => target.update(L)),
+    remove: onRecord((L, target) => target.remove(L)),
+    exists: L => pushBoolean(L, record(L, 2).exists),
+    /** Unix time in milliseconds. */
+    get_current_time: L => pushInteger(L, Date.now()),
+    log: L => {
+      const level = checkInteger(L, 2)
+      sink.text(L, typeof level === 'number' ? Math.min(4, Math.max(1, level)) : 4, 3)
+      return 0
+    }
+  })))
+  for (const [level, name] of ['warn', 'info', 'debug', 'trace'].entries()) {
+    rawSet(environment, name, functionValue(L => {
+      sink.format(L, level + 1)
+      return 0
+    }))
+  }
+}
+
+/** What a function returned, as a value that encodes: a record becomes the map of its bins. */
+export function returnable (value: TValue): TValue {
+  return value.value instanceof LuaRecord ? objectValue(value.value.asMap()) : value
+}

@@ -1,0 +1,215 @@
+// What a script finds in its global environment before Perigee's own API: the harmless part of the standard libraries.
+//
+// Left out: io, debug, package and require, dofile, loadfile, string.dump, every os function but time, clock, date and difftime,
+// and bytecode in `load`. All of it is frozen, since all calls of all modules share it.
+
+import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
+import { hiddenMetatable } from './host-object.js'
+import { control } from './interpreter.js'
+import {
+  argument, argumentCount, badArgument, checkInteger, freeze, functionValue, INTEGER, FLOAT, lapi, lauxlib, libraries, LUA_CLOSURE,
+  MULTIPLE_RESULTS, newTable, NIL, pushBoolean, pushInteger, pushNil, raise, rawGet, rawSet, STATUS_OK, STATUS_YIELD, STRING, stringValue,
+  TABLE, tableValue, textOf, Value
+} from './lua.js'
+import { INTEGER_MAX, INTEGER_MIN } from './lua-integer.js'
+import { mathReplacements, stringReplacements, textBytes, toNumberFunction } from './string-library.js'
+
+const BASE_NAMES = ['assert', 'error', 'getmetatable', 'ipairs', 'next', 'pairs', 'rawequal', 'rawget', 'rawlen', 'rawset', 'select', 'tostring', 'type']
+const OS_NAMES = ['clock', 'date', 'difftime', 'time']
+
+/** Opens one published library in a scratch state and returns its table. */
+function opened (L: LuaState, open: LuaFunction): Table {
+  lapi['lua_pushcfunction'](L, open)
+  lapi['lua_call'](L, 0, 1)
+  const table: Table = L.stack[L.top - 1]!.value
+  lapi['lua_pop'](L, 1)
+  return table
+}
+
+function entriesOf (table: Table, except: readonly string[]): Array<[string, TValue]> {
+  const found: Array<[string, TValue]> = []
+  for (let entry = table.f; entry !== undefined; entry = entry.n) {
+    const name = Buffer.from(entry.key.value.realstring).toString()
+    if (!except.includes(name)) found.push([name, entry.value])
+  }
+  return found
+}
+
+function library (entries: Array<[string, TValue]>, replacements: Record<string, LuaFunction> = {}): Table {
+  const table = newTable()
+  for (const [name, value] of entries) rawSet(table, name, value)
+  for (const [name, fn] of Object.entries(replacements)) rawSet(table, name, functionValue(fn))
+  return table
+}
+
+/** Once the deadline has passed no protected call may hold the error. */
+function passOnAbort (L: LuaState): void {
+  if (control.aborted) lapi['lua_error'](L)
+}
+
+function finishProtectedCall (L: LuaState, status: number, skipped: number): number {
+  if (status === STATUS_OK || status === STATUS_YIELD) return argumentCount(L) - skipped
+  passOnAbort(L)
+  const message = L.stack[L.top - 1]!
+  pushBoolean(L, false)
+  L.stack[L.top++] = new Value(message.type, message.value)
+  return 2
+}
+
+const protectedCall: LuaFunction = L => {
+  lauxlib['luaL_checkany'](L, 1)
+  pushBoolean(L, true)
+  lapi['lua_insert'](L, 1)
+  const status = lapi['lua_pcallk'](L, argumentCount(L) - 2, MULTIPLE_RESULTS, 0, 0, finishProtectedCall)
+  return finishProtectedCall(L, status, 0)
+}
+
+const protectedCallWithHandler: LuaFunction = L => {
+  const count = argumentCount(L)
+  if ((argument(L, 2).type & 15) !== LUA_CLOSURE) badArgument(L, 2, 'function expected')
+  pushBoolean(L, true)
+  lapi['lua_pushvalue'](L, 1)
+  lapi['lua_rotate'](L, 3, 2) // function, handler, true, function, arguments
+  const status = lapi['lua_pcallk'](L, count - 2, MULTIPLE_RESULTS, 2, 2, finishProtectedCall)
+  return finishProtectedCall(L, status, 2)
+}
+
+const setMetatable: LuaFunction = L => {
+  const table = argument(L, 1)
+  const metatable = argument(L, 2)
+  if (table.type !== TABLE) badArgument(L, 1, 'table expected')
+  if (argumentCount(L) < 2 || (metatable.type !== NIL && metatable.type !== TABLE)) badArgument(L, 2, 'nil or table expected')
+  const target: Table = table.value
+  if (target.frozen) raise(L, 'attempt to modify a read-only table')
+  if (target.metatable !== null && rawGet(target.metatable, '__metatable') !== undefined) raise(L, 'cannot change a protected metatable')
+  target.metatable = metatable.type === NIL ? null : metatable.value
+  lapi['lua_settop'](L, 1)
+  return 1
+}
+
+const concatenateTable: LuaFunction = L => {
+  const table = argument(L, 1)
+  if ((table.type & 15) !== TABLE && (table.type & 15) !== 7) badArgument(L, 1, 'table expected')
+  const separator = argument(L, 2).type === NIL ? new Uint8Array(0) : textBytes(L, 2)
+  const from = argument(L, 3).type === NIL ? 1 : checkInteger(L, 3)
+  const to = argument(L, 4).type === NIL ? lauxlib['luaL_len'](L, 1) as number : checkInteger(L, 4)
+  const buffer = { L, b: new Uint8Array(0), n: 0 }
+  if (from <= to && (from < -0x80000000 || to > 0x7fffffff)) raise(L, 'position out of range')
+  for (let i = Number(from); i <= to; i++) {
+    lapi['lua_geti'](L, 1, i)
+    const value = L.stack[L.top - 1]!
+    if (value.type !== STRING && value.type !== INTEGER && value.type !== FLOAT) {
+      raise(L, `invalid value (at index ${i}) in table for 'concat'`)
+    }
+    lauxlib['luaL_addvalue'](buffer)
+    if (i < to) lauxlib['luaL_addstring'](buffer, separator)
+  }
+  lauxlib['luaL_pushresult'](buffer)
+  return 1
+}
+
+const CHUNK_BYTES_MAX = 1024 * 1024
+
+/** `load(text or function [, name [, mode [, environment]]])`, text only. */
+function makeLoad (environment: () => TValue): LuaFunction {
+  return L => {
+    let chunk = argument(L, 1)
+    if ((chunk.type & 15) === LUA_CLOSURE) {
+      const buffer = { L, b: new Uint8Array(0), n: 0 }
+      for (;;) {
+        lapi['lua_pushvalue'](L, 1)
+        lapi['lua_call'](L, 0, 1)
+        const part = L.stack[L.top - 1]!
+        if (part.type === NIL || (part.type === STRING && part.value.realstring.length === 0)) break
+        if (part.type !== STRING) raise(L, 'reader function must return a string')
+        lauxlib['luaL_addvalue'](buffer)
+      }
+      lapi['lua_pop'](L, 1)
+      lauxlib['luaL_pushresult'](buffer)
+      chunk = L.stack[L.top - 1]!
+    }
+    if (chunk.type !== STRING) badArgument(L, 1, 'string expected')
+    const bytes: Uint8Array = chunk.value.realstring
+    if (bytes.length > CHUNK_BYTES_MAX) raise(L, `chunk longer than ${CHUNK_BYTES_MAX} bytes`)
+    const name = argument(L, 2).type === STRING ? argument(L, 2).value.realstring : new Uint8Array(Buffer.from('=(load)'))
+    const own = argumentCount(L) >= 4 ? argument(L, 4) : environment()
+    const status = lauxlib['luaL_loadbufferx'](L, bytes, bytes.length, name, Buffer.from('t'))
+    if (status !== STATUS_OK) {
+      pushNil(L)
+      lapi['lua_insert'](L, -2)
+      return 2
+    }
+    const upvalue = L.stack[L.top - 1]!.value.upvals[0]
+    if (upvalue !== undefined) upvalue.setfrom(own)
+    return 1
+  }
+}
+
+/** Builds the shared environment; `current` is the environment of the running call, for `load`. */
+export function buildEnvironment (L: LuaState, current: () => TValue, print: LuaFunction): Table {
+  const base = opened(L, libraries.base)
+  const environment = newTable()
+  for (const name of BASE_NAMES) rawSet(environment, name, rawGet(base, name)!)
+  const own: Record<string, LuaFunction> = {
+    load: makeLoad(current),
+    pcall: protectedCall,
+    xpcall: protectedCallWithHandler,
+    setmetatable: setMetatable,
+    tonumber: toNumberFunction,
+    print,
+    /** Memory is the host's to manage; scripts that ask for it keep working. */
+    collectgarbage: L => pushInteger(L, 0)
+  }
+  for (const [name, fn] of Object.entries(own)) rawSet(environment, name, functionValue(fn))
+  rawSet(environment, '_VERSION', stringValue('Lua 5.3'))
+
+  const coroutine = opened(L, libraries.coroutine)
+  const resume: LuaFunction = rawGet(coroutine, 'resume')!.value
+  const coroutines = library(entriesOf(coroutine, []), {
+    resume: L => {
+      const results = resume(L)
+      passOnAbort(L)
+      return results
+    }
+  })
+  const strings = library(entriesOf(opened(L, libraries.string), ['dump']), stringReplacements)
+  const math = library(entriesOf(opened(L, libraries.math), ['sum', 'product']), mathReplacements)
+  rawSet(math, 'maxinteger', new Value(INTEGER, INTEGER_MAX))
+  rawSet(math, 'mininteger', new Value(INTEGER, INTEGER_MIN))
+  const tables = library(entriesOf(opened(L, libraries.table), []), { concat: concatenateTable })
+  const utf8 = library(entriesOf(opened(L, libraries.utf8), []))
+  const system = newTable()
+  const os = opened(L, libraries.os)
+  for (const name of OS_NAMES) {
+    const fn = rawGet(os, name)
+    if (fn !== undefined) rawSet(system, name, fn)
+  }
+  for (const [name, table] of [['coroutine', coroutines], ['string', strings], ['math', math], ['table', tables], ['utf8', utf8], ['os', system]] as const) {
+    rawSet(environment, name, tableValue(table))
+  }
+
+  // Strings find their methods in the frozen library.
+  const stringMetatable = hiddenMetatable('string')
+  stringMetatable.frozen = false
+  rawSet(stringMetatable, '__index', tableValue(strings))
+  freeze(stringMetatable)
+  L.l_G.mt[4] = stringMetatable
+  return environment
+}
+
+/** Freezes the environment and the library tables in it, and names their functions in error messages. */
+export function freezeEnvironment (L: LuaState, environment: Table): void {
+  const loaded = newTable()
+  rawSet(loaded, '_G', tableValue(environment))
+  rawSet(L.l_G.l_registry.value, '_LOADED', tableValue(loaded))
+  for (let entry = environment.f; entry !== undefined; entry = entry.n) {
+    if (entry.value.type === TABLE) {
+      rawSet(loaded, textOf(entry.key), entry.value)
+      freeze(entry.value.value)
+      const metatable: Table | null = entry.value.value.metatable
+      if (metatable !== null) freeze(metatable)
+    }
+  }
+  freeze(environment)
+}
+

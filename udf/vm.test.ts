@@ -1,0 +1,196 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { evaluate, ModuleUnderTest } from './testing.js'
+import { LuaVm, ModuleError } from './vm.js'
+
+const source = (text: string): Uint8Array => new Uint8Array(Buffer.from(text))
+
+describe('Lua virtual machine', () => {
+  it('errors_carry_file_and_line', () => {
+    const module = new ModuleUnderTest(`
+      function index(rec) local t
+        return t.x end
+      function call() return missing() end
+      function custom() error('no') end
+      function bare() error('no', 0) end
+      function object() error({}) end
+      function number() error(42) end
+      function argument() return ('x'):rep({}) end
+      function nested() local ok, message = pcall(function() error('inner') end) return message end`)
+    assert.equal(module.failure('index'), "m.lua:3: attempt to index a nil value (local 't')")
+    assert.equal(module.failure('call'), "m.lua:4: attempt to call a nil value (global 'missing')")
+    assert.equal(module.failure('custom'), 'm.lua:5: no')
+    assert.equal(module.failure('bare'), 'no')
+    assert.equal(module.failure('object'), '(error object is a table value)')
+    assert.equal(module.failure('number'), '42')
+    assert.match(module.failure('argument'), /^m\.lua:9: bad argument #1 to 'rep'/)
+    assert.equal(module.value('nested'), 'm.lua:10: inner')
+  })
+
+  it('a_compile_error_has_its_line_and_message', () => {
+    const vm = new LuaVm()
+    assert.throws(() => vm.load('bad.lua', source('local x = 1\nlocal y = = 2\n')), (error: unknown) =>
+      error instanceof ModuleError && error.line === 2 && /unexpected symbol/.test(error.message))
+    assert.throws(() => vm.load('late.lua', source('\n\nerror("at load")')), (error: unknown) =>
+      error instanceof ModuleError && error.line === 3 && error.message === 'at load')
+    assert.throws(() => vm.compile('binary.lua', source('\x1bLua')), ModuleError)
+    assert.throws(() => vm.compile('deep.lua', source('return ' + '('.repeat(5000))), ModuleError)
+  })
+
+  it('globals_of_one_call_are_not_seen_by_another', () => {
+    const module = new ModuleUnderTest(`
+      constant = 5
+      local counter = 0
+      local calls = {}
+      function set() x = 1; _G.y = 2; rawset(_G, 'z', 3); constant = 6; _ENV.w = 4; return x + _G.y + z + constant + w end
+      function get() return list{x or 'none', y or 'none', z or 'none', w or 'none', constant, _G.constant} end
+      function redefine() get = nil; function get() return 'mine' end; return get() end
+      function replace() _ENV = {} ; return 1 end
+      function indirect() local f = load('leak = 1; return leak') ; return f() + (leak or 0) end
+      function count() counter = counter + 1 return counter end`)
+    assert.equal(module.value('set'), 16)
+    assert.deepEqual(module.value('get'), ['none', 'none', 'none', 'none', 5, 5])
+    assert.equal(module.value('redefine'), 'mine')
+    assert.deepEqual(module.value('get'), ['none', 'none', 'none', 'none', 5, 5])
+    assert.equal(module.value('replace'), 1)
+    assert.equal(module.value('indirect'), 2)
+    assert.deepEqual(module.value('get'), ['none', 'none', 'none', 'none', 5, 5])
+    // Locals of the module are its own state, as documented.
+    assert.equal(module.value('count'), 1)
+    assert.equal(module.value('count'), 2)
+  })
+
+  it('what_all_calls_share_cannot_be_changed', () => {
+    for (const attempt of [
+      "string.format = nil", 'math.floor = print', "rawset(string, 'x', 1)", "table.insert(math, 1)", 'aerospike.update = nil', 'list.append = nil', 'record.ttl = nil',
+      "setmetatable(string, {})", "table.sort(setmetatable({}, {}), nil) string.x = 1", "for k in pairs(os) do os[k] = nil end"
+    ]) assert.match(new ModuleUnderTest(`function f() ${attempt} end`).failure('f'), /read-only table/, attempt)
+    assert.equal(evaluate("getmetatable('') == false and getmetatable(_G) == false and getmetatable(list) == false and getmetatable(list()) == false and getmetatable(rec) == false"), true)
+    assert.match(new ModuleUnderTest('function f() setmetatable(_G, {}) end').failure('f'), /protected metatable/)
+  })
+
+  it('the_sandbox_has_no_way_out', () => {
+    const absent = ['io', 'package', 'require', 'dofile', 'loadfile', 'loadstring', 'module', 'js', 'fengari', 'string.dump', 'os.execute', 'os.exit', 'os.getenv', 'os.remove',
+      'os.rename', 'os.tmpname', 'os.setlocale']
+    for (const name of absent) assert.equal(evaluate(`${name} == nil`), true, name)
+    assert.deepEqual((evaluate('local l = list() for k in pairs(os) do list.append(l, k) end return l') as string[]).sort(), ['clock', 'date', 'difftime', 'time'])
+    assert.equal(evaluate("return type(debug) == 'function' and pcall(function() return debug.getinfo end)"), false)
+    assert.equal(evaluate("return load('\\27Lua') == nil and load('return 1', 'x', 'b') ~= nil"), true)
+    assert.equal(evaluate("local f, message = load('return 1 +') return message"), '(load):1: unexpected symbol near <eof>')
+    assert.equal(evaluate("return load('return a + 1', 'chunk', 't', {a = 41})()"), 42)
+    assert.equal(evaluate("return load(coroutine.wrap(function() coroutine.yield('return ') coroutine.yield('7') end))()"), 7)
+  })
+
+  it('runaway_code_stops_at_the_time_limit_whatever_it_hides_behind', () => {
+    const module = new ModuleUnderTest(`
+      function plain() while true do end end
+      function numeric() for i = 1, math.huge do end end
+      function recursive() return recursive() end
+      function protected() while true do pcall(plain) end end
+      function handled() while true do xpcall(plain, function() while true do end end) end end
+      function coroutines() while true do local co = coroutine.create(plain) coroutine.resume(co) end end
+      function wrapped() local f = coroutine.wrap(function() pcall(plain) while true do coroutine.yield() end end) while true do f() end end
+      function iterator() for _ in function() return 1 end do end end
+      function metamethod() local t = setmetatable({}, {__index = function(t, k) return t[k + 1] end}) while true do pcall(function() return t[1] end) end end
+      function sorted() local t = {} for i = 1, 100 do t[i] = i end table.sort(t, function(a, b) while true do pcall(plain) end end) end
+      function replaced() return ('x'):gsub('x', function() while true do pcall(plain) end end) end
+      function jump() ::again:: goto again end
+      function fine() return 1 end`)
+    for (const name of ['plain', 'numeric', 'recursive', 'protected', 'handled', 'coroutines', 'wrapped', 'iterator', 'metamethod', 'sorted', 'replaced', 'jump']) {
+      const started = performance.now()
+      assert.match(module.failure(name, [], { timeLimitMs: 20 }), /^(m\.lua:\d+: )*time limit of 20 ms exceeded$/, name)
+      assert.ok(performance.now() - started < 1000, name)
+      assert.equal(module.value('fine'), 1)
+    }
+  })
+
+  it('endless_recursion_and_oversized_strings_are_lua_errors', () => {
+    const module = new ModuleUnderTest(`
+      function deep(rec) local function f(n) return 1 + f(n + 1) end return f(1) end
+      function native() local function f() return (('x'):gsub('x', f)) end return f() end
+      function meta() local t = setmetatable({}, {}) getmetatable(t).__index = function(_, k) return t[k .. 'x'] end return t.a end
+      function caught() return pcall(deep) == false end
+      function rep() return ('x'):rep(1e9) end
+      function double() local s = 'x' while true do s = s .. s end end
+      function grow() local s = ('x'):rep(1000) return s:gsub('x', ('y'):rep(1e6)) end
+      function join() local t = {} for i = 1, 100 do t[i] = ('x'):rep(1e6) end return table.concat(t) end
+      function format() return ('%s'):rep(20):format(table.unpack({}, 1, 20)) end
+      function wide() return ('%500d'):format(1) end
+      function spread() return table.unpack({}, 1, 1e7) end
+      function fine() return 1 end`)
+    assert.match(module.failure('deep'), /^m\.lua:2: stack overflow/)
+    assert.match(module.failure('native'), /stack overflow/)
+    assert.match(module.failure('meta'), /stack overflow/)
+    assert.equal(module.value('caught'), true)
+    for (const name of ['rep', 'double', 'grow', 'join']) assert.match(module.failure(name), /string longer than 8388608 bytes/, name)
+    assert.match(module.failure('wide'), /invalid conversion/)
+    assert.match(module.failure('spread'), /too many results/)
+    assert.equal(module.value('fine'), 1)
+  })
+
+  it('strings_with_control_bytes_are_distinct_keys_and_sort_by_bytes', () => {
+    // The published hash of a string made "\1\18" and "\17\2" one key, and sorted "\n" after " ".
+    assert.equal(evaluate('local t = {} t["\\1\\18"] = 1 t["\\17\\2"] = 2 return t["\\1\\18"] == 1 and "a\\n" < "a " and "\\255" > "z" and "" < "\\0"'), true)
+  })
+
+  it('coroutines_yield_across_pcall_metamethods_and_iterators', () => {
+    const code = `
+      local out = list()
+      local t = setmetatable({}, {__add = coroutine.yield, __lt = function() return coroutine.yield('lt') end, __concat = function() return coroutine.yield('cc') end,
+        __index = function(_, k) return coroutine.yield(k) end})
+      local co = coroutine.wrap(function()
+        list.append(out, (t + 1) + 1)
+        list.append(out, t < t)
+        list.append(out, 'a' .. 'b' .. t)
+        list.append(out, t.key)
+        list.append(out, select(2, pcall(function() return coroutine.yield('p') end)))
+        list.append(out, select(2, pcall(function() coroutine.yield('e') error('after', 0) end)))
+        for v in coroutine.yield do list.append(out, v) end
+        return 'end'
+      end)
+      co() co(41) co(1) co('x') co('y') co('z') co() co('it')
+      local last = co(nil)
+      list.append(out, last)
+      return out`
+    assert.deepEqual(evaluate(code), [42, true, 'ax', 'y', 'z', 'after', 'it', 'end'])
+  })
+
+  it('log_functions_carry_level_module_and_line', () => {
+    const module = new ModuleUnderTest(`function f(rec)
+      warn('%s %d', 'w', 1)
+      info('i')
+      debug('%5.2f', 3.14159)
+      trace('100%%')
+      print('a', nil, 1.5)
+      aerospike:log(1, '100% direct')
+    end`)
+    module.value('f')
+    assert.deepEqual(module.logged, [
+      { level: 1, module: 'm.lua', line: 2, message: 'w 1' }, { level: 2, module: 'm.lua', line: 3, message: 'i' },
+      { level: 3, module: 'm.lua', line: 4, message: ' 3.14' }, { level: 4, module: 'm.lua', line: 5, message: '100%' },
+      { level: 2, module: 'm.lua', line: 6, message: 'a\tnil\t1.5' }, { level: 1, module: 'm.lua', line: 7, message: '100% direct' }])
+    const quiet = new ModuleUnderTest('function f() info("%s %s", "too few") end', { logLevel: 1 })
+    quiet.value('f')
+    assert.deepEqual(quiet.logged, [])
+  })
+
+  it('only_functions_of_the_module_can_be_called', () => {
+    const module = new ModuleUnderTest('x = 1 function f() return 1 end')
+    for (const name of ['print', 'x', 'missing', '', '_G', '__index', 'constructor']) {
+      const outcome = module.call(name)
+      assert.equal(outcome.code, 100)
+      assert.equal(outcome.message, `function not found: m.${name}`)
+    }
+    assert.equal(module.failure('f', [], { module: 'other' }), 'module not found: other')
+  })
+
+  it('modules_with_one_function_name_do_not_mix', () => {
+    const vm = new LuaVm()
+    const one = vm.load('one.lua', source('v = 1 function f() return v end'))
+    const two = vm.load('two.lua', source('v = 2 function f() return v end'))
+    for (const [module, expected] of [[one, 1], [two, 2], [one, 1]] as const) {
+      const outcome = vm.call(module, module.function('f')!, null, [], 100)
+      assert.equal(outcome.ok && outcome.value.value, expected)
+    }
+  })
+})

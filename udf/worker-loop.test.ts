@@ -1,0 +1,115 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { decodeResults, encodeTasks } from './lane.js'
+import type { TaskFields } from './lane.js'
+import type { UdfExchange } from './native.js'
+import type { FromWorker, ModuleSource, ToWorker } from './protocol.js'
+import { bin, packArguments, plainOutcome } from './testing.js'
+import type { Outcome } from './testing.js'
+import { WorkerLoop } from './worker-loop.js'
+
+type Step = { tasks: TaskFields[] } | { control: ToWorker[] } | 'nothing'
+
+/**
+ * The engine's side of one worker, as a script of steps; closes after the last.
+ * Fault model: never blocks, never loses or repeats a task; "nothing" is a wait that timed out or a wake-up.
+ */
+class FakeLane {
+  readonly outcomes: Outcome[] = []
+  readonly posted: FromWorker[] = []
+  readonly #steps: Step[]
+  readonly #control: ToWorker[] = []
+  exchanges = 0
+
+  constructor (steps: Step[]) {
+    this.#steps = [...steps]
+  }
+
+  readonly exchange: UdfExchange = (handle, worker, results, tasks, waitMs) => {
+    assert.deepEqual([handle, worker], [17, 3])
+    assert.ok(waitMs >= 0)
+    this.exchanges++
+    if (results !== null) this.outcomes.push(...decodeResults(Uint8Array.from(results)).map(plainOutcome))
+    for (let step = this.#steps.shift(); step !== undefined; step = this.#steps.shift()) {
+      if (step === 'nothing') return 0
+      if ('control' in step) {
+        this.#control.push(...step.control)
+        return 0
+      }
+      const encoded = encodeTasks(step.tasks)
+      tasks.fill(0xee)
+      tasks.set(encoded)
+      return encoded.length
+    }
+    return -1
+  }
+
+  run (modules: ModuleSource[] = []): this {
+    new WorkerLoop({
+      data: { handle: 17, worker: 3, addonPath: '', modules, version: 1, defaultTimeLimitMs: 1000, logLevel: 2 },
+      exchange: this.exchange,
+      receive: () => this.#control.shift(),
+      post: message => { this.posted.push(message) },
+      tasksBytes: 1 << 16
+    }).run()
+    return this
+  }
+}
+
+const module = (name: string, text: string): ModuleSource => ({ name, content: new Uint8Array(Buffer.from(text)) })
+const task = (id: number, fn: string, fields: Partial<TaskFields> = {}): TaskFields => ({ id: BigInt(id), module: 'm', function: fn, arguments: packArguments([]), ...fields })
+
+describe('worker loop', () => {
+  it('answers_every_task_once_in_the_batch_it_came_in', () => {
+    const lane = new FakeLane([
+      { tasks: [task(1, 'one'), task(2, 'add', { arguments: packArguments([5]), bins: [bin('a', 1)] }), task(3, 'fail')] }, 'nothing', { tasks: [task(4, 'one')] }
+    ]).run([module('m.lua', 'function one() return 1 end function add(rec, n) rec.a = rec.a + n aerospike:update(rec) return rec.a end function fail() error("x") end')])
+    assert.deepEqual(lane.outcomes.map(outcome => [outcome.id, outcome.success, outcome.value, outcome.code, outcome.message]),
+      [[1n, true, 1, 0, ''], [2n, true, 6, 0, ''], [3n, false, null, 100, 'm.lua:1: x'], [4n, true, 1, 0, '']])
+    assert.deepEqual(lane.posted[0], { kind: 'loaded', version: 1 })
+    assert.deepEqual(lane.posted.at(-1), { kind: 'ended' })
+  })
+
+  it('a_module_change_is_in_force_for_the_tasks_after_its_acknowledgement', () => {
+    const lane = new FakeLane([
+      { tasks: [task(1, 'f')] },
+      { control: [{ kind: 'put', version: 2, module: module('m.lua', 'function f() return 1 end') }] }, { tasks: [task(2, 'f')] },
+      { control: [{ kind: 'put', version: 3, module: module('m.lua', 'function f() return 2 end function g() return 3 end') }] }, { tasks: [task(3, 'f'), task(4, 'g')] },
+      { control: [{ kind: 'remove', version: 4, name: 'm.lua' }, { kind: 'remove', version: 5, name: 'absent.lua' }] }, { tasks: [task(5, 'f')] }
+    ]).run()
+    assert.deepEqual(lane.outcomes.map(outcome => outcome.success ? outcome.value : outcome.message), ['module not found: m', 1, 2, 3, 'module not found: m'])
+    assert.deepEqual(lane.posted.flatMap(message => message.kind === 'loaded' ? [message.version] : []), [1, 2, 3, 4, 5])
+  })
+
+  it('a_module_that_fails_while_loading_answers_with_its_error', () => {
+    const lane = new FakeLane([{ tasks: [task(1, 'f')] }]).run([module('m.lua', 'function f() end\nerror("broken")')])
+    assert.equal(lane.outcomes[0]!.message, 'module m failed to load: m.lua:2: broken')
+    assert.deepEqual(lane.posted[0], { kind: 'load-failed', name: 'm.lua', line: 2, message: 'broken' })
+  })
+
+  it('stop_hands_in_the_results_that_are_done', () => {
+    const lane = new FakeLane([{ control: [{ kind: 'stop' }] }, { tasks: [task(1, 'f')] }]).run()
+    assert.equal(lane.exchanges, 1)
+    assert.deepEqual(lane.posted.at(-1), { kind: 'ended' })
+  })
+
+  it('a_result_larger_than_any_before_grows_the_buffer', () => {
+    const lane = new FakeLane([{ tasks: [task(1, 'big'), task(2, 'small')] }, { tasks: [task(3, 'big')] }])
+      .run([module('m.lua', 'function big() return ("x"):rep(1 << 20) end function small() return 1 end')])
+    assert.deepEqual(lane.outcomes.map(outcome => typeof outcome.value === 'string' ? outcome.value.length : outcome.value), [1 << 20, 1, 1 << 20])
+  })
+
+  it('statistics_count_calls_errors_and_time_by_function', () => {
+    const lane = new FakeLane([{ tasks: [task(1, 'f'), task(2, 'f'), task(3, 'g'), task(4, 'none')] }]).run([module('m.lua', 'function f() end function g() error() end')])
+    const reports = lane.posted.flatMap(message => message.kind === 'statistics' ? message.functions : [])
+    assert.deepEqual(reports.map(([name, { calls, errors }]) => [name, calls, errors]), [['m.f', 2, 0], ['m.g', 1, 1]])
+    assert.ok(reports.every(([, { microseconds }]) => microseconds > 0))
+  })
+
+  it('a_script_that_logs_without_end_is_cut_short', () => {
+    const lane = new FakeLane([{ tasks: [task(1, 'f')] }]).run([module('m.lua', 'function f() for i = 1, 5000 do warn("line %d", i) end end')])
+    const lines = lane.posted.filter(message => message.kind === 'log')
+    assert.equal(lines.length, 1001)
+    assert.match((lines.at(-1) as { line: { message: string } }).line.message, /dropping the rest/)
+  })
+})

@@ -1,0 +1,119 @@
+// The loop of a worker thread, without the thread: control messages, exchange, tasks, again.
+//
+// Control messages are taken synchronously between two exchanges, since the thread never returns to its event loop. A module
+// change is therefore in force for every task of the batches that follow its 'loaded'.
+
+import { ResultBatch, TaskBatch } from './lane.js'
+import type { UdfExchange } from './native.js'
+import type { FromWorker, ToWorker, WorkerData } from './protocol.js'
+import { TaskRunner } from './task-runner.js'
+import { LogLevel, LuaVm } from './vm.js'
+
+/** One task with the largest record, its key and its arguments. */
+export const TASKS_BYTES = 24 * 1024 * 1024
+/** How long an exchange blocks; a wake-up ends it early. */
+const WAIT_MS = 1000
+/** Between two reports of statistics. */
+const REPORT_MS = 1000
+/** Log lines a worker may send in a report interval; a script in a loop must not fill the main thread's queue. */
+const LOG_LINES_MAX = 1000
+
+export interface WorkerLoopOptions {
+  readonly data: WorkerData
+  readonly exchange: UdfExchange
+  /** The next control message, or undefined; does not block. */
+  readonly receive: () => ToWorker | undefined
+  readonly post: (message: FromWorker) => void
+  readonly tasksBytes?: number
+}
+
+export class WorkerLoop {
+  readonly #data: WorkerData
+  readonly #exchange: UdfExchange
+  readonly #receive: () => ToWorker | undefined
+  readonly #post: (message: FromWorker) => void
+  readonly #runner: TaskRunner
+  readonly #tasks: Uint8Array
+  #logged = 0
+  #reportedAt = performance.now()
+
+  constructor ({ data, exchange, receive, post, tasksBytes }: WorkerLoopOptions) {
+    this.#data = data
+    this.#exchange = exchange
+    this.#receive = receive
+    this.#post = post
+    this.#tasks = new Uint8Array(tasksBytes ?? TASKS_BYTES)
+    const vm = new LuaVm({
+      logLevel: data.logLevel,
+      log: line => {
+        if (this.#logged < LOG_LINES_MAX) post({ kind: 'log', line })
+        else if (this.#logged === LOG_LINES_MAX) {
+          post({ kind: 'log', line: { level: LogLevel.WARN, module: '', line: 0, message: `more than ${LOG_LINES_MAX} lines in ${REPORT_MS} ms, dropping the rest` } })
+        }
+        this.#logged++
+      }
+    })
+    this.#runner = new TaskRunner({
+      vm,
+      defaultTimeLimitMs: data.defaultTimeLimitMs,
+      warn: message => { post({ kind: 'log', line: { level: LogLevel.WARN, module: '', line: 0, message } }) }
+    })
+  }
+
+  /** Runs until the node closes or 'stop' arrives. */
+  run (): void {
+    for (const { name, content } of this.#data.modules) this.#put(name, content)
+    this.#post({ kind: 'loaded', version: this.#data.version })
+    const batch = new TaskBatch(this.#tasks)
+    const results = new ResultBatch()
+    let pending: Uint8Array | null = null
+    while (this.#control()) {
+      const length = this.#exchange(this.#data.handle, this.#data.worker, pending, this.#tasks, WAIT_MS)
+      pending = null
+      if (length < 0) break
+      if (length > 0) {
+        batch.open(length)
+        results.reset()
+        for (let task = batch.next(); task !== null; task = batch.next()) this.#runner.run(task, results)
+        pending = results.finish()
+      }
+      if (performance.now() - this.#reportedAt >= REPORT_MS) this.#report()
+    }
+    // Results that are done go out even when the thread is told to stop. Tasks that come back instead are the engine's to fail:
+    // the host abandons the worker.
+    if (pending !== null) this.#exchange(this.#data.handle, this.#data.worker, pending, this.#tasks, 0)
+    this.#report()
+    this.#post({ kind: 'ended' })
+  }
+
+  #put (name: string, content: Uint8Array): void {
+    const problem = this.#runner.put(name, content)
+    if (problem !== null) this.#post({ kind: 'load-failed', name, line: problem.line, message: problem.message })
+  }
+
+  /** Handles what has arrived; false to stop. */
+  #control (): boolean {
+    for (let message = this.#receive(); message !== undefined; message = this.#receive()) {
+      switch (message.kind) {
+        case 'put':
+          this.#put(message.module.name, message.module.content)
+          this.#post({ kind: 'loaded', version: message.version })
+          break
+        case 'remove':
+          this.#runner.remove(message.name)
+          this.#post({ kind: 'loaded', version: message.version })
+          break
+        case 'stop':
+          return false
+      }
+    }
+    return true
+  }
+
+  #report (): void {
+    this.#reportedAt = performance.now()
+    this.#logged = 0
+    const functions = [...this.#runner.takeStatistics()]
+    if (functions.length > 0) this.#post({ kind: 'statistics', functions })
+  }
+}

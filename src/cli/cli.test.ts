@@ -1,0 +1,315 @@
+// The command line in this process, against a scratch node (src/client/scratch-node.ts says what that is).
+
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import type { Command } from 'commander'
+import { ResultCode } from '../engine/constants.js'
+import { ScratchNode } from '../client/scratch-node.js'
+import { Double, GeoJSON } from '../client/value.js'
+import { fromEnvironment } from './commands/bench.js'
+import { layOut } from './commands/info.js'
+import type { Io } from './io.js'
+import { packageRoot } from './package-root.js'
+import { buildProgram } from './program.js'
+import { COMMANDS_BEGIN, COMMANDS_END, renderCommands } from './reference.js'
+import { run } from './run.js'
+import { table } from './table.js'
+import { parseBins, parseKey, parseValue, toJson } from './values.js'
+
+interface Ran {
+  code: number
+  out: string
+  err: string
+}
+
+function fakeIo (more: Partial<Io> = {}): Io & { text: { out: string, err: string } } {
+  const text = { out: '', err: '' }
+  return {
+    text,
+    env: {},
+    out: (part) => { text.out += part },
+    err: (part) => { text.err += part },
+    colours: { out: false, err: false },
+    isTerminal: false,
+    interrupted: () => new AbortController().signal,
+    ...more
+  }
+}
+
+async function perigee (...args: string[]): Promise<Ran> {
+  const io = fakeIo()
+  const code = await run(args, io)
+  return { code, ...io.text }
+}
+
+async function scratch (t: TestContext): Promise<{ node: ScratchNode, at: string[] }> {
+  const node = await new ScratchNode({ name: 'A1' }).start()
+  t.after(() => node.stop())
+  return { node, at: ['--port', String(node.port), '--timeout', '1000'] }
+}
+
+function temporary (t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'perigee-cli-'))
+  t.after(() => rmSync(directory, { recursive: true, force: true }))
+  return directory
+}
+
+test('a record is put, read, found and deleted', async (t) => {
+  const { at } = await scratch(t)
+  const record = ['test', 'demo', 'ada']
+  assert.deepEqual(await perigee('put', ...record, 'name=Ada', 'born=1815', 'score=1.0', 'tags=["a"]', '--send-key', ...at), { code: 0, out: 'written, generation 1\n', err: '' })
+  assert.deepEqual((await perigee('get', ...record, ...at)).out.split('\n'), [
+    'generation 1, never expires, key "ada"',
+    'bin    type     value',
+    'name   string   "Ada"',
+    'born   integer  1815',
+    'score  double   1.0',
+    'tags   list     ["a"]',
+    ''
+  ])
+  assert.equal((await perigee('get', ...record, '--json', '--bins', 'name,born', ...at)).out,
+    '{"key":"ada","generation":1,"expires":null,"bins":{"name":"Ada","born":1815}}\n')
+  assert.deepEqual(await perigee('exists', ...record, ...at), { code: 0, out: 'there, generation 1, never expires\n', err: '' })
+  assert.deepEqual(await perigee('delete', ...record, ...at), { code: 0, out: 'deleted\n', err: '' })
+})
+
+test('a record that is not there ends with 1 and says so', async (t) => {
+  const { at } = await scratch(t)
+  for (const command of ['get', 'exists', 'delete']) {
+    assert.deepEqual(await perigee(command, 'test', 'demo', '1', ...at), { code: 1, out: '', err: 'perigee: there is no such record\n' })
+    assert.deepEqual(await perigee(command, 'test', 'demo', '1', '--json', ...at), { code: 1, out: 'null\n', err: '' })
+  }
+})
+
+test('apply prints what the function returns', async (t) => {
+  const { at } = await scratch(t)
+  assert.equal((await perigee('apply', 'test', 'demo', '1', 'm', 'f', '7', 'x', '{"a":null}', ...at)).out, '[7,"x",{"a":null}]\n')
+})
+
+test('an error of the server is one line with its name', async (t) => {
+  const { node, at } = await scratch(t)
+  node.result = () => ResultCode.RECORD_TOO_BIG
+  assert.deepEqual(await perigee('put', 'test', 'demo', '1', 'a=1', ...at), { code: 1, out: '', err: 'perigee: RECORD_TOO_BIG\n' })
+})
+
+test('a node that is not there is one line', async (t) => {
+  const { node, at } = await scratch(t)
+  await node.stop()
+  const { code, err } = await perigee('info', 'node', ...at)
+  assert.equal(code, 1)
+  assert.equal(err, `perigee: CLIENT_CONNECTION: 127.0.0.1:${node.port}: nothing listens there\n`)
+})
+
+test('the stack of an error is there for those who ask', async () => {
+  const io = fakeIo({ env: { PERIGEE_DEBUG: '1' } })
+  await run(['info', 'node', '--port', '1'], io)
+  assert.match(io.text.err, /\n {4}at /)
+})
+
+test('wrong command lines end with 2', async () => {
+  for (const args of [['nonsense'], ['get', 'test'], ['serve'], ['info', 'node', '--port', 'x'], ['put', 'test', 'demo', '1', 'novalue'], ['info', 'node', '--nonsense'],
+    ['completion', 'tcsh'], ['get', 'n', 's', 'zz', '--key-type', 'bytes'], ['put', 'n', 's', '1', 'a=1', '--ttl', 'soon'], ['xdr', 'status', '--watch', '0']]) {
+    const { code, out, err } = await perigee(...args)
+    assert.equal(code, 2, args.join(' '))
+    assert.equal(out, '')
+    assert.notEqual(err, '')
+  }
+})
+
+test('help and version end with 0', async () => {
+  const help = await perigee('--help')
+  assert.equal(help.code, 0)
+  for (const name of ['serve', 'info', 'udf', 'xdr', 'get', 'bench', 'completion']) assert.match(help.out, new RegExp(`^ {2}${name} `, 'm'))
+  assert.match((await perigee('--version')).out, /^\d+\.\d+\.\d+\n$/)
+  assert.equal((await perigee('get', '--help')).code, 0)
+})
+
+test('host and port also come from the environment, and the command line wins', async (t) => {
+  const { node } = await scratch(t)
+  process.env['PERIGEE_PORT'] = String(node.port)
+  t.after(() => { delete process.env['PERIGEE_PORT'] })
+  assert.equal((await perigee('info', 'node')).out, 'A1\n')
+  assert.equal((await perigee('info', 'node', '--port', '1')).code, 1)
+  assert.equal((await perigee('info', 'node', '-h', `127.0.0.1:${node.port}`, '--port', '1')).out, 'A1\n')
+})
+
+test('info prints pairs, tables and lists for people, and what came with --raw', async (t) => {
+  const { node, at } = await scratch(t)
+  node.info.set('statistics', 'objects=12;uptime=3')
+  assert.equal((await perigee('info', 'statistics', ...at)).out, 'objects  12\nuptime   3\n')
+  assert.equal((await perigee('info', 'statistics', '--raw', ...at)).out, 'objects=12;uptime=3\n')
+  assert.equal((await perigee('info', 'node', 'statistics', ...at)).out, 'node\nA1\nstatistics\nobjects  12\nuptime   3\n')
+  assert.equal((await perigee('info', 'node', '--json', ...at)).out, '[{"command":"node","value":"A1"}]\n')
+  assert.equal((await perigee('info', 'node', '--all', '--json', ...at)).out, '[{"node":"A1","command":"node","value":"A1"}]\n')
+  assert.deepEqual(await perigee('info', 'nonsense', ...at), { code: 1, out: '', err: 'perigee: nonsense: unrecognized command\n' })
+})
+
+test('answers are laid out by their form', () => {
+  assert.equal(layOut('ns=test:set=a:objects=1;ns=test:set=bb:objects=22;', false), 'ns    set  objects\ntest  a    1\ntest  bb   22\n')
+  assert.equal(layOut('filename=a.lua,hash=00,type=LUA;', false), 'filename  hash  type\na.lua     00    LUA\n')
+  assert.equal(layOut('test;bar', false), 'test\nbar\n')
+  assert.equal(layOut('dcs=a,b;src-id=0', false), 'dcs     a,b\nsrc-id  0\n')
+  assert.equal(layOut('127.0.0.1:3000', false), '127.0.0.1:3000\n')
+  assert.equal(layOut('', false), '')
+})
+
+test('modules are put, listed, fetched and removed', async (t) => {
+  const { node, at } = await scratch(t)
+  const file = join(temporary(t), 'm.lua')
+  const source = 'function f() return 1 end\n'
+  writeFileSync(file, source)
+  const content = Buffer.from(source).toString('base64')
+  node.info.set(`udf-put:filename=m.lua;content=${content};content-len=${content.length};udf-type=LUA;`, 'ok')
+  node.info.set('udf-list', 'filename=m.lua,hash=abcd,type=LUA;')
+  node.info.set('udf-get:filename=m.lua;', `type=LUA;content=${content};`)
+  node.info.set('udf-get:filename=x.lua;', 'error=not_found')
+  node.info.set('udf-remove:filename=m.lua;', 'ok')
+  assert.equal((await perigee('udf', 'put', file, ...at)).out, 'registered m.lua\n')
+  assert.equal((await perigee('udf', 'list', ...at)).out, 'module  type  hash\nm.lua   LUA   abcd\n')
+  assert.equal((await perigee('udf', 'list', '--json', ...at)).out, '[{"name":"m.lua","type":"LUA","hash":"abcd"}]\n')
+  assert.equal((await perigee('udf', 'get', 'm.lua', ...at)).out, source)
+  assert.deepEqual(await perigee('udf', 'get', 'x.lua', ...at), { code: 1, out: '', err: 'perigee: udf-get: not found\n' })
+  assert.equal((await perigee('udf', 'remove', 'm.lua', ...at)).out, 'removed m.lua\n')
+  assert.match((await perigee('udf', 'put', join(file, 'none'), ...at)).err, /cannot be read/)
+
+  const broken = Buffer.from('unexpected symbol').toString('base64')
+  node.info.set(`udf-put:filename=b.lua;content=${content};content-len=${content.length};udf-type=LUA;`, `error=compile_error;file=b.lua;line=3;message=${broken}`)
+  assert.equal((await perigee('udf', 'put', file, '--name', 'b.lua', ...at)).err, 'perigee: udf-put: compile error: b.lua:3: unexpected symbol\n')
+})
+
+function ships (node: ScratchNode): void {
+  node.info.set('get-config:context=xdr', 'dcs=west,stream;src-id=0')
+  node.info.set('get-config:context=xdr;dc=west', 'type=cluster;namespaces=test,bar')
+  node.info.set('get-config:context=xdr;dc=stream', 'type=kafka;namespaces=test')
+  node.info.set('get-stats:context=xdr;dc=west;namespace=test', 'lag=0;lag_ms=42;nodes=1;throughput=10;success=5;retry_dest=2;retry_no_node=1')
+  node.info.set('get-stats:context=xdr;dc=west;namespace=bar', 'lag=4000;nodes=0')
+  node.info.set('get-stats:context=xdr;dc=stream;namespace=test', 'lag_ms=2500')
+}
+
+test('xdr status has a line for each datacenter and namespace', async (t) => {
+  const { node, at } = await scratch(t)
+  ships(node)
+  const { out } = await perigee('xdr', 'status', ...at)
+  assert.deepEqual(out.split('\n').map((line) => line.split(/ {2,}/).slice(0, 9).join('|').trim()), [
+    'datacenter|namespace|nodes|lag|records/s|queued|in flight|shipped|retries',
+    'west|test|1|42 ms|10|-|-|5|3',
+    'west|bar|0|01:06:40|-|-|-|-|-',
+    'stream|test|-|2.5 s|-|-|-|-|-',
+    ''
+  ])
+  assert.deepEqual(JSON.parse((await perigee('xdr', 'status', '--json', ...at)).out)[1], { dc: 'west', namespace: 'bar', lag: 4000, nodes: 0 })
+  node.info.set('get-config:context=xdr', 'dcs=;src-id=0')
+  assert.equal((await perigee('xdr', 'status', ...at)).out, 'nothing is shipped\n')
+})
+
+test('watching goes on through an outage until it is interrupted', async (t) => {
+  const { node, at } = await scratch(t)
+  ships(node)
+  const controller = new AbortController()
+  let rounds = 0
+  const io = fakeIo({ interrupted: () => controller.signal })
+  const out = io.out.bind(io)
+  const watching = run(['xdr', 'status', '--watch', '0.1', '--json', ...at], {
+    ...io,
+    out: (text) => {
+      out(text)
+      rounds++
+      if (rounds === 1) void node.stop()
+      if (rounds === 2) void node.start()
+      if (rounds === 4) controller.abort()
+    }
+  })
+  assert.equal(await watching, 0)
+  const lines = io.text.out.trim().split('\n').map((line) => JSON.parse(line) as { error?: string } | unknown[])
+  assert.ok(Array.isArray(lines[0]))
+  assert.ok(lines.some((line) => !Array.isArray(line) && line.error !== undefined))
+})
+
+test('config check prints every error as it is, and what a valid file holds', async (t) => {
+  const examples = join(packageRoot(), 'config/examples')
+  const east = join(examples, 'east.yaml')
+  assert.equal((await perigee('config', 'check', east)).out, `${east}: valid; namespaces test; ships to west, changes\n`)
+  assert.equal(JSON.parse((await perigee('config', 'check', east, '--json')).out).service['node-id'], 'a1')
+  const file = join(temporary(t), 'bad.yaml')
+  writeFileSync(file, 'service: { service-threads: x }\nnamespaces: []\n')
+  const { code, err } = await perigee('config', 'check', file)
+  assert.equal(code, 1)
+  assert.deepEqual(err.split('\n').map((line) => line.slice(0, file.length + 3)), [`${file}:1:`, `${file}:2:`, ''])
+  assert.match((await perigee('serve', '--config', join(file, 'none'))).err, /none: /)
+})
+
+test('typed values become what they look like', () => {
+  assert.equal(parseValue('36'), 36)
+  assert.equal(parseValue('9223372036854775807'), 2n ** 63n - 1n)
+  assert.deepEqual(parseValue('1.0'), new Double(1))
+  assert.equal(parseValue('true'), true)
+  assert.equal(parseValue('null'), null)
+  assert.equal(parseValue('"36"'), '36')
+  assert.equal(parseValue('007'), '007')
+  assert.equal(parseValue('it = 1'), 'it = 1')
+  assert.deepEqual(parseBins(['a=b=c', 'd=']), { a: 'b=c', d: '' })
+  assert.deepEqual(parseKey('36', 'auto'), { key: 36 })
+  assert.deepEqual(parseKey('36', 'string'), { key: '36' })
+  assert.deepEqual(parseKey('0a', 'bytes'), { key: Buffer.of(10) })
+  assert.deepEqual(parseKey('00'.repeat(20), 'digest'), { digest: Buffer.alloc(20) })
+})
+
+test('every value has a JSON form that keeps its digits', () => {
+  assert.equal(toJson(2n ** 63n - 1n), '9223372036854775807')
+  assert.equal(toJson(new Double(3)), '3.0')
+  assert.equal(toJson({ b: Buffer.from('hi'), g: new GeoJSON('{"type":"Point"}'), m: new Map([[1, 'x']]) }), '{"b":"aGk=","g":{"type":"Point"},"m":[[1,"x"]]}')
+})
+
+test('a value cannot steer the terminal', () => {
+  assert.equal(table([{ a: '\u001b[2J' }], [{ title: 'a', value: (row) => row.a }], false), 'a\n\\x1b[2J\n')
+})
+
+test('colours are for terminals', () => {
+  assert.equal(table([1], [{ title: 'n', value: String }], true), '\u001b[1mn\u001b[0m\n1\n')
+})
+
+test('the load generator gets the node of the environment unless it is told another', () => {
+  const env = { PERIGEE_HOST: 'a', PERIGEE_PORT: '1' }
+  assert.deepEqual(fromEnvironment(['mix', '--port', '2'], env), ['--host', 'a'])
+  assert.deepEqual(fromEnvironment(['limit'], env), [])
+  assert.deepEqual(fromEnvironment(['read', '--port=2'], { PERIGEE_PORT: '1' }), [])
+})
+
+function commandPaths (command: Command, path: readonly string[] = []): string[] {
+  return command.commands.flatMap((child) => [[...path, child.name()].join(' '), ...commandPaths(child, [...path, child.name()])])
+}
+
+test('completion knows every command, in a script that its shell can read', async () => {
+  const paths = commandPaths(buildProgram(fakeIo(), () => {}))
+  for (const shell of ['bash', 'zsh', 'fish']) {
+    const { out } = await perigee('completion', shell)
+    for (const path of paths) assert.match(out, new RegExp(`\\b${path.split(' ').at(-1)}\\b`), `${shell} ${path}`)
+    const check = spawnSync(shell, ['-n'], { input: out, encoding: 'utf8' })
+    if (check.error === undefined) assert.equal(check.stderr, '', shell)
+  }
+  const { out } = await perigee('completion', 'bash')
+  const complete = (...typed: string[]) => {
+    const result = spawnSync('bash', ['-c', `${out}\nCOMP_WORDS=(${typed.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=${typed.length - 1}; _perigee; echo "\${COMPREPLY[*]}"`], { encoding: 'utf8' })
+    return result.stdout.trim()
+  }
+  assert.equal(complete('perigee', 'qu'), 'quickstart')
+  assert.equal(complete('perigee', 'udf', 'p'), 'put')
+  assert.equal(complete('perigee', 'xdr', 'status', '--w'), '--watch')
+})
+
+test('the reference page lists every command and option', () => {
+  const page = join(packageRoot(), 'docs/reference/cli.md')
+  const text = readFileSync(page, 'utf8')
+  const [begin, end] = [text.indexOf(COMMANDS_BEGIN), text.indexOf(COMMANDS_END)]
+  assert.ok(begin >= 0 && end > begin)
+  const expected = `${COMMANDS_BEGIN}\n\n${renderCommands(buildProgram(fakeIo(), () => {}))}\n\n`
+  if (process.env['PERIGEE_REGENERATE'] === '1') {
+    writeFileSync(page, text.slice(0, begin) + expected + text.slice(end))
+    return
+  }
+  assert.equal(text.slice(begin, end), expected, 'regenerate with PERIGEE_REGENERATE=1 node --test dist/src/cli/')
+})

@@ -1,0 +1,133 @@
+// Every command with its arguments and options. A command's code is loaded when it runs, so that `perigee --help` is quick.
+
+import { createRequire } from 'node:module'
+import { Command, Option } from 'commander'
+import type { Io } from './io.js'
+import { packageRoot } from './package-root.js'
+import type { RecordOptions, WriteOptions } from './commands/record.js'
+import type { TargetOptions } from './target.js'
+import type { KeyType } from './values.js'
+
+/** Called with the code to end with, by commands for which 1 is an answer rather than an error. */
+export type End = (code: number) => void
+
+export function buildProgram (io: Io, end: End): Command {
+  const { version } = createRequire(import.meta.url)(`${packageRoot()}/package.json`) as { version: string }
+  const program = new Command('perigee')
+    .description('A clustered record store that people program.')
+    .version(version, '-V, --version', 'print the version')
+    // -h is the host, as in other tools for this protocol.
+    .helpOption('--help', 'print this help')
+    .helpCommand(false)
+    .enablePositionalOptions()
+    .showHelpAfterError('(add --help for how it is used)')
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => io.out(text), writeErr: (text) => io.err(text) })
+
+  serving(program, io)
+  asking(program, io)
+  records(program, io, end)
+  tools(program, io, end)
+  return program
+}
+
+function serving (program: Command, io: Io): void {
+  program.command('serve')
+    .description('run one node until SIGINT or SIGTERM')
+    .requiredOption('-c, --config <file>', 'configuration, see docs/reference/configuration.md')
+    .action(async ({ config }: { config: string }) => (await import('./commands/serve.js')).serve(config))
+
+  program.command('quickstart')
+    .description('start two datacenters on this machine that ship to each other, and try them')
+    .option('--once', 'do everything once, print one line of JSON, end')
+    .option('--directory <directory>', 'where the nodes keep their files', './data')
+    .option('--base-port <port>', 'port of the first datacenter; the second is a thousand above it', '3000')
+    .action(async (options: { once?: boolean, directory: string, basePort: string }) => (await import('./commands/serve.js')).startQuickstart(options))
+
+  const config = program.command('config').helpCommand(false).description('configuration files')
+  json(config.command('check').description('check a configuration file; reports every error at once').argument('<file>'))
+    .action(async (file: string, options: { json?: boolean }) => (await import('./commands/config.js')).checkConfig(io, file, options))
+}
+
+function asking (program: Command, io: Io): void {
+  target(program.command('info').description('send info commands and print the answers').argument('<command...>', 'such as statistics, namespace/test, get-config:context=service'))
+    .option('--raw', 'print the answers as they come')
+    .option('--all', 'ask every node of the cluster')
+    .action(async (commands: string[], options: TargetOptions & { raw?: boolean, all?: boolean }) => (await import('./commands/info.js')).info(io, commands, options))
+
+  const udf = program.command('udf').helpCommand(false).description('Lua modules')
+  target(udf.command('put').description('register a module, or replace it').argument('<file>', 'a Lua file'))
+    .option('--name <name>', 'name of the module (default: the name of the file)')
+    .action(async (file: string, options: TargetOptions & { name?: string }) => (await import('./commands/udf.js')).put(io, file, options))
+  target(udf.command('list').description('list the modules'))
+    .action(async (options: TargetOptions) => (await import('./commands/udf.js')).list(io, options))
+  target(udf.command('get').description('print a module').argument('<name>', 'name of the module'))
+    .option('--output <file>', 'write it to a file')
+    .action(async (name: string, options: TargetOptions & { output?: string }) => (await import('./commands/udf.js')).get(io, name, options))
+  target(udf.command('remove').description('remove a module').argument('<name>', 'name of the module'))
+    .action(async (name: string, options: TargetOptions) => (await import('./commands/udf.js')).remove(io, name, options))
+
+  const xdr = program.command('xdr').helpCommand(false).description('shipping to other datacenters')
+  target(xdr.command('status').description('how shipping goes, for each datacenter and namespace'))
+    .option('--watch [seconds]', 'print it again and again (default: every second)')
+    .action(async (options: TargetOptions & { watch?: string | true }) => (await import('./commands/xdr.js')).status(io, options))
+}
+
+function records (program: Command, io: Io, end: End): void {
+  const record = (name: string, description: string) => target(program.command(name).description(description)
+    .argument('<namespace>').argument('<set>', "'' for none").argument('<key>'))
+    .addOption(new Option('--key-type <type>', 'what the key is; auto takes digits for an integer; bytes and digests are hexadecimal')
+      .choices(['auto', 'integer', 'string', 'bytes', 'digest'] satisfies KeyType[]).default('auto'))
+
+  record('get', 'print a record')
+    .option('--bins <names>', 'only these bins, separated by commas')
+    .action(async (namespace: string, set: string, key: string, options: RecordOptions & { bins?: string }) =>
+      end(await (await import('./commands/record.js')).get(io, { namespace, set, key }, options)))
+  write(record('put', 'write bins of a record').argument('<bin=value...>', 'values are JSON, or text as it is; null removes a bin'))
+    .addOption(new Option('--exists <rule>', 'what may be there before').choices(['update', 'update-only', 'create-only', 'replace', 'replace-only']).default('update'))
+    .option('--ttl <time>', 'time to live (12h, 30d), never, or unchanged; default: the namespace decides')
+    .option('--send-key', 'store the key with the record')
+    .action(async (namespace: string, set: string, key: string, bins: string[], options: WriteOptions) =>
+      (await import('./commands/record.js')).put(io, { namespace, set, key }, bins, options))
+  write(record('delete', 'delete a record; ends with 1 if there was none'))
+    .option('--durable', 'leave a tombstone, so that it stays deleted after a restart')
+    .action(async (namespace: string, set: string, key: string, options: WriteOptions) =>
+      end(await (await import('./commands/record.js')).remove(io, { namespace, set, key }, options)))
+  record('exists', 'tell whether a record is there; ends with 1 if not')
+    .action(async (namespace: string, set: string, key: string, options: RecordOptions) =>
+      end(await (await import('./commands/record.js')).exists(io, { namespace, set, key }, options)))
+  record('apply', 'run a Lua function on a record and print what it returns')
+    .argument('<module>', 'name of the module, without .lua').argument('<function>').argument('[argument...]', 'JSON, or text as it is')
+    .action(async (namespace: string, set: string, key: string, module: string, name: string, args: string[], options: RecordOptions) =>
+      (await import('./commands/record.js')).apply(io, { namespace, set, key }, { module, name, args }, options))
+}
+
+function tools (program: Command, io: Io, end: End): void {
+  program.command('bench')
+    .description('put load on a node; `perigee bench --help` prints its own options')
+    .argument('[argument...]')
+    .helpOption(false)
+    .allowUnknownOption()
+    .passThroughOptions()
+    .action(async (args: string[]) => end(await (await import('./commands/bench.js')).bench(io, args)))
+
+  program.command('completion')
+    .description('print a completion script for a shell')
+    .argument('<shell>', 'bash, zsh or fish')
+    .action(async (shell: string) => (await import('./completion.js')).printCompletion(io, program, shell))
+}
+
+function json (command: Command): Command {
+  return command.option('--json', 'print JSON')
+}
+
+function target (command: Command): Command {
+  return json(command
+    .addOption(new Option('-h, --host <host>', 'host of a node').env('PERIGEE_HOST').default('127.0.0.1'))
+    .addOption(new Option('-p, --port <port>', 'its port').env('PERIGEE_PORT').default('3000'))
+    .addOption(new Option('--timeout <ms>', 'give up after this long').default('5000')))
+}
+
+function write (command: Command): Command {
+  return command.option('--generation <n>', 'only if the record has this generation')
+}

@@ -1,0 +1,73 @@
+// The one door from TypeScript into the data plane.
+
+import { addon } from './addon.js'
+import type { NodeConfig } from '../../config/schema.js'
+import type { EngineStats, InfoRequest, Listening, NativeNode } from './native.js'
+
+/** An error of the native side with its stable code, e.g. `PERIGEE_LISTEN`. */
+export class EngineError extends Error {
+  readonly code: string
+
+  constructor (code: string, message: string) {
+    super(message)
+    this.name = 'EngineError'
+    this.code = code
+  }
+
+  static from (error: unknown): Error {
+    if (!(error instanceof Error)) return new EngineError('PERIGEE_INTERNAL', String(error))
+    const match = /^(PERIGEE_[A-Z]+): ([\s\S]*)$/.exec(error.message)
+    return match === null ? error : new EngineError(match[1] ?? '', match[2] ?? '')
+  }
+}
+
+/** A typed engine over one `NativeNode`. */
+export class Engine {
+  readonly native: NativeNode
+
+  private constructor (native: NativeNode) {
+    this.native = native
+  }
+
+  /** Opens the namespaces and rebuilds their indexes. Rejects with an `EngineError`. */
+  static async open (config: NodeConfig): Promise<Engine> {
+    try {
+      return new Engine(await addon().NativeNode.open(JSON.stringify(nativeConfig(config))))
+    } catch (error) {
+      throw EngineError.from(error)
+    }
+  }
+
+  start (onInfo: (request: InfoRequest) => void): Listening {
+    try {
+      return this.native.start(onInfo)
+    } catch (error) {
+      throw EngineError.from(error)
+    }
+  }
+
+  stats (): EngineStats {
+    return JSON.parse(this.native.stats()) as EngineStats
+  }
+}
+
+/** What the engine needs of a configuration (`ServerConfig` in native/service). */
+function nativeConfig (config: NodeConfig): object {
+  const { service, network, namespaces, xdr } = config
+  return {
+    service: {
+      address: network.service.address,
+      port: network.service.port,
+      'service-threads': service['service-threads'],
+      'proto-fd-max': service['proto-fd-max'],
+      'proto-fd-idle-ms': service['proto-fd-idle-ms'],
+      'transaction-max-ms': service['transaction-max-ms'],
+      'transaction-pending-limit': service['transaction-pending-limit'],
+      'network-loop': service['network-loop'],
+      'udf-workers': config['mod-lua'].workers,
+      'udf-time-limit-ms': config['mod-lua']['time-limit-ms']
+    },
+    namespaces,
+    datacenters: xdr.dcs.map((dc) => ({ name: dc.name, namespaces: dc.namespaces }))
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * What the native add-on offers, as docs/ARCHITECTURE.md describes it. Errors that it throws carry their code in front of the message; `EngineError`
+ * takes it apart.
+ */
+export interface NativeAddon {
+  NativeNode: { open (config: string): Promise<NativeNode> }
+  /** Sends native log events of `level` and above to `onLog`. Once a process; false when that was done before. */
+  setLogger (level: string, onLog: (event: NativeLogEvent) => void): boolean
+  /** For worker threads only: it blocks. */
+  udfExchange (handle: number, worker: number, results: Uint8Array | null, tasks: Uint8Array, waitMs: number): number
+}
+
+export interface NativeLogEvent {
+  level: 'error' | 'warn' | 'info' | 'debug' | 'trace'
+  target: string
+  message: string
+  /** JSON of the other fields. */
+  fields: string
+}
+
+export interface InfoRequest {
+  id: number
+  /** Commands, each ended by a newline. */
+  text: string
+  /** Address and port of the client. */
+  peer: string
+}
+
+export interface Listening {
+  address: string
+  port: number
+  networkLoop: 'io_uring' | 'epoll'
+}
+
+/** One node's data plane. `open -> start -> drain -> close`; closing twice is harmless. */
+export interface NativeNode {
+  readonly handle: number
+  /** Makes this node master of the partitions whose bits are set (512 bytes, as in the `replicas` info command). Stale epochs are ignored. */
+  setOwnership (epoch: number, namespace: string, masters: Uint8Array): void
+  start (onInfo: (request: InfoRequest) => void): Listening
+  answerInfo (id: number, reply: string): void
+  /** JSON of `EngineStats`. */
+  stats (): string
+  drain (): Promise<void>
+  close (): Promise<void>
+
+  udfWake (): void
+  udfOverdue (): Array<{ worker: number, overdueMs: number }>
+  udfAbandon (worker: number): void
+
+  xdrTake (dc: string, bytesMax: number, recordsMax: number): Promise<Buffer>
+  xdrConfirm (dc: string, outcomes: Uint8Array): void
+  xdrStats (dc: string): string
+  xdrShipTimes (dc: string, namespace: string): Buffer
+  xdrSetShipTimes (dc: string, namespace: string, times: Uint8Array): void
+}
+
+export type Statistic = number | string | boolean
+
+export interface EngineStats {
+  service: Record<string, number>
+  /** `storage` is an object of the store's own counters; everything else is a plain statistic. */
+  namespaces: Record<string, Record<string, Statistic | Record<string, Statistic>>>
+  sets: Record<string, Record<string, { objects: number, tombstones: number, data_used_bytes: number }>>
+}

@@ -1,0 +1,251 @@
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { parseConfigText } from '../../config/load.js'
+import { UdfError } from '../../udf/errors.js'
+import { packageRoot } from '../engine/addon.js'
+import { ResultCode } from '../engine/constants.js'
+import type { EngineStats } from '../engine/native.js'
+import { BUILD, EDITION } from './identity.js'
+import type { NodeView } from './node-view.js'
+import { answerInfo, commandNames } from './registry.js'
+import { InfoError, pairs, parseInfoCommand } from './request.js'
+
+const CONFIG = `
+service: { node-id: A1, cluster-name: east }
+network: { service: { address: 127.0.0.1, port: 3100 } }
+namespaces:
+  - { name: test, storage-engine: { type: memory, data-size: 1G } }
+  - { name: other, storage-engine: { type: memory, data-size: 1G } }
+xdr:
+  dcs:
+    - { name: west, type: cluster, node-address-ports: ["10.0.0.2:3000"], namespaces: [{ name: test }] }
+`
+
+const STATS: EngineStats = {
+  service: { client_connections: 2 },
+  namespaces: { test: { objects: 3, storage: { defrag_q: 1 } }, other: { objects: 4 } },
+  sets: { test: { cities: { objects: 3, tombstones: 0, data_used_bytes: 96 } }, other: {} }
+}
+
+/** A node that answers the same fixed state to everything and never fails by itself; a test that wants a fault replaces the part that has it. */
+function scratchNode (parts: { stats?: () => EngineStats, udf?: Partial<NodeView['udf']> } = {}): NodeView {
+  const udf = {
+    list: () => [{ name: 'a.lua', type: 'LUA', hash: 'f'.repeat(40) }],
+    get: (name: string) => name === 'a.lua' ? { name, content: Buffer.from('return 1') } : undefined,
+    put: async () => {},
+    remove: async () => {},
+    ...parts.udf
+  }
+  const view: Omit<NodeView, 'engine' | 'udf' | 'xdr'> = {
+    config: parseConfigText(CONFIG),
+    nodeId: 'A1',
+    listening: { address: '127.0.0.1', port: 3100, networkLoop: 'epoll' },
+    masters: Buffer.alloc(512, 0xff),
+    partitionGeneration: 1,
+    startedAt: Date.now()
+  }
+  return { ...view, engine: { stats: parts.stats ?? (() => STATS) }, udf, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
+}
+
+const unexpected = (error: unknown): void => { throw error }
+
+/** The answer to one command, without the command in front. */
+async function ask (command: string, node = scratchNode(), onError = unexpected): Promise<string> {
+  const reply = await answerInfo(node, `${command}\n`, onError)
+  assert.ok(reply.startsWith(`${command}\t`) && reply.endsWith('\n'), JSON.stringify(reply))
+  return reply.slice(command.length + 1, -1)
+}
+
+const page = readFileSync(join(packageRoot, 'docs/reference/info-commands.md'), 'utf8')
+const REFUSED_HEADING = '\n## Refused in this version\n'
+const [answeredPart = '', refusedPart = ''] = page.split(REFUSED_HEADING)
+
+/** First cells of the tables whose first column is called Command. */
+function commandsIn (text: string): string[] {
+  const tables = text.split(/\n\n/).filter((block) => block.startsWith('| Command |'))
+  return tables.flatMap((table) => [...table.matchAll(/^\| `([^`]+)` \|/gm)].map(([, name]) => name!))
+}
+
+test('a name ends at the first slash, colon or semicolon', () => {
+  assert.equal(parseInfoCommand('node').name, 'node')
+  assert.equal(parseInfoCommand('node;').name, 'node')
+  assert.equal(parseInfoCommand('namespace/test').name, 'namespace')
+  assert.equal(parseInfoCommand('udf-get:filename=a/b.lua').name, 'udf-get')
+})
+
+test('what follows a slash is the path, without a trailing semicolon', () => {
+  assert.deepEqual(parseInfoCommand('node').path, [])
+  assert.deepEqual(parseInfoCommand('sets/test/cities').path, ['test', 'cities'])
+  assert.deepEqual(parseInfoCommand('sets/test;').path, ['test'])
+  const both = parseInfoCommand('sindex/test:b64=true')
+  assert.deepEqual(both.path, ['test'])
+  assert.equal(both.parameters.get('b64'), 'true')
+})
+
+test('parameters split at the first equals sign, so base64 comes through whole', () => {
+  const { path, parameters } = parseInfoCommand('udf-put:filename=a.lua;content=YS9iOg==;udf-type=LUA;')
+  assert.deepEqual(path, [])
+  assert.equal(parameters.get('filename'), 'a.lua')
+  assert.equal(parameters.get('content'), 'YS9iOg==')
+  assert.equal(parameters.get('udf-type'), 'LUA')
+  assert.equal(parameters.get('content-len'), undefined)
+})
+
+test('a parameter without a value is empty, and the first name that was sent counts', () => {
+  const { parameters } = parseInfoCommand('get-config:context;namespace=test')
+  assert.equal(parameters.get('context'), '')
+  assert.equal(parameters.get('id', 'namespace'), 'test')
+  assert.equal(parseInfoCommand('get-config;context=service').parameters.get('context'), 'service')
+})
+
+test('a needed parameter is refused by name when it is missing or empty', () => {
+  const { parameters } = parseInfoCommand('get-stats:dc=')
+  assert.throws(() => parameters.need('context'), { code: ResultCode.PARAMETER, text: "ERROR:4:missing 'context'" })
+  assert.throws(() => parameters.need('dc'), { code: ResultCode.PARAMETER, text: "ERROR:4:missing 'dc' value" })
+  assert.throws(() => parameters.need('id', { code: ResultCode.NAMESPACE }), { text: "ERROR:20:missing 'id'" })
+  assert.equal(parseInfoCommand('x:namespace=test').parameters.need('id', { aliases: ['namespace'] }), 'test')
+})
+
+test('pairs are joined by a semicolon, or by what is asked for', () => {
+  assert.equal(pairs([]), '')
+  assert.equal(pairs([['a', 1], ['b', true], ['c', 'x']]), 'a=1;b=true;c=x')
+  assert.equal(pairs(Object.entries({ a: 1, b: 2 }), ':'), 'a=1:b=2')
+})
+
+test('the text of a refusal leaves the code out when it is 1', () => {
+  assert.equal(new InfoError(ResultCode.NAMESPACE, 'namespace not found on node').text, 'ERROR:20:namespace not found on node')
+  assert.equal(new InfoError(ResultCode.UNKNOWN, 'internal error').text, 'ERROR::internal error')
+})
+
+test('the page lists every registered command once, and no other', () => {
+  assert.ok(refusedPart !== '', `the page has no "${REFUSED_HEADING.trim()}"`)
+  assert.equal(new Set(commandNames).size, commandNames.length)
+  assert.deepEqual(commandsIn(page).sort(), [...commandNames].sort())
+})
+
+test('the commands that the page calls refused answer code 16 with their name, and only those do', async () => {
+  const refused = commandsIn(refusedPart)
+  assert.ok(refused.length > 0)
+  for (const name of refused) {
+    assert.equal(await ask(name), `ERROR:16:${name} is not supported by this version`)
+    assert.equal(await ask(`${name}:namespace=test`), `ERROR:16:${name} is not supported by this version`)
+  }
+  for (const name of commandsIn(answeredPart)) assert.doesNotMatch(await ask(name), /^ERROR:(?:16|):/, name)
+})
+
+test('help names every command', async () => {
+  assert.deepEqual((await ask('help')).split(';'), [...commandNames].sort())
+})
+
+test('an unknown command is refused, also one that every object has', async () => {
+  for (const command of ['no-such-command', 'NODE', 'constructor', ':', '/']) assert.equal(await ask(command), 'ERROR:4:unrecognized command')
+})
+
+test('commands are answered in order, each with its text as it was sent', async () => {
+  const reply = await answerInfo(scratchNode(), 'edition\nnope:a=b\n\nnode;', unexpected)
+  assert.equal(reply, `edition\t${EDITION}\nnope:a=b\tERROR:4:unrecognized command\nnode;\tA1\n`)
+})
+
+test('an empty body answers the summary, with edition and version after the first line', async () => {
+  for (const body of ['', '\n']) {
+    const [first, ...rest] = (await answerInfo(scratchNode(), body, unexpected)).split('\n')
+    assert.equal(first, 'node\tA1')
+    assert.ok(rest.includes(`edition\t${EDITION}`), rest.join('\n'))
+    assert.ok(rest.includes(`version\t${EDITION} build ${BUILD}`), rest.join('\n'))
+    assert.ok(rest.includes(`build\t${BUILD}`) && rest.includes('namespaces\ttest;other'), rest.join('\n'))
+    assert.ok(rest.some((line) => /^statistics\t.*(?:^|;)objects=7(?:;|$)/.test(line)), rest.join('\n'))
+    assert.equal(rest.at(-1), '')
+  }
+})
+
+test('a fault of one command is reported and leaves the others answered', async () => {
+  const fault = new Error('the engine is gone')
+  const node = scratchNode({ stats: () => { throw fault } })
+  const seen: unknown[] = []
+  const reply = await answerInfo(node, 'statistics\nnode\n', (error) => seen.push(error))
+  assert.equal(reply, 'statistics\tERROR::internal error\nnode\tA1\n')
+  assert.deepEqual(seen, [fault])
+})
+
+test('a node is told where it was configured to be reached', async () => {
+  assert.equal(await ask('service-clear-std'), '127.0.0.1:3100')
+  assert.equal(await ask('cluster-name'), 'east')
+  assert.equal(await ask('peers-clear-std'), '0,3000,[]')
+})
+
+test('replicas claim every partition of every namespace in one column', async () => {
+  const bitmap = Buffer.alloc(512, 0xff).toString('base64')
+  assert.equal(await ask('replicas'), `test:0,1,${bitmap};other:0,1,${bitmap}`)
+  assert.equal(await ask('replicas-all'), `test:1,${bitmap};other:1,${bitmap}`)
+  assert.equal(await ask('replicas-master'), `test:${bitmap};other:${bitmap};`)
+})
+
+test('a cluster of another size is not stable', async () => {
+  assert.match(await ask('cluster-stable:size=1'), /^[0-9A-Fa-f]+$/)
+  assert.equal(await ask('cluster-stable:size=3'), 'ERROR:7:cluster not specified size')
+})
+
+test('a namespace or set that is not there has the answer that tools expect', async () => {
+  assert.equal(await ask('namespace/none'), 'type=unknown')
+  assert.equal(await ask('namespace'), 'type=unknown')
+  assert.equal(await ask('sets/none'), 'ns_type=unknown')
+  assert.equal(await ask('sets/test/none'), '')
+  assert.equal(await ask('sindex/test/none'), 'ERROR:201:no index')
+})
+
+test('statistics of a namespace come with its configuration and the counters of its store', async () => {
+  const values = (await ask('namespace/test')).split(';')
+  for (const pair of ['objects=3', 'storage-engine.defrag_q=1', 'default-ttl=0', 'storage-engine=memory', 'storage-engine.data-size=1073741824']) {
+    assert.ok(values.includes(pair), pair)
+  }
+})
+
+test('a set is listed with its namespace, and alone without it', async () => {
+  assert.match(await ask('sets'), /^ns=test:set=cities:objects=3:tombstones=0:data_used_bytes=96:[^;]*;$/)
+  assert.match(await ask('sets/test/cities'), /^objects=3:tombstones=0:[^;]*;$/)
+})
+
+test('configuration is answered by context, and refused with the code of what is wrong', async () => {
+  assert.match(await ask('get-config:context=service'), /(?:^|;)cluster-name=east(?:;|$)/)
+  assert.match(await ask('get-config:context=network'), /(?:^|;)service\.port=3100(?:;|$)/)
+  assert.equal(await ask('get-config:context=namespace;id=test'), await ask('get-config:context=namespace;namespace=test'))
+  assert.equal(await ask('get-config:context=security'), 'enable-security=false')
+  assert.equal(await ask('get-config:context=moon'), "ERROR:4:unknown context 'moon'")
+  assert.equal(await ask('get-config:context=namespace'), "ERROR:20:missing 'id'")
+  assert.equal(await ask('get-config:context=namespace;id=none'), 'ERROR:20:namespace not found on node')
+})
+
+test('a datacenter is found by name, and its namespaces too', async () => {
+  assert.equal(await ask('get-config:context=xdr'), 'dcs=west;src-id=0')
+  assert.match(await ask('get-config:context=xdr;dc=west'), /^type=cluster;connector=false;node-address-port=10\.0\.0\.2:3000;/)
+  assert.match(await ask('get-config:context=xdr;dc=west;namespace=test'), /(?:^|;)remote-namespace=test;/)
+  assert.equal(await ask('get-stats:context=xdr;dc=west;namespace=test'), 'lag=0')
+  assert.equal(await ask('get-stats:context=xdr'), "ERROR:4:missing 'dc'")
+  assert.equal(await ask('get-stats:context=xdr;dc=moon'), "ERROR:4:no datacenter 'moon'")
+  assert.equal(await ask('get-stats:context=xdr;dc=west;namespace=other'), 'ERROR:20:namespace not found in datacenter')
+})
+
+test('a module that cannot be stored is refused with its reason', async () => {
+  const put = (rest: string, udf: Partial<NodeView['udf']> = {}) => ask(`udf-put:${rest}`, scratchNode({ udf }))
+  assert.equal(await put('filename=a.lua;content=cmV0dXJuIDE=;content-len=12;udf-type=LUA;'), 'ok')
+  assert.equal(await put('content=cmV0dXJuIDE='), 'error=invalid_filename')
+  assert.equal(await put('filename=a.lua;content=cmV0dXJuIDE=;udf-type=JS'), 'error=invalid_udf_type')
+  assert.equal(await put('filename=a.lua'), 'error=missing_content')
+  assert.equal(await put('filename=a.lua;content=cmV0dXJuIDE=;content-len=11'), 'error=invalid_content_len')
+  assert.equal(await put('filename=a.lua;content=cmV0dXJuIDE'), 'error=invalid_base64_content')
+  const failing = (error: Error): Partial<NodeView['udf']> => ({ put: async () => { throw error } })
+  const text = Buffer.from('near end').toString('base64')
+  assert.equal(await put('filename=a.lua;content=', failing(new UdfError('udf-compile', 'near end', { line: 3 }))),
+    `error=compile_error;file=a.lua;line=3;message=${text}`)
+  assert.equal(await put('filename=a;content=', failing(new UdfError('udf-name', 'near end'))), `error=invalid_filename;message=${text}`)
+  assert.equal(await put('filename=a.lua;content=', failing(new UdfError('udf-storage', 'near end'))), `error=udf-storage;message=${text}`)
+})
+
+test('modules are listed and read back, and a missing one is named so', async () => {
+  assert.equal(await ask('udf-list'), `filename=a.lua,hash=${'f'.repeat(40)},type=LUA;`)
+  assert.equal(await ask('udf-get:filename=a.lua;'), 'type=LUA;content=cmV0dXJuIDE=;')
+  assert.equal(await ask('udf-get:filename=b.lua;'), 'error=not_found')
+  assert.equal(await ask('udf-remove:filename=b.lua;'), 'ok')
+})

@@ -1,0 +1,22 @@
+import type { NodeConfig } from '../../config/schema.js'
+import type { UdfHost } from '../../udf/host.js'
+import type { Engine } from '../engine/engine.js'
+import type { Listening } from '../engine/native.js'
+import type { Xdr } from '../xdr/xdr.js'
+
+/** What info commands may see of the node that they run on. */
+export interface NodeView {
+  readonly config: NodeConfig
+  /** Up to 16 hexadecimal digits, upper case. */
+  readonly nodeId: string
+  readonly engine: Engine
+  readonly listening: Listening
+  readonly udf: UdfHost
+  readonly xdr: Xdr
+  /** 512 bytes: the partitions that this node is master of. */
+  readonly masters: Buffer
+  /** Grows with each change of partition ownership. */
+  readonly partitionGeneration: number
+  /** Milliseconds since the Unix epoch. */
+  readonly startedAt: number
+}

@@ -1,0 +1,62 @@
+// Every info command by name. A command is a function from the node and the call to the text after the tab.
+
+import { ResultCode } from '../engine/constants.js'
+import { configCommands } from './config.js'
+import { identityCommands } from './identity.js'
+import type { NodeView } from './node-view.js'
+import { partitionCommands } from './partitions.js'
+import { InfoError, parseInfoCommand, type InfoCommandCall } from './request.js'
+import { statisticsCommands } from './statistics.js'
+import { udfCommands } from './udf.js'
+import { xdrCommands } from './xdr.js'
+
+export type InfoCommand = (node: NodeView, call: InfoCommandCall) => string | Promise<string>
+
+/** Known to tools of this protocol and not carried out yet: refused by name, so that nobody takes silence for success. */
+const NOT_YET = [
+  'sindex-create', 'sindex-delete', 'sindex-stat', 'truncate', 'truncate-undo', 'truncate-namespace', 'truncate-namespace-undo', 'set-config', 'quiesce',
+  'quiesce-undo', 'recluster', 'roster-set', 'revive', 'xdr-set-filter', 'xdr-get-filter', 'query-abort', 'query-abort-all', 'tip', 'tip-clear',
+  'masking', 'log-set', 'eviction-reset'
+]
+
+function notYet (_: NodeView, call: InfoCommandCall): never {
+  throw new InfoError(ResultCode.UNSUPPORTED_FEATURE, `${call.name} is not supported by this version`)
+}
+
+const commands: ReadonlyMap<string, InfoCommand> = new Map<string, InfoCommand>([
+  ...Object.entries({
+    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...udfCommands, ...xdrCommands
+  }),
+  ...NOT_YET.map((name): [string, InfoCommand] => [name, notYet]),
+  ['help', () => [...commandNames].sort().join(';')]
+])
+
+/** Every command that is answered or refused by name; docs/reference/info-commands.md lists the same. */
+export const commandNames: readonly string[] = [...commands.keys()]
+
+/** What an empty request asks for. */
+const SUMMARY = ['node', 'build', 'edition', 'version', 'release', 'features', 'cluster-name', 'partition-generation', 'peers-generation', 'namespaces',
+  'service-clear-std', 'statistics']
+
+/** The whole reply to a request: a line for each command, `<as sent>\t<answer>`. */
+export async function answerInfo (node: NodeView, text: string, onError: (error: unknown) => void): Promise<string> {
+  const sent = text.split('\n').filter((line) => line !== '')
+  let reply = ''
+  for (const line of sent.length === 0 ? SUMMARY : sent) {
+    reply += `${line}\t${await answerOne(node, line, onError)}\n`
+  }
+  return reply
+}
+
+async function answerOne (node: NodeView, line: string, onError: (error: unknown) => void): Promise<string> {
+  const call = parseInfoCommand(line)
+  const command = commands.get(call.name)
+  if (command === undefined) return new InfoError(ResultCode.PARAMETER, 'unrecognized command').text
+  try {
+    return await command(node, call)
+  } catch (error) {
+    if (error instanceof InfoError) return error.text
+    onError(error)
+    return new InfoError(ResultCode.UNKNOWN, 'internal error').text
+  }
+}

@@ -1,0 +1,79 @@
+// Statistics of the node, its namespaces and sets, under the names that tools and dashboards match on.
+
+import type { EngineStats, Statistic } from '../engine/native.js'
+import { ResultCode } from '../engine/constants.js'
+import { namespaceConfigPairs } from './config.js'
+import type { NodeView } from './node-view.js'
+import type { InfoCommand } from './registry.js'
+import { InfoError, pairs } from './request.js'
+
+type Pair = readonly [string, unknown]
+
+/** Names of the store's counters that hold no `storage.` prefix elsewhere come as `storage-engine.<name>`. */
+function namespaceStatistics (stats: EngineStats['namespaces'][string]): Pair[] {
+  return Object.entries(stats).flatMap(([name, value]): Pair[] => {
+    if (typeof value !== 'object') return [[name, value]]
+    return Object.entries(value as Record<string, Statistic>).map(([inner, statistic]) => [`storage-engine.${inner}`, statistic] as const)
+  })
+}
+
+function namespaceConfig (node: NodeView, name: string | undefined) {
+  return node.config.namespaces.find((namespace) => namespace.name === name)
+}
+
+function setPairs (set: EngineStats['sets'][string][string]): Pair[] {
+  return [['objects', set.objects], ['tombstones', set.tombstones], ['data_used_bytes', set.data_used_bytes], ['truncate_lut', 0], ['sindexes', 0],
+    ['truncating', false], ['disable-eviction', false], ['enable-index', false], ['stop-writes-count', 0], ['stop-writes-size', 0]]
+}
+
+export const statisticsCommands: Record<string, InfoCommand> = {
+  namespaces: (node) => node.config.namespaces.map(({ name }) => name).join(';'),
+
+  statistics: (node) => {
+    const stats = node.engine.stats()
+    const total = (name: string) => Object.values(stats.namespaces).reduce((sum, namespace) => sum + Number(namespace[name] ?? 0), 0)
+    const memory = process.memoryUsage()
+    return pairs([
+      ['cluster_size', 1], ['cluster_key', node.nodeId.slice(-12)], ['cluster_principal', node.nodeId], ['cluster_integrity', true],
+      ['cluster_is_member', true], ['uptime', Math.floor((Date.now() - node.startedAt) / 1000)],
+      ['objects', total('objects')], ['tombstones', total('tombstones')],
+      ['heap_allocated_kbytes', Math.floor(memory.heapUsed / 1024)], ['process_rss_kbytes', Math.floor(memory.rss / 1024)],
+      ['network_loop', node.listening.networkLoop],
+      ...Object.entries(stats.service)
+    ])
+  },
+
+  namespace: (node, call) => {
+    const [name] = call.path
+    const config = namespaceConfig(node, name)
+    if (config === undefined) return 'type=unknown'
+    const stats = node.engine.stats().namespaces[config.name] ?? {}
+    return pairs([
+      ['ns_cluster_size', 1], ['effective_replication_factor', 1], ...namespaceStatistics(stats),
+      ['master_objects', stats['objects'] ?? 0], ['prole_objects', 0], ['migrate_tx_partitions_remaining', 0], ['migrate_rx_partitions_remaining', 0],
+      ['dead_partitions', 0], ['unavailable_partitions', 0], ...namespaceConfigPairs(config)
+    ])
+  },
+
+  sets: (node, call) => {
+    const [wanted, set] = call.path
+    const { sets } = node.engine.stats()
+    if (wanted !== undefined && sets[wanted] === undefined) return 'ns_type=unknown'
+    const names = wanted === undefined ? Object.keys(sets) : [wanted]
+    if (set !== undefined) {
+      const stats = sets[wanted ?? '']?.[set]
+      return stats === undefined ? '' : `${pairs(setPairs(stats), ':')};`
+    }
+    return names.flatMap((namespace) => Object.entries(sets[namespace] ?? {}).map(([name, stats]) => {
+      return `${pairs([['ns', namespace], ['set', name], ...setPairs(stats)], ':')};`
+    })).join('')
+  },
+
+  // There are no secondary indexes yet, and no jobs.
+  'sindex-list': () => '',
+  sindex: (_, call) => {
+    if (call.path[1] !== undefined) throw new InfoError(ResultCode.SINDEX_NOT_FOUND, 'no index')
+    return ''
+  },
+  'query-show': () => ''
+}

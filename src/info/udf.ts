@@ -1,0 +1,52 @@
+// UDF modules over the info protocol (PROTOCOL section 11.2). Errors of these commands have their own layout, which clients take apart.
+
+import { UdfError, type UdfErrorCode } from '../../udf/errors.js'
+import type { InfoCommand } from './registry.js'
+
+/** How this command has always named these. */
+const INFO_ERRORS: Partial<Record<UdfErrorCode, string>> = { 'udf-name': 'invalid_filename', 'udf-too-large': 'invalid_content_len' }
+
+/** Base64 comes in groups of four characters. */
+const BASE64_GROUP = 4
+
+const put: InfoCommand = async (node, { parameters }) => {
+  const filename = parameters.get('filename')
+  const content = parameters.get('content')
+  const length = parameters.get('content-len')
+  const type = parameters.get('udf-type') ?? 'LUA'
+  if (filename === undefined || filename === '') return 'error=invalid_filename'
+  if (type !== 'LUA') return 'error=invalid_udf_type'
+  if (content === undefined) return 'error=missing_content'
+  if (length !== undefined && Number(length) !== content.length) return 'error=invalid_content_len'
+  if (content.length % BASE64_GROUP !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(content)) return 'error=invalid_base64_content'
+  try {
+    await node.udf.put(filename, Buffer.from(content, 'base64'))
+    return 'ok'
+  } catch (error) {
+    if (!(error instanceof UdfError)) throw error
+    const message = Buffer.from(error.message).toString('base64')
+    if (error.code === 'udf-compile') return `error=compile_error;file=${filename};line=${error.line};message=${message}`
+    return `error=${INFO_ERRORS[error.code] ?? error.code};message=${message}`
+  }
+}
+
+const get: InfoCommand = (node, { parameters }) => {
+  const module = node.udf.get(parameters.get('filename') ?? '')
+  return module === undefined ? 'error=not_found' : `type=LUA;content=${Buffer.from(module.content).toString('base64')};`
+}
+
+const list: InfoCommand = (node) => node.udf.list().map(({ name, hash }) => `filename=${name},hash=${hash},type=LUA;`).join('')
+
+const remove: InfoCommand = async (node, { parameters }) => {
+  await node.udf.remove(parameters.get('filename') ?? '')
+  return 'ok'
+}
+
+export const udfCommands: Record<string, InfoCommand> = {
+  'udf-put': put,
+  'udf-get': get,
+  'udf-list': list,
+  'udf-remove': remove,
+  // Modules are replaced as a whole in every worker, so nothing stale is cached.
+  'udf-clear-cache': () => 'ok'
+}

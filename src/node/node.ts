@@ -1,0 +1,121 @@
+// One running node: open -> start -> drain -> close. It decides; records are the engine's.
+
+import type { Logger } from 'pino'
+import type { NodeConfig } from '../../config/schema.js'
+import { UdfHost } from '../../udf/host.js'
+import { addonPath } from '../engine/addon.js'
+import { Engine } from '../engine/engine.js'
+import type { InfoRequest, Listening } from '../engine/native.js'
+import type { NodeView } from '../info/node-view.js'
+import { answerInfo } from '../info/registry.js'
+import { clusterDestination } from '../xdr/destination.js'
+import { Xdr } from '../xdr/xdr.js'
+import { nodeIdentity } from './identity.js'
+
+/** Bits of the 4096 partitions. */
+const PARTITION_BITMAP_BYTES = 512
+
+/** A node alone is master of every partition, and stays so. */
+const OWNERSHIP_EPOCH = 1
+
+export class Node {
+  readonly #config: NodeConfig
+  readonly #log: Logger
+  readonly #nodeId: string
+  readonly #engine: Engine
+  readonly #udf: UdfHost
+  readonly #xdr: Xdr
+  readonly #masters = Buffer.alloc(PARTITION_BITMAP_BYTES, 0xff)
+  #view: NodeView | undefined
+  #drained: Promise<void> | undefined
+  #closed: Promise<void> | undefined
+
+  private constructor (config: NodeConfig, log: Logger, nodeId: string, engine: Engine) {
+    this.#config = config
+    this.#log = log
+    this.#nodeId = nodeId
+    this.#engine = engine
+    this.#udf = new UdfHost({
+      native: engine.native,
+      handle: engine.native.handle,
+      addonPath,
+      workers: config['mod-lua'].workers,
+      workDirectory: config.service['work-directory'],
+      timeLimitMs: config['mod-lua']['time-limit-ms'],
+      logger: log.child({ context: 'udf' })
+    })
+    this.#xdr = new Xdr({
+      native: engine.native,
+      config: config.xdr,
+      workDirectory: config.service['work-directory'],
+      log: log.child({ context: 'xdr' }),
+      destination: clusterDestination
+    })
+  }
+
+  /** Opens namespaces (rebuilding their indexes), modules and last-ship times. Rejects with what is wrong; nothing is left open then. */
+  static async open (config: NodeConfig, log: Logger): Promise<Node> {
+    const nodeId = await nodeIdentity(config.service['work-directory'], config.service['node-id'])
+    const engine = await Engine.open(config)
+    const node = new Node(config, log, nodeId, engine)
+    try {
+      await node.#xdr.open()
+      for (const { name } of config.namespaces) engine.native.setOwnership(OWNERSHIP_EPOCH, name, node.#masters)
+    } catch (error) {
+      await engine.native.close()
+      throw error
+    }
+    return node
+  }
+
+  /** Serves clients. Rejects when the port cannot be bound. */
+  async start (): Promise<Listening> {
+    const listening = this.#engine.start((request) => { void this.#onInfo(request) })
+    this.#view = {
+      config: this.#config,
+      nodeId: this.#nodeId,
+      engine: this.#engine,
+      listening,
+      udf: this.#udf,
+      xdr: this.#xdr,
+      masters: this.#masters,
+      partitionGeneration: OWNERSHIP_EPOCH,
+      startedAt: Date.now()
+    }
+    await this.#udf.open()
+    this.#xdr.start()
+    return listening
+  }
+
+  get nodeId (): string {
+    return this.#nodeId
+  }
+
+  /** Ships what is in flight, finishes requests under way, makes everything durable. */
+  drain (): Promise<void> {
+    this.#drained ??= (async () => {
+      await this.#xdr.drain()
+      await this.#engine.native.drain()
+    })()
+    return this.#drained
+  }
+
+  /** Drains and lets go of everything. A second call waits for the first. */
+  close (): Promise<void> {
+    this.#closed ??= (async () => {
+      await this.drain()
+      await this.#udf.close()
+      await this.#xdr.close()
+      await this.#engine.native.close()
+    })()
+    return this.#closed
+  }
+
+  async #onInfo (request: InfoRequest): Promise<void> {
+    const view = this.#view
+    const reply = view === undefined
+      ? ''
+      : await answerInfo(view, request.text, (error) => { this.#log.error({ err: error, peer: request.peer }, 'an info command failed') })
+    this.#engine.native.answerInfo(request.id, reply)
+  }
+}

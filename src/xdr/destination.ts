@@ -1,0 +1,25 @@
+import type { ClusterDatacenterConfig } from '../../config/schema.js'
+import { LimitedLog, type Log } from '../../connectors/connector.js'
+import { Cluster, parseEndpoint } from '../client/index.js'
+import { CLUSTER_SHIPPER_LIMITS, type Destination } from './shipper-cluster.js'
+
+const TEND_INTERVAL_MS = 1000
+const INFO_TIMEOUT_MS = 3000
+/** Shipping has connections of its own, which read no more of a reply than its result; the client's pool stays empty. */
+const UNUSED_POOL = { connectionsMax: 1, inFlightMax: 1, waitingMax: 1 }
+
+/** The remote cluster as the client's tend finds it from the configured seeds. */
+export function clusterDestination (config: ClusterDatacenterConfig, log: Log): Destination {
+  const tending = new LimitedLog(log)
+  return new Cluster({
+    seeds: config['node-address-ports'].map((text) => parseEndpoint(text)),
+    tendIntervalMs: TEND_INTERVAL_MS,
+    connectTimeoutMs: CLUSTER_SHIPPER_LIMITS.connectMsMax,
+    infoTimeoutMs: INFO_TIMEOUT_MS,
+    pool: UNUSED_POOL,
+    onEvent: (event) => {
+      if (event.kind === 'tend-failed') tending.warn({ dc: config.name, ...event }, 'xdr: cannot reach the destination')
+      else log.info({ dc: config.name, ...event }, 'xdr: the destination changed')
+    }
+  })
+}

@@ -62,6 +62,8 @@ export class FakeLane implements UdfNative {
   readonly #workers: number
   readonly #deadlines = new Map<number, number>()
   readonly abandoned: number[] = []
+  /** Ids of the tasks that the abandoned workers were running. */
+  readonly lost: number[] = []
   #next = 0
 
   constructor (path: string, workers: number) {
@@ -80,8 +82,9 @@ export class FakeLane implements UdfNative {
       .map(([worker, deadline]) => ({ worker, overdueMs: now - deadline }))
   }
 
-  udfAbandon (worker: number): void {
+  udfAbandon (worker: number, running = 0): void {
     this.abandoned.push(worker)
+    this.lost.push(running)
     this.#deadlines.delete(worker)
     rmSync(join(this.#directory, `held-${worker}`), { force: true })
   }

@@ -99,9 +99,11 @@ describe('Lua host', () => {
   it('a_worker_stuck_in_a_library_call_is_replaced_and_the_next_task_succeeds', async () => {
     // Backtracking over four wildcards takes hours and never looks at the clock.
     const { host, lane, logged } = await open(2, { 'm.lua': 'function stuck() return ("a"):rep(5000):find(".-.-.-.-b") end function f() return 1 end' })
-    lane.send(0, [task('stuck', [], 50)], 50)
+    const stuck = task('stuck', [], 50)
+    lane.send(0, [task('f'), stuck, task('f')], 50)
     await eventually(() => lane.abandoned.length > 0, 'the stuck worker is abandoned')
     assert.deepEqual(lane.abandoned, [0])
+    assert.deepEqual(lane.lost, [Number(stuck.id)])
     // A change that arrives meanwhile reaches the replacement as well.
     await host.put('m.lua', source('function f() return 2 end'))
     for (const worker of [0, 1]) {

@@ -49,6 +49,8 @@ type WorkerState = 'running' | 'replacing' | 'ended'
 
 interface Slot {
   readonly index: number
+  /** Where the worker notes which task it runs. */
+  readonly running: SharedArrayBuffer
   thread: Worker
   /** False once the thread has exited. */
   alive: boolean
@@ -87,7 +89,8 @@ export class UdfHost {
     this.#phase = 'open'
     this.#version = 1
     for (let index = 0; index < this.#options.workers; index++) {
-      this.#slots.push({ index, thread: this.#start(index), alive: true, state: 'running', version: 0 })
+      const running = new SharedArrayBuffer(Float64Array.BYTES_PER_ELEMENT)
+      this.#slots.push({ index, running, thread: this.#start(index, running), alive: true, state: 'running', version: 0 })
     }
     this.#watchdog = setInterval(() => { this.#watch() }, WATCHDOG_MS)
     this.#watchdog.unref()
@@ -186,7 +189,7 @@ export class UdfHost {
     for (const waiter of done) waiter.resolve()
   }
 
-  #start (index: number): Worker {
+  #start (index: number, running: SharedArrayBuffer): Worker {
     const { handle, addonPath, timeLimitMs, logLevel, workerMemoryMib } = this.#options
     const data: WorkerData = {
       handle,
@@ -195,7 +198,8 @@ export class UdfHost {
       modules: this.#store.modules,
       version: this.#version,
       defaultTimeLimitMs: timeLimitMs,
-      logLevel: logLevel ?? LogLevel.INFO
+      logLevel: logLevel ?? LogLevel.INFO,
+      running
     }
     const thread = new Worker(new URL('./worker.js', import.meta.url), {
       workerData: data,
@@ -273,7 +277,9 @@ export class UdfHost {
     slot.state = 'replacing'
     this.#replaced++
     if (failure !== '') this.#options.logger.warn({ worker: index }, `a Lua worker died: ${failure}`)
-    this.#options.native.udfAbandon(index)
+    const running = new Float64Array(slot.running)
+    this.#options.native.udfAbandon(index, running[0])
+    running[0] = 0
     if (slot.version === 0) {
       const error = new UdfError('udf-worker', `Lua worker ${index} did not start: ${failure === '' ? 'it exited' : failure}`)
       for (const waiter of this.#waiters.splice(0)) waiter.reject(error)
@@ -284,7 +290,7 @@ export class UdfHost {
         return
       }
       slot.version = 0
-      slot.thread = this.#start(index)
+      slot.thread = this.#start(index, slot.running)
       slot.alive = true
       slot.state = 'running'
     }

@@ -119,6 +119,11 @@ export class Task {
     return this.view.getBigUint64(this.at + TASK_ID, true)
   }
 
+  /** The id as a number; the engine counts from 1, so it is exact. */
+  get idNumber (): number {
+    return this.view.getUint32(this.at + TASK_ID, true) + this.view.getUint32(this.at + TASK_ID + 4, true) * 4294967296
+  }
+
   get lastUpdateTime (): bigint {
     return this.view.getBigUint64(this.at + TASK_LAST_UPDATE_TIME, true)
   }

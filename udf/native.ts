@@ -12,8 +12,11 @@ export interface UdfNative {
   udfWake(): void
   /** Workers that sit on a task past its deadline. */
   udfOverdue(): Overdue[]
-  /** Fails what a worker holds; its thread was terminated. */
-  udfAbandon(worker: number): void
+  /**
+   * A worker's thread is gone. The task that it was running fails (when it is given: not 0), what it held besides goes to other
+   * workers, and fails when that costs another one.
+   */
+  udfAbandon(worker: number, running?: number): void
 }
 
 /** Called on a worker thread: hands over results (or null), waits for tasks up to `waitMs`; their bytes, 0 for none, -1 when the node closed. */

@@ -20,6 +20,8 @@ export interface WorkerData {
   readonly version: number
   readonly defaultTimeLimitMs: number
   readonly logLevel: number
+  /** Shared with the host: one double, the id of the task that runs, 0 for none. Read when the thread is gone. */
+  readonly running: SharedArrayBuffer
 }
 
 export type ToWorker =

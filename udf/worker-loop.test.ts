@@ -19,6 +19,7 @@ class FakeLane {
   readonly posted: FromWorker[] = []
   readonly #steps: Step[]
   readonly #control: ToWorker[] = []
+  readonly running = new SharedArrayBuffer(8)
   exchanges = 0
 
   constructor (steps: Step[]) {
@@ -29,6 +30,7 @@ class FakeLane {
     assert.deepEqual([handle, worker], [17, 3])
     assert.ok(waitMs >= 0)
     this.exchanges++
+    assert.equal(new Float64Array(this.running)[0], 0)
     if (results !== null) this.outcomes.push(...decodeResults(Uint8Array.from(results)).map(plainOutcome))
     for (let step = this.#steps.shift(); step !== undefined; step = this.#steps.shift()) {
       if (step === 'nothing') return 0
@@ -46,7 +48,7 @@ class FakeLane {
 
   run (modules: ModuleSource[] = []): this {
     new WorkerLoop({
-      data: { handle: 17, worker: 3, addonPath: '', modules, version: 1, defaultTimeLimitMs: 1000, logLevel: 2 },
+      data: { handle: 17, worker: 3, addonPath: '', modules, version: 1, defaultTimeLimitMs: 1000, logLevel: 2, running: this.running },
       exchange: this.exchange,
       receive: () => this.#control.shift(),
       post: message => { this.posted.push(message) },

@@ -66,6 +66,7 @@ export class WorkerLoop {
     this.#post({ kind: 'loaded', version: this.#data.version })
     const batch = new TaskBatch(this.#tasks)
     const results = new ResultBatch()
+    const running = new Float64Array(this.#data.running)
     let pending: Uint8Array | null = null
     while (this.#control()) {
       const length = this.#exchange(this.#data.handle, this.#data.worker, pending, this.#tasks, WAIT_MS)
@@ -74,7 +75,11 @@ export class WorkerLoop {
       if (length > 0) {
         batch.open(length)
         results.reset()
-        for (let task = batch.next(); task !== null; task = batch.next()) this.#runner.run(task, results)
+        for (let task = batch.next(); task !== null; task = batch.next()) {
+          running[0] = task.idNumber
+          this.#runner.run(task, results)
+        }
+        running[0] = 0
         pending = results.finish()
       }
       if (performance.now() - this.#reportedAt >= REPORT_MS) this.#report()

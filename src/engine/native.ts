@@ -46,7 +46,8 @@ export interface NativeNode {
 
   udfWake (): void
   udfOverdue (): Array<{ worker: number, overdueMs: number }>
-  udfAbandon (worker: number): void
+  /** The worker is gone: the task that it was running fails (0: not known which), what else it held goes to other workers. */
+  udfAbandon (worker: number, running: number): void
 
   xdrTake (dc: string, bytesMax: number, recordsMax: number): Promise<Buffer>
   xdrConfirm (dc: string, outcomes: Uint8Array): void

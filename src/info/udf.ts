@@ -19,8 +19,13 @@ const put: InfoCommand = async (node, { parameters }) => {
   if (content === undefined) return 'error=missing_content'
   if (length !== undefined && Number(length) !== content.length) return 'error=invalid_content_len'
   if (content.length % BASE64_GROUP !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(content)) return 'error=invalid_base64_content'
+  return await answered(filename, node.udf.put(filename, Buffer.from(content, 'base64')))
+}
+
+/** `ok`, or why the change was refused. */
+async function answered (filename: string, change: Promise<void>): Promise<string> {
   try {
-    await node.udf.put(filename, Buffer.from(content, 'base64'))
+    await change
     return 'ok'
   } catch (error) {
     if (!(error instanceof UdfError)) throw error
@@ -38,8 +43,8 @@ const get: InfoCommand = (node, { parameters }) => {
 const list: InfoCommand = (node) => node.udf.list().map(({ name, hash }) => `filename=${name},hash=${hash},type=LUA;`).join('')
 
 const remove: InfoCommand = async (node, { parameters }) => {
-  await node.udf.remove(parameters.get('filename') ?? '')
-  return 'ok'
+  const filename = parameters.get('filename') ?? ''
+  return await answered(filename, node.udf.remove(filename))
 }
 
 export const udfCommands: Record<string, InfoCommand> = {

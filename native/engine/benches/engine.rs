@@ -62,7 +62,9 @@ fn main() {
             index[partition_of(digest).index()].upsert(entry(*digest));
         }
     });
-    let order: Vec<u32> = (0..RECORDS).map(|i| (mix(i + 7) % RECORDS) as u32).collect();
+    let order: Vec<u32> = (0..RECORDS)
+        .map(|i| (mix(i + 7) % RECORDS) as u32)
+        .collect();
     let lookup = measure(RECORDS, || {
         for i in &order {
             let digest = &digests[*i as usize];
@@ -88,7 +90,9 @@ fn main() {
     let append = measure(IMAGES, || {
         let medium = MediumConfig::Memory { data_size: 1 << 30 };
         let store = Store::open(StoreConfig::new("bench", medium)).expect("memory opens");
-        store.scan(&mut |_, _| unreachable!("memory is empty")).expect("first scan");
+        store
+            .scan(&mut |_, _| unreachable!("memory is empty"))
+            .expect("first scan");
         for digest in &digests[..IMAGES as usize] {
             build(&mut image, digest);
             store.append(&mut image).expect("there is room");
@@ -101,7 +105,10 @@ fn main() {
         }
     });
 
-    println!("index of {RECORDS} records: {:.1} bytes a record", bytes as f64 / RECORDS as f64);
+    println!(
+        "index of {RECORDS} records: {:.1} bytes a record",
+        bytes as f64 / RECORDS as f64
+    );
     println!("insert {insert:.0} ns, lookup {lookup:.0} ns (random order)");
     println!("append to memory {append:.0} ns, of which building the image {copy:.0} ns");
 }

@@ -7,6 +7,7 @@ mod space;
 
 use super::*;
 use crate::record::image::{IMAGE_HEADER_BYTES, ImageBuilder, ImageHeader, image_flag};
+use device::Phase;
 use medium::{Fault, FaultyMedium};
 use parking_lot::Condvar;
 use std::collections::{BTreeMap, HashMap};
@@ -198,6 +199,29 @@ fn check_image(view: &ImageView<'_>) -> (Key, u64) {
     (key, version)
 }
 
+/// Invariants of a device's lists of blocks.
+fn check_blocks(device: &Device) {
+    let state = device.state.lock();
+    let has_buffer = |block: u32| device.blocks[block as usize].buffer.read().is_some();
+    let phase = |block: u32| state.blocks[block as usize].phase;
+    let of_phase = |wanted: Phase| state.blocks.iter().filter(|b| b.phase == wanted).count();
+    assert_eq!(of_phase(Phase::Free), state.free.len());
+    for block in &state.free {
+        assert_eq!(phase(*block), Phase::Free);
+        assert_eq!(device.live(*block), 0);
+        assert!(!has_buffer(*block));
+    }
+    let cached: std::collections::BTreeSet<u32> = state.cache.iter().copied().collect();
+    assert_eq!(cached.len(), state.cache.len());
+    for block in &state.cache {
+        assert!(has_buffer(*block));
+        assert!(matches!(
+            phase(*block),
+            Phase::Used | Phase::Compacting | Phase::Retired
+        ));
+    }
+}
+
 impl Node {
     /// Opens, rebuilds the map and starts.
     fn open(config: StoreConfig, media: Vec<Arc<dyn Medium>>) -> (Node, ScanReport) {
@@ -330,6 +354,10 @@ impl Node {
                 .sum::<u64>()
         };
         self.wait_until("used bytes", |stats| stats.used_bytes == by_map());
+        self.store
+            .devices
+            .iter()
+            .for_each(|device| check_blocks(device));
     }
 
     fn wait_until(&self, what: &str, condition: impl Fn(&StoreStats) -> bool) -> StoreStats {

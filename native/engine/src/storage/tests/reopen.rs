@@ -40,6 +40,23 @@ fn drained_records_survive_without_a_close() {
 }
 
 #[test]
+fn sequences_are_never_used_twice() {
+    let disk = disk(12, 4);
+    let mut used = 0;
+    for life in 0..5 {
+        let (node, _) = Node::open(config(), vec![disk.clone()]);
+        let next = || node.store.devices[0].state.lock().next_sequence;
+        assert!(next() > used, "life {life}");
+        // Power fails while blocks are being written whose headers were never synced.
+        disk.inject(Fault::PowerCut { nth: 4 + life });
+        while node.put_patiently(1, 1, 3000).is_some() {}
+        used = next();
+        drop(node);
+        disk.restart();
+    }
+}
+
+#[test]
 fn records_of_many_devices_stay_on_their_device() {
     let disks: Vec<Arc<dyn Medium>> = (0..3).map(|seed| disk(16, seed) as _).collect();
     let (node, _) = Node::open(config(), disks.clone());

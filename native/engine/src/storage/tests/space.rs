@@ -123,6 +123,30 @@ fn block_is_not_reused_before_what_replaced_its_records_is_durable() {
 }
 
 #[test]
+fn block_is_not_compacted_before_it_is_durable() {
+    let lazy = StoreConfig {
+        flush_max: Duration::from_secs(3600),
+        ..config()
+    };
+    let (node, _) = Node::open(lazy, vec![disk(16, 1)]);
+    for key in 0..16 {
+        node.put(key, 1, 1000).unwrap();
+    }
+    node.wait_until("first block written", |stats| {
+        stats.flush_bytes == BLOCK_BYTES as u64
+    });
+    (0..12).for_each(|key| node.remove(key));
+    std::thread::sleep(Duration::from_millis(20));
+    let stats = node.store.stats();
+    assert_eq!(
+        (stats.syncs, stats.defrag_queue_blocks, stats.defrag_reads),
+        (0, 1, 0)
+    );
+    node.store.drain().unwrap();
+    node.wait_until("compaction", |stats| stats.defrag_writes == 3);
+}
+
+#[test]
 fn blocks_with_nothing_to_gain_are_left_alone() {
     // Two large records never share a block, so each block is below the low-water mark for ever.
     let lwm = StoreConfig {

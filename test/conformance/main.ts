@@ -78,8 +78,18 @@ function chooseFiles (all: readonly string[], wanted: string | undefined, gaps: 
   return files
 }
 
-/** One file in a process of its own, bounded in time. */
-function runFile (file: string, version: string, target: Target, { namespace, grep = '' }: Options): Promise<FileOutcome> {
+/**
+ * One file in a process of its own, bounded in time. The client is native code and now and then takes its process down in
+ * tests of itself; a file whose process was ended by a signal gets a second try, and the output says so.
+ */
+async function runFile (file: string, version: string, target: Target, options: Options, say: (line: string) => void): Promise<FileOutcome> {
+  const first = await runFileOnce(file, version, target, options)
+  if (first.crashed === null) return first
+  say(`  ${file.padEnd(28)} the client's process ended by ${first.crashed}; once more`)
+  return await runFileOnce(file, version, target, options)
+}
+
+function runFileOnce (file: string, version: string, target: Target, { namespace, grep = '' }: Options): Promise<FileOutcome & { crashed: NodeJS.Signals | null }> {
   const started = Date.now()
   const child = fork(fileURLToPath(new URL('./run-file.js', import.meta.url)), [file, grep, String(TEST_TIMEOUT_MS)], {
     cwd: suiteDirectory,
@@ -96,6 +106,7 @@ function runFile (file: string, version: string, target: Target, { namespace, gr
   })
   const messages: ChildMessage[] = []
   let stopped: string | null = null
+  let crashed: NodeJS.Signals | null = null
   let errors = ''
   child.stderr?.setEncoding('utf8').on('data', (text: string) => { errors = (errors + text).slice(-4_000) })
   child.on('message', message => { messages.push(message as ChildMessage) })
@@ -112,10 +123,11 @@ function runFile (file: string, version: string, target: Target, { namespace, gr
       process.off('exit', killWithParent)
       const finished = messages.some(({ kind }) => kind === 'ended' || kind === 'load-failed')
       if (!finished) {
+        if (stopped === null) crashed = signal
         const lastError = errors.trim().split('\n').find(line => /error/i.test(line)) ?? ''
         stopped ??= `the process ended early (${signal ?? `exit ${code}`})${lastError === '' ? '' : `: ${lastError.trim()}`}`
       }
-      resolve({ file, results: settle(messages, stopped), durationMs: Date.now() - started })
+      resolve({ file, results: settle(messages, stopped), durationMs: Date.now() - started, crashed })
     })
   })
 }
@@ -177,7 +189,7 @@ async function main (): Promise<void> {
   const complete = options.grep === undefined
   const nodeEnded: string[] = []
   for (const file of files) {
-    const outcome = await runFile(file, version, target(), options)
+    const outcome = await runFile(file, version, target(), options, say)
     outcomes.push(outcome)
     for (const line of describeFile(outcome, judge([outcome], gaps, complete))) say(line)
     if (node !== null && !node.running) {

@@ -11,7 +11,7 @@ use crate::clock::{HybridClock, wall_seconds};
 use crate::config::{CommonStorageConfig, NamespaceConfig, StorageConfig};
 use crate::index::{Entry, Location, flag};
 use crate::partition::{Partition, Waiter};
-use crate::record::image::ImageView;
+use crate::record::image::{ImageView, image_flag};
 use crate::sets::SetRegistry;
 use crate::stats::NamespaceStats;
 use crate::storage::{
@@ -131,9 +131,14 @@ impl Namespace {
         let mut state = self.partition(&digest).lock();
         let old = state.table.get(&digest);
         let version = (image.last_update_time(), image.generation());
-        // Of versions that tie, the one written later is the one that was in force: it won the tie by its content, or is
-        // a copy made by defragmentation, and only what is in force is copied. A record's versions lie on one device.
-        if old.is_some_and(|old| (old.last_update_time, old.generation) > version) {
+        // Versions that tie are copies made by defragmentation, or one of them took the other's place by its content.
+        let wins = |old: &Entry| {
+            let old_version = (old.last_update_time, old.generation);
+            let won_tie = image.flags() & image_flag::TIE_WINNER != 0;
+            version > old_version
+                || (version == old_version && won_tie && old.flags & flag::TIE_WINNER == 0)
+        };
+        if old.is_some_and(|old| !wins(&old)) {
             return ScanVerdict::Stale;
         }
         let Some(set_id) = self.sets.id_of(image.set_name()) else {
@@ -347,11 +352,12 @@ pub(crate) fn is_live(entry: &Entry, now: u32) -> bool {
 }
 
 pub(crate) fn entry_flags(image: &ImageView<'_>) -> u8 {
-    use crate::record::image::image_flag;
     let pairs = [
         (image_flag::TOMBSTONE, flag::TOMBSTONE),
         (image_flag::HAS_KEY, flag::KEY_STORED),
         (image_flag::XDR_WRITE, flag::XDR_WRITE),
+        (image_flag::DURABLE, flag::DURABLE),
+        (image_flag::TIE_WINNER, flag::TIE_WINNER),
     ];
     pairs
         .iter()

@@ -84,6 +84,14 @@ thread_local! {
     static IMAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// How an accepted version stands to the one that is stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Newer,
+    /// Equal in time and generation, and of greater content.
+    TieWon,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Read,
@@ -316,9 +324,10 @@ impl Namespace {
         }
         let stored = state.table.get(request.digest);
         let live = stored.filter(|entry| is_live(entry, now));
-        if message.lut.is_some() {
-            self.check_conflict(request, stored.as_ref())?;
-        }
+        let standing = match message.lut {
+            Some(time) => self.check_conflict(request, time, stored.as_ref())?,
+            None => Standing::Newer,
+        };
         match live {
             Some(_) if rules.create_only => return Err(ResultCode::RecordExists.into()),
             None if rules.update_only || rules.replace_only || rules.must_exist => {
@@ -333,7 +342,7 @@ impl Namespace {
             Some(entry) => entry.set_id,
             None => self.sets.id_of(set).ok_or(ResultCode::Forbidden)?,
         };
-        let header = self.next_header(request, stored.as_ref(), live.as_ref(), void_time);
+        let header = self.next_header(request, stored.as_ref(), live.as_ref(), void_time, standing);
         let mut make = |view: Option<&ImageView<'_>>| -> Result<bool, ResultCode> {
             if let Some(view) = view {
                 check_key(message, view)?;
@@ -381,8 +390,8 @@ impl Namespace {
         self.admit(&mut state, request)?;
         let stored = state.table.get(request.digest);
         let live = stored.filter(|entry| is_live(entry, now));
-        if message.lut.is_some() {
-            self.check_conflict(request, stored.as_ref())?;
+        if let Some(time) = message.lut {
+            self.check_conflict(request, time, stored.as_ref())?;
         } else if live.is_none() {
             return Err(ResultCode::NotFound.into());
         }
@@ -427,7 +436,9 @@ impl Namespace {
             last_update_time,
             generation: self.next_generation(message, stored),
             void_time: 0,
-            flags: image_flag::TOMBSTONE | if by_xdr { image_flag::XDR_WRITE } else { 0 },
+            flags: image_flag::TOMBSTONE
+                | if by_xdr { image_flag::XDR_WRITE } else { 0 }
+                | if durable { image_flag::DURABLE } else { 0 },
         };
         let make = |set: &[u8], key: Option<&[u8]>| {
             IMAGE
@@ -463,25 +474,31 @@ impl Namespace {
 
     /// Whether a change that came by XDR is newer than what is stored. The order is total, so that all sites agree:
     /// last-update time, then generation, then content.
-    fn check_conflict(&self, request: &Request<'_>, stored: Option<&Entry>) -> Result<(), Stop> {
+    fn check_conflict(
+        &self,
+        request: &Request<'_>,
+        time: u64,
+        stored: Option<&Entry>,
+    ) -> Result<Standing, Stop> {
         let message = request.message;
-        let time = message.lut.unwrap_or_default();
         if !self.clock.accepts(time) {
             count(&self.stats.mine().fail_xdr_forbidden);
             return Err(ResultCode::Forbidden.into());
         }
         self.clock.observe(time);
-        let Some(stored) = stored else { return Ok(()) };
+        let Some(stored) = stored else {
+            return Ok(Standing::Newer);
+        };
         let generation = self.next_generation(message, Some(stored));
         match (time, generation).cmp(&(stored.last_update_time, stored.generation)) {
-            std::cmp::Ordering::Greater => Ok(()),
+            std::cmp::Ordering::Greater => Ok(Standing::Newer),
             std::cmp::Ordering::Less => Err(ResultCode::LostConflict.into()),
             std::cmp::Ordering::Equal => {
                 let wins = self.with_image(stored, request.copy, |view| {
                     content_of_message(message) > content_of_image(view)
                 })?;
                 if wins {
-                    Ok(())
+                    Ok(Standing::TieWon)
                 } else {
                     Err(ResultCode::LostConflict.into())
                 }
@@ -495,6 +512,7 @@ impl Namespace {
         stored: Option<&Entry>,
         live: Option<&Entry>,
         void_time: u32,
+        standing: Standing,
     ) -> ImageHeader {
         let message = request.message;
         ImageHeader {
@@ -502,10 +520,10 @@ impl Namespace {
             last_update_time: message.lut.unwrap_or_else(|| self.next_update_time(stored)),
             generation: self.next_generation(message, live),
             void_time,
-            flags: if message.lut.is_some() {
-                image_flag::XDR_WRITE
-            } else {
-                0
+            flags: match (message.lut, standing) {
+                (None, _) => 0,
+                (Some(_), Standing::Newer) => image_flag::XDR_WRITE,
+                (Some(_), Standing::TieWon) => image_flag::XDR_WRITE | image_flag::TIE_WINNER,
             },
         }
     }

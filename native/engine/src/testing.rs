@@ -12,7 +12,7 @@ use crate::config::{
     CommonStorageConfig, DatacenterConfig, DatacenterNamespaceConfig, NamespaceConfig,
     StorageConfig,
 };
-use crate::namespace::Namespace;
+use crate::namespace::{DeviceCopy, Namespace};
 use crate::partition::Waiter;
 use crate::request::{Outcome, Request};
 use crate::storage::{CommitSink, CommitWaiter, DeviceError};
@@ -58,8 +58,13 @@ pub fn open(config: NamespaceConfig, shipping: Vec<Arc<NamespaceShipping>>) -> A
     namespace
 }
 
-/// A namespace and the datacenter that it ships to.
+/// A namespace in memory and the datacenter that it ships to.
 pub fn site(queue_limit: usize) -> (Arc<Namespace>, Datacenter) {
+    site_on(namespace_config(), queue_limit)
+}
+
+/// A namespace and the datacenter that it ships to.
+pub fn site_on(namespace: NamespaceConfig, queue_limit: usize) -> (Arc<Namespace>, Datacenter) {
     let route = DatacenterNamespaceConfig {
         name: "test".into(),
         remote_namespace: None,
@@ -71,9 +76,41 @@ pub fn site(queue_limit: usize) -> (Arc<Namespace>, Datacenter) {
         namespaces: vec![route.clone()],
     };
     let state = Arc::new(NamespaceShipping::new(&route));
-    let namespace = open(namespace_config(), vec![state.clone()]);
+    let namespace = open(namespace, vec![state.clone()]);
     let datacenter = Datacenter::new(&config, vec![(namespace.clone(), 0, state)]);
     (namespace, datacenter)
+}
+
+/// A directory that is removed when the test ends.
+pub struct TempDirectory(pub std::path::PathBuf);
+
+impl TempDirectory {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("perigee-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a temporary directory");
+        TempDirectory(path)
+    }
+}
+
+impl Drop for TempDirectory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The configuration of a namespace on a file in a directory, without commit.
+pub fn file_config(directory: &TempDirectory) -> NamespaceConfig {
+    let mut config = namespace_config();
+    let StorageConfig::Memory { common, .. } = config.storage_engine else {
+        unreachable!("a namespace in memory")
+    };
+    config.storage_engine = StorageConfig::Device {
+        files: vec![directory.0.join("test.dat")],
+        filesize: 16 << 20,
+        commit_to_device: false,
+        common,
+    };
+    config
 }
 
 /// A reply, owned.
@@ -85,12 +122,18 @@ pub struct Reply {
     pub bins: Vec<(String, u8, Vec<u8>)>,
 }
 
-/// Runs a whole frame against a namespace.
+/// Runs a whole frame against a namespace, reading from the device where that is asked for.
 pub fn run_frame(namespace: &Namespace, frame: &[u8]) -> Reply {
     let mut out = Vec::new();
-    match try_frame(namespace, frame, None, &mut out) {
-        Outcome::Answered | Outcome::AwaitCommit(_) => parse(&out),
-        _ => panic!("the request was not answered at once"),
+    let mut copy = None;
+    loop {
+        match try_frame_with(namespace, frame, None, copy.as_ref(), &mut out) {
+            Outcome::Answered | Outcome::AwaitCommit(_) => return parse(&out),
+            Outcome::ReadDevice(location) => {
+                copy = Some(namespace.read_device(location).expect("a readable record"));
+            }
+            _ => panic!("the request was not answered at once"),
+        }
     }
 }
 
@@ -100,6 +143,16 @@ pub fn try_frame(
     waiter: Option<Waiter>,
     out: &mut Vec<u8>,
 ) -> Outcome {
+    try_frame_with(namespace, frame, waiter, None, out)
+}
+
+fn try_frame_with(
+    namespace: &Namespace,
+    frame: &[u8],
+    waiter: Option<Waiter>,
+    copy: Option<&DeviceCopy>,
+    out: &mut Vec<u8>,
+) -> Outcome {
     let message = Message::parse(&frame[PROTO_HEADER_BYTES..]).expect("a valid message");
     let digest = *message.digest.expect("a digest");
     namespace.execute(
@@ -107,7 +160,7 @@ pub fn try_frame(
             message: &message,
             digest: &digest,
             waiter,
-            copy: None,
+            copy,
         },
         out,
     )

@@ -277,7 +277,12 @@ impl Namespace {
             last_update_time: self.next_update_time(stored),
             generation: following_generation(stored),
             void_time: 0,
-            flags: image_flag::TOMBSTONE,
+            flags: image_flag::TOMBSTONE
+                | if task.durable_delete {
+                    image_flag::DURABLE
+                } else {
+                    0
+                },
         };
         let view = task.view();
         let set: &[u8] = view.as_ref().map_or(&task.set, |view| view.set_name());

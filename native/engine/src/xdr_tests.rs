@@ -6,7 +6,10 @@ use perigee_wire::{
 
 use crate::change_queue::Confirmation;
 use crate::namespace::Namespace;
-use crate::testing::{Reply, delete, get, put_int, request, run_frame, site, write};
+use crate::testing::{
+    Reply, TempDirectory, delete, file_config, get, put_int, request, run_frame, site, site_on,
+    write,
+};
 use crate::xdr::Datacenter;
 
 const HEADER_BYTES: usize = 24;
@@ -203,4 +206,122 @@ fn a_retry_is_handed_out_again_and_the_ship_time_waits_for_it() {
     assert!(after >= before);
     assert_eq!(to_west.stats()["test"].in_progress, 0);
     assert_eq!(to_west.stats()["test"].in_queue, 0);
+}
+
+/// A write by XDR of one integer bin.
+fn remote_write(key: &str, time: u64, generation: u32, value: i64) -> Vec<u8> {
+    let header = RequestHeader {
+        info1: info1::XDR,
+        generation,
+        ..write(0, info3::CREATE_OR_REPLACE)
+    };
+    request(key, header, |w| {
+        w.field(field::LUT, &time.to_be_bytes());
+        w.op(op::WRITE, particle::INTEGER, b"n", &value.to_be_bytes());
+    })
+}
+
+#[test]
+fn the_winner_of_a_tie_is_the_winner_after_a_restart() {
+    let directory = TempDirectory::new("tie");
+    let (east, _) = site_on(file_config(&directory), 64);
+    let now = east.clock.now();
+    assert_eq!(
+        run_frame(&east, &remote_write("k", now, 5, 1)).code,
+        ResultCode::Ok
+    );
+    assert_eq!(
+        run_frame(&east, &remote_write("k", now, 5, 2)).code,
+        ResultCode::Ok
+    );
+    let before = bins(&east, "k");
+    east.store.close();
+    drop(east);
+    let (east, _) = site_on(file_config(&directory), 64);
+    assert_eq!(bins(&east, "k"), before);
+    east.store.close();
+}
+
+#[test]
+fn a_restart_ships_what_was_not_confirmed_and_deletes_stay() {
+    let directory = TempDirectory::new("restart");
+    let (west, _) = site(64);
+    let times = {
+        let (east, to_west) = site_on(file_config(&directory), 64);
+        to_west.start();
+        put_int(&east, "shipped", "n", 1);
+        ship(&to_west, &west);
+        // The clock's next tick, so that what follows is no change of the same millisecond.
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        put_int(&east, "waiting", "n", 2);
+        put_int(&east, "deleted", "n", 3);
+        delete(&east, "deleted");
+        let times = to_west.ship_times("test").expect("a shipped namespace");
+        east.store.close();
+        times
+    };
+    let (east, to_west) = site_on(file_config(&directory), 64);
+    let times = times.as_slice().try_into().expect("4096 times");
+    to_west.set_ship_times("test", times);
+    to_west.start();
+    assert_eq!(get(&east, "deleted").code, ResultCode::NotFound);
+    let shipped = ship(&to_west, &west);
+    assert!(
+        shipped.len() <= 3,
+        "the last confirmed change may come again, no other: {shipped:?}"
+    );
+    assert_eq!(bins(&west, "waiting"), bins(&east, "waiting"));
+    assert_eq!(get(&west, "deleted").code, ResultCode::NotFound);
+    assert_eq!(to_west.stats()["test"].recoveries_pending, 0);
+    east.store.close();
+}
+
+#[test]
+fn a_version_that_expires_before_it_ships_removes_the_older_one_over_there() {
+    let (east, to_west) = site(64);
+    let (west, _) = site(64);
+    put_int(&east, "k", "n", 1);
+    ship(&to_west, &west);
+    let header = RequestHeader {
+        record_ttl: 1,
+        ..write(0, 0)
+    };
+    let frame = request("k", header, |w| {
+        w.op(op::WRITE, particle::INTEGER, b"n", &2i64.to_be_bytes());
+    });
+    assert_eq!(run_frame(&east, &frame).code, ResultCode::Ok);
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    assert_eq!(get(&east, "k").code, ResultCode::NotFound);
+    assert_eq!(
+        east.expire(|| false),
+        0,
+        "kept until the datacenter has heard of it"
+    );
+    assert_eq!(get(&west, "k").code, ResultCode::Ok);
+    ship(&to_west, &west);
+    assert_eq!(get(&west, "k").code, ResultCode::NotFound);
+    assert_eq!(east.expire(|| false), 1);
+}
+
+#[test]
+fn results_that_fit_no_reply_are_refused() {
+    let (east, _) = site(64);
+    let large = vec![b'x'; 16 << 10];
+    let frame = request("k", write(0, 0), |w| {
+        w.op(op::WRITE, particle::STRING, b"s", &large)
+    });
+    assert_eq!(run_frame(&east, &frame).code, ResultCode::Ok);
+    let many = |name: &'static [u8], count: usize| {
+        let header = RequestHeader {
+            info1: info1::READ,
+            ..RequestHeader::default()
+        };
+        let frame = request("k", header, |w| {
+            (0..count).for_each(|_| w.op(op::READ, 0, name, b""))
+        });
+        run_frame(&east, &frame).code
+    };
+    assert_eq!(many(b"s", 100), ResultCode::Ok);
+    assert_eq!(many(b"s", 30_000), ResultCode::Parameter);
+    assert_eq!(many(b"", 2), ResultCode::Parameter);
 }

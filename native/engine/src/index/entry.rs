@@ -96,6 +96,8 @@ pub mod flag {
     pub const KEY_STORED: u8 = 1 << 2;
     /// The deletion was asked to survive restarts.
     pub const DURABLE: u8 = 1 << 3;
+    /// The version took the place of one that ties with it in time and generation.
+    pub const TIE_WINNER: u8 = 1 << 4;
 }
 
 /// What the index knows of a record.

@@ -65,6 +65,8 @@ pub mod image_flag {
     pub const FILLER: u16 = 1 << 3;
     /// The deletion was asked to survive restarts.
     pub const DURABLE: u16 = 1 << 4;
+    /// The version took the place of one with the same last-update time and generation, by its content.
+    pub const TIE_WINNER: u16 = 1 << 5;
     /// As many bits as there are.
     pub const ALL: u16 = (1 << 12) - 1;
 }

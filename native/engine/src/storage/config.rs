@@ -24,7 +24,7 @@ pub enum MediumConfig {
 pub struct StoreConfig {
     pub namespace: String,
     pub medium: MediumConfig,
-    /// A power of two, at most 8 MiB and at least two pages (64 KiB and more outside tests).
+    /// A power of two, at most 8 MiB and at least 16 KiB (64 KiB outside tests).
     pub write_block_bytes: u32,
     /// Unwritten bytes at which a block is written on, whatever its age. Divides the write block.
     pub flush_size_bytes: u32,
@@ -70,7 +70,7 @@ impl StoreConfig {
             })
         };
         let block = self.write_block_bytes as usize;
-        if !block.is_power_of_two() || !(2 * PAGE_BYTES..=WRITE_BLOCK_BYTES_MAX).contains(&block) {
+        if !block.is_power_of_two() || !(4 * PAGE_BYTES..=WRITE_BLOCK_BYTES_MAX).contains(&block) {
             return wrong(format!(
                 "a write block of {block} bytes is not a power of two up to 8 MiB"
             ));

@@ -141,6 +141,10 @@ pub(super) struct DeviceState {
     spare: Vec<Arc<BlockBuf>>,
     pub(super) waiters: Vec<(u64, CommitWaiter)>,
     pub(super) next_sequence: u64,
+    /// Sequences below it are leased: the device remembers that they may be in use.
+    pub(super) sequence_limit: u64,
+    /// Which of the two leases was written last.
+    pub(super) lease: usize,
     /// When the oldest byte was appended that no sync covers yet.
     pub(super) unsynced_since: Option<Instant>,
     /// Somebody wants everything durable now.
@@ -229,6 +233,8 @@ impl Device {
             spare: Vec::new(),
             waiters: Vec::new(),
             next_sequence: first_sequence,
+            sequence_limit: if mapping.is_some() { u64::MAX } else { 0 },
+            lease: 0,
             unsynced_since: None,
             flush_now: false,
             refused: false,
@@ -347,6 +353,11 @@ impl Device {
     /// Whether the stream may open another block.
     fn check_room(&self, state: &mut DeviceState, stream: Stream) -> Result<(), AppendError> {
         if stream == Stream::Client && state.unwritten >= self.unwritten_max {
+            return Err(AppendError::Overload);
+        }
+        if state.next_sequence >= state.sequence_limit {
+            // Half a lease ahead of being needed, the device did not get to the next.
+            self.work.notify_one();
             return Err(AppendError::Overload);
         }
         let kept = if stream == Stream::Client {

@@ -79,9 +79,12 @@ pub enum ReadError {
     },
 }
 
-/// Why a scan did not run.
+/// Why a scan did not run, or not to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
     #[error("the store was scanned before")]
     AlreadyScanned,
+    /// The device takes no writes.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }

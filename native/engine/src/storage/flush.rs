@@ -5,10 +5,11 @@
 //! padded with a filler, so that an acknowledged page is never written again and no torn page can
 //! take an acknowledged record with it.
 //!
-//! The same thread erases the headers of blocks that are to be freed.
+//! The same thread erases the headers of blocks that are to be freed, and leases sequences.
 
 use super::device::{Device, DeviceState, STREAMS, Stream};
 use super::error::DeviceError;
+use super::header::{LEASE_OFFSETS, encode_lease};
 use super::medium::{AlignedBuf, PAGE_BYTES};
 use super::write_block::BlockBuf;
 use super::{CommitSink, CommitWaiter};
@@ -18,6 +19,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+
+/// Sequences leased at a time, half of them in advance: more blocks than can be unsynced.
+pub(super) const SEQUENCE_LEASE: u64 = 1 << 14;
 
 /// How much a flush takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +63,11 @@ impl Device {
                 for (_, waiter) in waiters {
                     sink.committed(waiter, Err(failure.clone()));
                 }
+                continue;
+            }
+            if state.next_sequence + SEQUENCE_LEASE / 2 > state.sequence_limit {
+                drop(state);
+                let _ = self.lease();
                 continue;
             }
             if self.erasable(&state) > 0 {
@@ -148,6 +157,32 @@ impl Device {
         self.medium.sync()
     }
 
+    /// Leases the next sequences. A failure latches the device.
+    pub(super) fn lease(&self) -> Result<(), DeviceError> {
+        let _one_at_a_time = self.flushing.lock();
+        let state = self.state.lock();
+        let limit = state.next_sequence + SEQUENCE_LEASE;
+        let lease = 1 - state.lease;
+        drop(state);
+
+        let mut page = AlignedBuf::new(PAGE_BYTES);
+        encode_lease(&mut page, self.store_id, limit);
+        let leased = self
+            .medium
+            .write_at(LEASE_OFFSETS[lease], &page)
+            .and_then(|()| self.sync());
+
+        let mut state = self.state.lock();
+        match leased {
+            Ok(()) => {
+                state.lease = lease;
+                state.sequence_limit = limit;
+                Ok(())
+            }
+            Err(error) => Err(self.latch(&mut state, "lease of sequences", error)),
+        }
+    }
+
     /// Erases the headers of retired blocks that may be freed, and frees them. A failure latches
     /// the device.
     pub(super) fn erase(&self) {
@@ -180,7 +215,9 @@ impl Device {
         match erased {
             // Only this thread takes blocks from the front.
             Ok(()) => self.free(&mut state, count),
-            Err(error) => self.latch(&mut state, "erasure of a block", error),
+            Err(error) => {
+                self.latch(&mut state, "erasure of a block", error);
+            }
         }
     }
 
@@ -301,7 +338,12 @@ impl Device {
         told
     }
 
-    fn latch(&self, state: &mut DeviceState, operation: &'static str, error: io::Error) {
+    fn latch(
+        &self,
+        state: &mut DeviceState,
+        operation: &'static str,
+        error: io::Error,
+    ) -> DeviceError {
         self.counters.write_errors.add(1);
         let failure = DeviceError {
             device: self.index,
@@ -309,9 +351,10 @@ impl Device {
             source: Arc::new(error),
         };
         tracing::error!(namespace = %self.config.namespace, %failure, "the device takes no more writes");
-        state.failure = Some(failure);
+        state.failure = Some(failure.clone());
         self.progress.notify_all();
         self.work.notify_all();
+        failure
     }
 
     /// Makes everything appended so far durable, by the flush thread if there is one.

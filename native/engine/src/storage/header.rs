@@ -1,4 +1,5 @@
-//! The two headers of a device: its own, in the first page, and that of each write block.
+//! The headers of a device: its own, in the first page, that of each write block, and the lease on
+//! sequences, in the two pages after the first.
 //!
 //! ```text
 //! device header, at offset 0                        block header, at a block's start
@@ -10,6 +11,9 @@
 //! 32 u32 write block bytes                          28 u8 device   29 [3] zero
 //! 36 u8 device   37 u8 devices   38 u8 zero
 //! 39 u8 namespace length   40 namespace, zero up to 512
+//!
+//! lease, at offsets 4096 and 8192
+//!  0 [4] magic "PSEQ"    4 u32 crc32c of bytes 8..24    8 u64 store id    16 u64 limit
 //! ```
 //!
 //! All little endian. The device header has the first write block to itself.
@@ -154,6 +158,33 @@ impl DeviceHeader {
     }
 }
 
+const LEASE_MAGIC: [u8; 4] = *b"PSEQ";
+const LEASE_CHECKSUM: usize = LEASE_MAGIC.len();
+const LEASE_STORE_ID: usize = LEASE_CHECKSUM + 4;
+const LEASE_LIMIT: usize = LEASE_STORE_ID + 8;
+const LEASE_END: usize = LEASE_LIMIT + 8;
+/// Written in turn, so that one is whole whenever power fails.
+pub(super) const LEASE_OFFSETS: [u64; 2] = [PAGE_BYTES as u64, 2 * PAGE_BYTES as u64];
+
+/// Sequences below `limit` may be in use. Blocks are erased, and their first pages may be lost in a
+/// power cut, so what is found on a device does not tell.
+pub(super) fn encode_lease(page: &mut [u8], store_id: u64, limit: u64) {
+    page.fill(0);
+    page[..LEASE_CHECKSUM].copy_from_slice(&LEASE_MAGIC);
+    page[LEASE_STORE_ID..LEASE_LIMIT].copy_from_slice(&store_id.to_le_bytes());
+    page[LEASE_LIMIT..LEASE_END].copy_from_slice(&limit.to_le_bytes());
+    let checksum = crc32c::crc32c(&page[LEASE_STORE_ID..LEASE_END]);
+    page[LEASE_CHECKSUM..LEASE_STORE_ID].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// The limit, if the page holds a lease of this store.
+pub(super) fn decode_lease(page: &[u8], store_id: u64) -> Option<u64> {
+    let is_lease = page[..LEASE_CHECKSUM] == LEASE_MAGIC
+        && u32_at(page, LEASE_CHECKSUM) == crc32c::crc32c(&page[LEASE_STORE_ID..LEASE_END])
+        && u64_at(page, LEASE_STORE_ID) == store_id;
+    is_lease.then(|| u64_at(page, LEASE_LIMIT))
+}
+
 const BLOCK_MAGIC: [u8; 4] = *b"PBLK";
 const BLOCK_CHECKSUM: usize = BLOCK_MAGIC.len();
 const BLOCK_SEQUENCE: usize = BLOCK_CHECKSUM + 4;
@@ -271,6 +302,20 @@ mod tests {
                 "bit {bit}"
             );
         }
+    }
+
+    #[test]
+    fn lease_is_of_one_store() {
+        let mut page = vec![0xEE; PAGE_BYTES];
+        encode_lease(&mut page, 7, 1 << 40);
+        assert_eq!(decode_lease(&page, 7), Some(1 << 40));
+        assert_eq!(decode_lease(&page, 8), None);
+        for bit in 0..LEASE_END * 8 {
+            let mut page = page.clone();
+            page[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_lease(&page, 7), None, "bit {bit}");
+        }
+        assert_eq!(decode_lease(&[0; PAGE_BYTES], 7), None);
     }
 
     #[test]

@@ -256,6 +256,9 @@ impl Store {
                 let release = &mut |old: Location| self.device(old.device()).release(old);
                 device.scan(header.first_sequence, visit, release, &mut report);
             }
+            if device.mapping.is_none() {
+                device.lease()?;
+            }
         }
         Ok(report)
     }

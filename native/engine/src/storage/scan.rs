@@ -2,7 +2,7 @@
 //! visitor, which keeps the newest of each record, and what is live in each block follows from that.
 
 use super::device::{Device, Phase};
-use super::header::{BlockHeader, FoundBlock};
+use super::header::{BlockHeader, FoundBlock, LEASE_OFFSETS, decode_lease};
 use super::medium::{AlignedBuf, PAGE_BYTES};
 use super::write_block::{Piece, Walk, sequence_by_images};
 use super::{ScanReport, ScanVerdict};
@@ -12,9 +12,6 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
-/// How far sequences go on above the largest that was found. More blocks than can have been written
-/// in part, without their header, when power failed: none of those sequences may be used again.
-const SEQUENCE_GAP: u64 = 1 << 16;
 /// Blocks read ahead of the visitor.
 const READ_AHEAD_BLOCKS: usize = 2;
 
@@ -59,7 +56,10 @@ impl Device {
             .iter()
             .filter_map(|(_, found)| sequence_of(found))
             .max();
-        let next_sequence = largest.map_or(first_sequence, |largest| largest + SEQUENCE_GAP);
+        let leased = self.read_lease();
+        let next_sequence = first_sequence
+            .max(leased)
+            .max(largest.map_or(0, |largest| largest + 1));
         self.state.lock().next_sequence = next_sequence;
         // Damaged headers last: the others say which sequences there can be.
         found.sort_by_key(|(_, found)| sequence_of(found).unwrap_or(u64::MAX));
@@ -131,6 +131,19 @@ impl Device {
         }
     }
 
+    /// The limit of the newest lease, whose place is not the next to be written.
+    fn read_lease(&self) -> u64 {
+        let mut page = AlignedBuf::new(PAGE_BYTES);
+        let limits = LEASE_OFFSETS.map(|offset| {
+            let read = self.medium.read_at(offset, &mut page);
+            read.ok()
+                .and_then(|()| decode_lease(&page, self.store_id))
+                .unwrap_or(0)
+        });
+        self.state.lock().lease = usize::from(limits[1] > limits[0]);
+        limits[0].max(limits[1])
+    }
+
     fn read_headers(&self) -> Vec<(u32, FoundBlock)> {
         let mut page = AlignedBuf::new(PAGE_BYTES);
         (1..self.blocks.len() as u32)
@@ -191,7 +204,7 @@ impl Device {
     ) -> Option<u64> {
         let low = sequence_by_images(&read.bytes[..self.block_bytes])?;
         let distance = low.wrapping_sub(first as u32) as u64;
-        (distance < next.saturating_sub(first).max(SEQUENCE_GAP)).then(|| {
+        (distance < next.saturating_sub(first)).then(|| {
             report.damaged += 1;
             self.tell_damage(read.block, &(0..BLOCK_HEADER_BYTES));
             first + distance

@@ -200,8 +200,9 @@ fn record_is_read_from_buffer_then_cache_then_device() {
 fn unwritten_bytes_are_written_when_they_are_old_enough() {
     let disk = disk(8, 1);
     let (node, _) = Node::open(config(), vec![disk.clone()]);
+    let before = disk.syncs();
     node.put(1, 1, 100).unwrap();
-    let padded = node.wait_until("flush by age", |stats| stats.syncs > 0);
+    let padded = node.wait_until("flush by age", |_| disk.syncs() > before);
     assert_eq!(padded.flush_bytes, 4096);
     disk.cut_power();
     disk.restart();

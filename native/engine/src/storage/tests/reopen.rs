@@ -47,6 +47,13 @@ fn sequences_are_never_used_twice() {
         let (node, _) = Node::open(config(), vec![disk.clone()]);
         let next = || node.store.devices[0].state.lock().next_sequence;
         assert!(next() > used, "life {life}");
+        // As if a lease were nearly used up: the next one is taken in time.
+        node.store.devices[0].state.lock().next_sequence += flush::SEQUENCE_LEASE - 2;
+        let limit = || node.store.devices[0].state.lock().sequence_limit;
+        let leased = limit();
+        while limit() == leased {
+            node.put_patiently(1, 1, 3000).unwrap();
+        }
         // Power fails while blocks are being written whose headers were never synced.
         disk.inject(Fault::PowerCut { nth: 4 + life });
         while node.put_patiently(1, 1, 3000).is_some() {}

@@ -45,7 +45,7 @@ pub struct ChangeQueue {
     handed_out_order: VecDeque<(u64, Digest)>,
     recovery: Option<Recovery>,
     /// The queue overflowed while a recovery was under way: where the next one has to start.
-    recover_again: Option<u64>,
+    recover_again: Option<Span>,
     last_ship_time: u64,
     /// The latest last-update time that was confirmed.
     confirmed: u64,
@@ -53,9 +53,22 @@ pub struct ChangeQueue {
     pub listed: bool,
 }
 
+/// Last-update times that a recovery looks for, both included.
+#[derive(Clone, Copy)]
+struct Span {
+    from: u64,
+    until: u64,
+}
+
+impl Span {
+    fn contains(self, last_update_time: u64) -> bool {
+        (self.from..=self.until).contains(&last_update_time)
+    }
+}
+
 struct Recovery {
     cursor: Option<Digest>,
-    from: u64,
+    span: Span,
 }
 
 /// What happened to a change that was put on the queue.
@@ -86,9 +99,16 @@ impl ChangeQueue {
         if self.order.len() >= limit {
             let dropped = self.order.len();
             let oldest = self.oldest_pending().unwrap_or(last_update_time);
+            let newest = self
+                .queued
+                .values()
+                .max()
+                .copied()
+                .unwrap_or(0)
+                .max(last_update_time);
             self.order.clear();
             self.queued.clear();
-            let recovery_began = self.start_recovery(oldest.min(last_update_time));
+            let recovery_began = self.start_recovery(oldest.min(last_update_time), newest);
             return Pushed::Overflowed {
                 dropped,
                 recovery_began,
@@ -99,14 +119,18 @@ impl ChangeQueue {
         Pushed::Queued
     }
 
-    /// Starts walking the partition for records changed at or after a time. False when a walk is under way already: then
-    /// another one follows it.
-    pub fn start_recovery(&mut self, from: u64) -> bool {
+    /// Starts walking the partition for records changed between two times, both included; later changes are queued as they
+    /// happen. False when a walk is under way already: then another one follows it.
+    pub fn start_recovery(&mut self, from: u64, until: u64) -> bool {
+        let span = Span { from, until };
         if self.recovery.is_some() {
-            self.recover_again = Some(self.recover_again.map_or(from, |again| again.min(from)));
+            self.recover_again = Some(self.recover_again.map_or(span, |again| Span {
+                from: again.from.min(from),
+                until: again.until.max(until),
+            }));
             return false;
         }
-        self.recovery = Some(Recovery { cursor: None, from });
+        self.recovery = Some(Recovery { cursor: None, span });
         true
     }
 
@@ -118,7 +142,7 @@ impl ChangeQueue {
                 || self
                     .recovery
                     .as_ref()
-                    .is_some_and(|r| entry.last_update_time >= r.from))
+                    .is_some_and(|r| r.span.contains(entry.last_update_time)))
     }
 
     pub fn recovering(&self) -> bool {
@@ -182,7 +206,7 @@ impl ChangeQueue {
             looked_at += 1;
             recovery.cursor = Some(entry.digest);
             if ships(&entry)
-                && entry.last_update_time >= recovery.from
+                && recovery.span.contains(entry.last_update_time)
                 && !self.queued.contains_key(&entry.digest)
             {
                 self.order.push_back(entry.digest);
@@ -194,7 +218,7 @@ impl ChangeQueue {
             self.recovery = self
                 .recover_again
                 .take()
-                .map(|from| Recovery { cursor: None, from });
+                .map(|span| Recovery { cursor: None, span });
             return self.recovery.is_none();
         }
         ended
@@ -243,8 +267,9 @@ impl ChangeQueue {
     /// Every change before this time is confirmed, so a restart walks the partition from here (inclusive: changes of the
     /// same millisecond may have come after the one that was confirmed last). Never goes back.
     pub fn last_ship_time(&mut self) -> u64 {
-        let recovery = self.recovery.as_ref().map(|recovery| recovery.from);
-        let pending = [self.oldest_pending(), recovery, self.recover_again];
+        let recovery = self.recovery.as_ref().map(|recovery| recovery.span.from);
+        let again = self.recover_again.map(|span| span.from);
+        let pending = [self.oldest_pending(), recovery, again];
         let unconfirmed = pending.into_iter().flatten().min();
         self.last_ship_time = self
             .last_ship_time
@@ -262,8 +287,8 @@ impl ChangeQueue {
         let recovering = self
             .recovery
             .as_ref()
-            .filter(|r| r.from > 0)
-            .map(|r| r.from);
+            .map(|r| r.span.from)
+            .filter(|from| *from > 0);
         let oldest = self.oldest_pending().into_iter().chain(recovering).min();
         oldest.map_or(0, |time| now.saturating_sub(time))
     }

@@ -160,9 +160,11 @@ impl Datacenter {
         for route in &self.routes {
             for partition in route.namespace.partitions() {
                 let mut state = partition.lock();
+                // Taken under the lock: every later change of the partition is at this time or after it, and queued.
+                let now = route.namespace.clock.now();
                 let queue = &mut state.changes[route.slot];
                 let from = queue.last_ship_time();
-                let began = queue.start_recovery(from);
+                let began = queue.start_recovery(from, now);
                 route
                     .shipping
                     .recoveries_pending

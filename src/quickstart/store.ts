@@ -93,7 +93,7 @@ function keyOf (id: number): Key {
   return { namespace: NAMESPACE, set: SET, key: id }
 }
 
-function binsOf ({ name, country, population, lon, lat, areas, feature, altName }: CityRecord): Bins {
+function binsOf ({ name, country, population, lon, lat, areas, feature, altCountry }: CityRecord): Bins {
   return {
     name,
     country,
@@ -101,7 +101,7 @@ function binsOf ({ name, country, population, lon, lat, areas, feature, altName 
     location: new GeoJSON({ type: 'Point', coordinates: [lon, lat] }),
     // A whole degree must not become an integer: a bin keeps one type over all records.
     place: { coordinates: [new Double(lon), new Double(lat)], areas, feature },
-    ...(altName === '' ? {} : { alt_name: altName })
+    ...(altCountry === '' ? {} : { alt_country: altCountry })
   }
 }
 

@@ -5,7 +5,7 @@ const REASONS: ReadonlyArray<readonly [files: RegExp, reason: string]> = [
   [/^admin$/, 'users and roles are not there yet'],
   [/^(query|index)/, 'secondary indexes and queries are not there yet'],
   [/^(scan|bin_projection)$/, 'scans are not there yet'],
-  [/^(stats|circuit_breaker|dynamic_config)$/, 'runs a scan on the way, and scans are not there yet'],
+  [/^(stats|circuit_breaker)$/, 'runs a scan on the way, and scans are not there yet'],
   [/^truncate$/, 'truncate is not there yet'],
   [/^batch_/, 'batch commands are not there yet'],
   [/^(lists|maps|cdt_context|path_)/, 'list and map operations are not there yet'],

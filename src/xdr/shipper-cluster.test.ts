@@ -65,7 +65,7 @@ test('each result has its verdict', () => {
     if (['KEY_BUSY', 'DEVICE_OVERLOAD', 'OUT_OF_SPACE', 'TIMEOUT', 'UNAVAILABLE', 'CLUSTER_KEY_MISMATCH', 'NOT_FOUND', 'UNKNOWN', 'XDR_KEY_BUSY'].includes(name)) {
       assert.equal(verdict, Verdict.RETRY_DEST, name)
     }
-    if (['PARAMETER', 'RECORD_TOO_BIG', 'INCOMPATIBLE_TYPE', 'NAMESPACE', 'FORBIDDEN', 'BIN_NAME'].includes(name)) assert.equal(verdict, Verdict.ABANDONED, name)
+    if (['PARAMETER', 'RECORD_TOO_BIG', 'INCOMPATIBLE_TYPE', 'NAMESPACE', 'BIN_NAME'].includes(name)) assert.equal(verdict, Verdict.ABANDONED, name)
   }
   assert.equal(classifyResult(ResultCode.NOT_FOUND, ChangeKind.DELETE), Verdict.SHIPPED)
 })

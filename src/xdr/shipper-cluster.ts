@@ -42,10 +42,13 @@ export interface ClusterShipperOptions {
   readonly limits?: Partial<ClusterShipperLimits>
 }
 
-/** Results that no repetition will change: about this record or this configuration, not about the moment. Anything else that is no success is retried. */
+/**
+ * Results that no repetition will change: about this record or this configuration, not about the moment. Anything else that is no success is retried.
+ * FORBIDDEN is not among them: a clock that runs ahead, or a switch over there, may be put right.
+ */
 const PERMANENT: ReadonlySet<number> = new Set([
   ResultCode.PARAMETER, ResultCode.ALWAYS_FORBIDDEN, ResultCode.INCOMPATIBLE_TYPE, ResultCode.RECORD_TOO_BIG, ResultCode.UNSUPPORTED_FEATURE,
-  ResultCode.KEY_MISMATCH, ResultCode.NAMESPACE, ResultCode.BIN_NAME, ResultCode.FORBIDDEN, ResultCode.ENTERPRISE_ONLY,
+  ResultCode.KEY_MISMATCH, ResultCode.NAMESPACE, ResultCode.BIN_NAME, ResultCode.ENTERPRISE_ONLY,
   ResultCode.OP_NOT_APPLICABLE, ResultCode.INVALID_ENCODING, ResultCode.GEO_INVALID
 ])
 

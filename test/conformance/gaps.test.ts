@@ -4,7 +4,7 @@ import { judge, updated, type KnownGaps } from './gaps.js'
 import { TitleNumbers, settle, type FileOutcome, type TitleState } from './outcome.js'
 
 function outcome (file: string, states: Record<string, TitleState>): FileOutcome {
-  return { file, durationMs: 1, results: Object.entries(states).map(([title, state]) => ({ title, state })) }
+  return { file, durationMs: 1, stopped: null, results: Object.entries(states).map(([title, state]) => ({ title, state })) }
 }
 
 function gaps (...groups: KnownGaps['gaps']): KnownGaps {
@@ -62,6 +62,19 @@ test('titles_after_a_process_died_count_as_failed', () => {
   ], 'the process ended early (SIGSEGV)')
   assert.deepEqual(results.map(({ title, state }) => [title, state]), [['a', 'passed'], ['b', 'failed']])
   assert.match(results[1]?.error ?? '', /SIGSEGV/)
+})
+
+test('a_process_that_does_not_end_after_its_last_title_fails_nothing', () => {
+  const results = settle([
+    { kind: 'planned', titles: ['a'] },
+    { kind: 'result', result: { title: 'a', state: 'passed' } }
+  ], 'nothing happened for 60 s')
+  assert.deepEqual(results, [{ title: 'a', state: 'passed' }])
+})
+
+test('a_process_that_dies_before_it_plans_anything_is_a_failure', () => {
+  const results = settle([], 'the process ended early (exit 1)')
+  assert.deepEqual(results, [{ title: '(loading the file)', state: 'failed', error: 'the process ended early (exit 1)' }])
 })
 
 test('a_failed_hook_counts_once_through_the_titles_that_it_stopped', () => {

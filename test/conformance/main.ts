@@ -14,9 +14,12 @@ import { settle, type ChildMessage, type FileOutcome } from './outcome.js'
 import { prepareSuite, suiteDirectory } from './suite.js'
 
 const FILE_TIMEOUT_MS = 240_000
+/** No test of the suite takes so long without a result. */
+const SILENCE_MS_MAX = 60_000
 const TEST_TIMEOUT_MS = 10_000
 /** Unlisted failures printed a file; the rest is counted. */
 const FAILURES_SHOWN_MAX = 40
+const FILE_COLUMN = 28
 
 const USAGE = `usage: npm run conformance -- [options]
   --host H --port P   a running server, instead of a node of its own (port 3000 unless given)
@@ -79,17 +82,17 @@ function chooseFiles (all: readonly string[], wanted: string | undefined, gaps: 
 }
 
 /**
- * One file in a process of its own, bounded in time. The client is native code and now and then takes its process down in
- * tests of itself; a file whose process was ended by a signal gets a second try, and the output says so.
+ * One file in a process of its own. The client is native code, and now and then takes its process down in the middle: such a
+ * file gets a second try, and the output says so.
  */
 async function runFile (file: string, version: string, target: Target, options: Options, say: (line: string) => void): Promise<FileOutcome> {
   const first = await runFileOnce(file, version, target, options)
-  if (first.crashed === null) return first
-  say(`  ${file.padEnd(28)} the client's process ended by ${first.crashed}; once more`)
+  if (!first.crashed || !first.results.some(({ state }) => state === 'failed')) return first
+  say(`  ${file.padEnd(FILE_COLUMN)} ${first.stopped}; once more`)
   return await runFileOnce(file, version, target, options)
 }
 
-function runFileOnce (file: string, version: string, target: Target, { namespace, grep = '' }: Options): Promise<FileOutcome & { crashed: NodeJS.Signals | null }> {
+function runFileOnce (file: string, version: string, target: Target, { namespace, grep = '' }: Options): Promise<FileOutcome & { crashed: boolean }> {
   const started = Date.now()
   const child = fork(fileURLToPath(new URL('./run-file.js', import.meta.url)), [file, grep, String(TEST_TIMEOUT_MS)], {
     cwd: suiteDirectory,
@@ -106,28 +109,35 @@ function runFileOnce (file: string, version: string, target: Target, { namespace
   })
   const messages: ChildMessage[] = []
   let stopped: string | null = null
-  let crashed: NodeJS.Signals | null = null
   let errors = ''
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => { errors = (errors + text).slice(-4_000) })
-  child.on('message', message => { messages.push(message as ChildMessage) })
+  const end = (why: string): void => {
+    stopped ??= why
+    child.kill('SIGKILL')
+  }
+  const whole = setTimeout(() => { end(`the file did not end within ${FILE_TIMEOUT_MS / 1000} s`) }, FILE_TIMEOUT_MS)
+  const silence = setTimeout(() => { end(`nothing happened for ${SILENCE_MS_MAX / 1000} s`) }, SILENCE_MS_MAX)
   const killWithParent = (): void => { child.kill('SIGKILL') }
   process.once('exit', killWithParent)
-  const timer = setTimeout(() => {
-    stopped = `the file did not end within ${FILE_TIMEOUT_MS / 1000} s`
-    child.kill('SIGKILL')
-  }, FILE_TIMEOUT_MS)
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => { errors = (errors + text).slice(-4_000) })
+  child.on('message', message => {
+    messages.push(message as ChildMessage)
+    silence.refresh()
+    // All is said; closing its threads and sockets can hang in the client.
+    if ((message as ChildMessage).kind === 'ended') child.kill('SIGKILL')
+  })
   return new Promise((resolve, reject) => {
     child.once('error', reject)
     child.once('close', (code, signal) => {
-      clearTimeout(timer)
+      clearTimeout(whole)
+      clearTimeout(silence)
       process.off('exit', killWithParent)
       const finished = messages.some(({ kind }) => kind === 'ended' || kind === 'load-failed')
-      if (!finished) {
-        if (stopped === null) crashed = signal
-        const lastError = errors.trim().split('\n').find(line => /error/i.test(line)) ?? ''
-        stopped ??= `the process ended early (${signal ?? `exit ${code}`})${lastError === '' ? '' : `: ${lastError.trim()}`}`
+      const crashed = !finished && stopped === null && signal !== null
+      if (!finished && stopped === null) {
+        const firstError = errors.trim().split('\n').find(line => /error/i.test(line)) ?? ''
+        stopped = `the process ended early (${signal ?? `exit ${code}`})${firstError === '' ? '' : `: ${firstError.trim()}`}`
       }
-      resolve({ file, results: settle(messages, stopped), durationMs: Date.now() - started, crashed })
+      resolve({ file, results: settle(messages, stopped), durationMs: Date.now() - started, stopped, crashed })
     })
   })
 }
@@ -146,7 +156,8 @@ function describeFile (outcome: FileOutcome, verdict: Verdict): string[] {
   if (verdict.known > 0) parts.push(`${verdict.known} known gaps`)
   if (failed > verdict.known) parts.push(`${failed - verdict.known} FAILED`)
   if (pending > 0) parts.push(`${pending} pending`)
-  const lines = [`  ${outcome.file.padEnd(28)} ${parts.join(', ')}  (${(outcome.durationMs / 1000).toFixed(1)} s)`]
+  const lines = [`  ${outcome.file.padEnd(FILE_COLUMN)} ${parts.join(', ')}  (${(outcome.durationMs / 1000).toFixed(1)} s)`]
+  if (outcome.stopped !== null) lines.push(`      ${outcome.stopped}`)
   let previous: string | undefined
   for (const { result } of verdict.unexpected.slice(0, FAILURES_SHOWN_MAX)) {
     lines.push(`      failed: ${result.title}`)
@@ -225,7 +236,7 @@ function report (options: Options, outcomes: FileOutcome[], verdict: Verdict, ga
   }
   const failed = total.failed - verdict.known
   const stale = verdict.closed.length + verdict.vanished.length
-  if (options.files === undefined) for (const { file, reason } of gaps.excluded) say(`  ${file.padEnd(28)} not run: ${reason}`)
+  if (options.files === undefined) for (const { file, reason } of gaps.excluded) say(`  ${file.padEnd(FILE_COLUMN)} not run: ${reason}`)
   if (stale > 0) say(`${stale} titles on the list of known gaps no longer fail; remove them, or run with --update-gaps`)
   if (nodeEnded.length > 0) say(`the node ended by itself during: ${nodeEnded.join(', ')}`)
   say(`conformance: ${total.passed} passed, ${failed} failed, ${total.pending} pending, ${verdict.known} known gaps`)

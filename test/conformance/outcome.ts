@@ -22,32 +22,37 @@ export interface FileOutcome {
   file: string
   results: TitleResult[]
   durationMs: number
+  /** How the process ended, when it was not by coming to its end. */
+  stopped: string | null
 }
 
 /**
  * Turns what a child sent into one result a title. A title without a result failed: something before it stopped the run, and
- * `stopped` says what. A failure outside of titles (a hook, loading) counts by itself only when no title shows it.
+ * `stopped` says what. A failure outside of titles (a hook, loading) counts by itself only when no title shows it. That the
+ * process did not end by itself after its last title is the client's affair and fails nothing.
  */
 export function settle (messages: readonly ChildMessage[], stopped: string | null): TitleResult[] {
   // A test can fail after it has passed (a late uncaught exception): its last word counts.
   const settled = new Map<string, TitleResult>()
-  const hooks: TitleResult[] = []
-  let planned: string[] = []
+  const outside: TitleResult[] = []
+  let planned: string[] | null = null
   for (const message of messages) {
     if (message.kind === 'planned') planned = message.titles
-    if (message.kind === 'hook-failed') hooks.push({ title: message.title, state: 'failed', error: message.error })
-    if (message.kind === 'load-failed') hooks.push({ title: '(loading the file)', state: 'failed', error: message.error })
+    if (message.kind === 'hook-failed') outside.push({ title: message.title, state: 'failed', error: message.error })
+    if (message.kind === 'load-failed') outside.push({ title: LOADING, state: 'failed', error: message.error })
     if (message.kind === 'result') settled.set(message.result.title, message.result)
   }
+  if (planned === null && outside.length === 0) outside.push({ title: LOADING, state: 'failed', error: stopped ?? 'it planned no titles' })
   const results = [...settled.values()]
-  const missing = planned.filter(title => !settled.has(title))
+  const missing = (planned ?? []).filter(title => !settled.has(title))
   // Mocha gives a file up when a test fails that had already passed: the error came out of nowhere, like an event nobody listens to.
-  const cause = stopped ?? (hooks.length === 0 ? 'mocha gave the file up after an error outside of any test' : `${hooks[0]?.title}: ${hooks[0]?.error}`)
-  for (const title of missing) results.push({ title, state: 'failed', error: `did not run: ${cause}` })
-  if (missing.length === 0) results.push(...hooks)
-  if (stopped !== null && missing.length === 0) results.push({ title: '(the end of the file)', state: 'failed', error: stopped })
+  const reason = outside[0] === undefined ? 'mocha gave the file up after an error outside of any test' : `${outside[0].title}: ${outside[0].error}`
+  for (const title of missing) results.push({ title, state: 'failed', error: `did not run: ${outside[0] === undefined && stopped !== null ? stopped : reason}` })
+  if (missing.length === 0) results.push(...outside)
   return results
 }
+
+const LOADING = '(loading the file)'
 
 /** Puts a title on one line, and gives its n-th occurrence the ending ` #n`, so that each names one test. */
 export class TitleNumbers {

@@ -14,8 +14,9 @@ export const NAME_BYTES_MAX = 31
 export const TTL_SECONDS_MAX = 315_360_000
 
 /** Depend on the machine, so the reference page names them in words. */
+/** One CPU is left to the control plane, Lua and storage; on two, a second service thread costs more in wake-ups than it brings (docs/benchmarks.md). */
 export function serviceThreadsDefault (): number {
-  return availableParallelism()
+  return Math.max(1, availableParallelism() - 1)
 }
 
 export function luaWorkersDefault (): number {

@@ -146,7 +146,7 @@ const service = z.strictObject({
   'cluster-name': optional(textLeaf('a cluster name', '1 to 64 bytes without spaces and : ; , =', (text) => /^[^\s:;,=]{1,64}$/.test(text), {
     doc: 'A client that asks for another name does not use this node.'
   })),
-  'service-threads': defaulted(integerLeaf({ min: 1, max: 256, doc: 'Threads that serve client connections.', defaultText: 'number of CPUs' }), serviceThreadsDefault),
+  'service-threads': defaulted(integerLeaf({ min: 1, max: 256, doc: 'Threads that serve client connections.', defaultText: 'number of CPUs less one, at least 1' }), serviceThreadsDefault),
   'work-directory': defaulted(pathLeaf({ default: './data', doc: 'Holds the node id, UDF modules and last-ship times.' }), () => './data'),
   'proto-fd-max': integer({ min: 1, max: 1_000_000, default: 15_000, doc: 'Client connections open at one time; further ones are closed at once.' }),
   'proto-fd-idle-ms': duration('ms', { min: 0, max: 86_400_000, default: 0, doc: 'A connection idle for this long is closed; 0 never.' }),

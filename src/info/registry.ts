@@ -1,5 +1,6 @@
 // Every info command by name. A command is a function from the node and the call to the text after the tab.
 
+import { setImmediate } from 'node:timers/promises'
 import { ResultCode } from '../engine/constants.js'
 import { configCommands } from './config.js'
 import { identityCommands } from './identity.js'
@@ -34,18 +35,30 @@ const commands: ReadonlyMap<string, InfoCommand> = new Map<string, InfoCommand>(
 /** Every command that is answered or refused by name; docs/reference/info-commands.md lists the same. */
 export const commandNames: readonly string[] = [...commands.keys()]
 
+const TOO_LONG = new InfoError(ResultCode.PARAMETER, 'the reply is too long')
+
 /** What an empty request asks for. */
 const SUMMARY = ['node', 'build', 'edition', 'version', 'release', 'features', 'cluster-name', 'partition-generation', 'peers-generation', 'namespaces',
   'service-clear-std', 'statistics']
 
+/** Characters of a reply after which further commands of the request are refused: one request may name a bulky one again and again. */
+const REPLY_CHARACTERS_MAX = 16 * 1024 * 1024
+
+/** Commands answered before other work of the main thread gets its turn. */
+const COMMANDS_PER_TURN = 64
+
 /** The whole reply to a request: a line for each command, `<as sent>\t<answer>`. */
 export async function answerInfo (node: NodeView, text: string, onError: (error: unknown) => void): Promise<string> {
   const sent = text.split('\n').filter((line) => line !== '')
-  let reply = ''
+  const lines: string[] = []
+  let characters = 0
   for (const line of sent.length === 0 ? SUMMARY : sent) {
-    reply += `${line}\t${await answerOne(node, line, onError)}\n`
+    if (lines.length % COMMANDS_PER_TURN === COMMANDS_PER_TURN - 1) await setImmediate()
+    const answer = characters > REPLY_CHARACTERS_MAX ? TOO_LONG.text : await answerOne(node, line, onError)
+    lines.push(`${line}\t${answer}\n`)
+    characters += line.length + answer.length
   }
-  return reply
+  return lines.join('')
 }
 
 async function answerOne (node: NodeView, line: string, onError: (error: unknown) => void): Promise<string> {

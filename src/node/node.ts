@@ -4,7 +4,7 @@ import type { Logger } from 'pino'
 import type { NodeConfig } from '../../config/schema.js'
 import { UdfHost } from '../../udf/host.js'
 import { addonPath } from '../engine/addon.js'
-import { Engine } from '../engine/engine.js'
+import { Engine, EngineError } from '../engine/engine.js'
 import type { InfoRequest, Listening } from '../engine/native.js'
 import type { NodeView } from '../info/node-view.js'
 import { answerInfo } from '../info/registry.js'
@@ -94,28 +94,43 @@ export class Node {
   /** Ships what is in flight, finishes requests under way, makes everything durable. */
   drain (): Promise<void> {
     this.#drained ??= (async () => {
-      await this.#xdr.drain()
-      await this.#engine.native.drain()
+      try {
+        await this.#xdr.drain()
+      } finally {
+        await this.#engine.native.drain()
+      }
     })()
     return this.#drained
   }
 
   /** Drains and lets go of everything. A second call waits for the first. */
   close (): Promise<void> {
-    this.#closed ??= (async () => {
-      await this.drain()
-      await this.#udf.close()
-      await this.#xdr.close()
-      await this.#engine.native.close()
-    })()
+    this.#closed ??= this.#closeAll()
     return this.#closed
   }
 
+  /** Every part is closed, whichever of them fails; the first error is the one that is told. */
+  async #closeAll (): Promise<void> {
+    const errors: unknown[] = []
+    for (const step of [() => this.drain(), () => this.#udf.close(), () => this.#xdr.close(), () => this.#engine.native.close()]) {
+      try {
+        await step()
+      } catch (error) {
+        errors.push(error)
+      }
+    }
+    if (errors.length > 0) throw EngineError.from(errors[0])
+  }
+
   async #onInfo (request: InfoRequest): Promise<void> {
-    const view = this.#view
-    const reply = view === undefined
-      ? ''
-      : await answerInfo(view, request.text, (error) => { this.#log.error({ err: error, peer: request.peer }, 'an info command failed') })
-    this.#engine.native.answerInfo(request.id, reply)
+    const failed = (error: unknown) => { this.#log.error({ err: error, peer: request.peer }, 'an info command failed') }
+    try {
+      const view = this.#view
+      const reply = view === undefined ? '' : await answerInfo(view, request.text, failed)
+      this.#engine.native.answerInfo(request.id, reply)
+    } catch (error) {
+      // The node may have been closed meanwhile; nobody waits for the answer then.
+      failed(error)
+    }
   }
 }

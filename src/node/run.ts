@@ -17,14 +17,22 @@ export async function runNode (config: NodeConfig): Promise<void> {
   const ended = endSignal()
   const node = await Node.open(config, log)
   try {
-    const listening = await node.start()
-    log.info({ node: node.nodeId, ...listening, namespaces: config.namespaces.map(({ name }) => name) }, 'serving')
+    // A signal ends a start that takes long, too.
+    const started = node.start()
+    started.catch(() => {})
+    const early = await Promise.race([started, ended])
+    if (typeof early !== 'string') {
+      log.info({ node: node.nodeId, ...early, namespaces: config.namespaces.map(({ name }) => name) }, 'serving')
+    }
     const signal = await ended
     log.info({ signal }, 'stopping')
     process.once(signal, () => { process.exit(1) })
-  } finally {
-    await node.close()
+  } catch (error) {
+    // What went wrong first is what its user has to hear.
+    await node.close().catch((closeError: unknown) => { log.error({ err: closeError }, 'the node did not close cleanly') })
+    throw error
   }
+  await node.close()
   log.info('stopped')
 }
 

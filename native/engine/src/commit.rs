@@ -50,6 +50,7 @@ impl Namespace {
     /// Takes a record out of the index without leaving a tombstone: expiry, and deletes that nobody has to hear of.
     pub(crate) fn drop_entry(&self, state: &mut PartitionState, entry: &Entry) {
         state.table.remove(&entry.digest);
+        state.times.note_dropped(entry.last_update_time);
         self.store.release(entry.location);
         self.count_swap(Some(entry), None);
     }

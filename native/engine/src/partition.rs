@@ -24,6 +24,42 @@ pub struct PartitionState {
     pub busy: BusyRecords,
     /// By the namespace's datacenter slots.
     pub changes: Box<[ChangeQueue]>,
+    pub times: UpdateTimes,
+}
+
+/// How far a partition's local versions may be dated ahead of the clock. Beyond, writes are refused for the moment:
+/// other sites refuse what is dated too far ahead.
+const LEAD_MS_MAX: u64 = 10_000;
+
+/// Last-update times of a partition's local versions: they never go back, and a record that was taken out of the index
+/// without a tombstone does not come again with a time that ties with a version that may still lie on the device.
+#[derive(Default)]
+pub struct UpdateTimes {
+    latest: u64,
+    /// The latest time of a version that left the index without a trace.
+    dropped: u64,
+}
+
+impl UpdateTimes {
+    /// The time of the next version: `now`, or later where that is needed (`least` is what the version that it replaces
+    /// asks for). `None` when that is too far ahead.
+    pub fn next(&mut self, now: u64, least: Option<u64>) -> Option<u64> {
+        let least = least.unwrap_or(if self.dropped == 0 {
+            0
+        } else {
+            self.dropped + 1
+        });
+        let time = now.max(self.latest).max(least);
+        if time > now + LEAD_MS_MAX {
+            return None;
+        }
+        self.latest = time;
+        Some(time)
+    }
+
+    pub fn note_dropped(&mut self, last_update_time: u64) {
+        self.dropped = self.dropped.max(last_update_time);
+    }
 }
 
 impl Partition {
@@ -32,6 +68,7 @@ impl Partition {
             table: PartitionTable::new(id),
             busy: BusyRecords::default(),
             changes: (0..datacenters).map(|_| ChangeQueue::default()).collect(),
+            times: UpdateTimes::default(),
         };
         Partition {
             id,
@@ -127,6 +164,21 @@ impl BusyRecords {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_go_on_after_a_dropped_version_and_not_without_bound() {
+        let mut times = UpdateTimes::default();
+        assert_eq!(times.next(100, None), Some(100));
+        times.note_dropped(100);
+        assert_eq!(
+            times.next(100, None),
+            Some(101),
+            "no tie with what was dropped"
+        );
+        assert_eq!(times.next(100, Some(100)), Some(101), "never back");
+        assert_eq!(times.next(100, Some(100 + LEAD_MS_MAX + 1)), None);
+        assert_eq!(times.next(5_000, None), Some(5_000));
+    }
 
     #[test]
     fn a_busy_record_queues_up_to_its_limit_and_wakes_in_order() {

@@ -232,7 +232,13 @@ impl Namespace {
             .filter(|entry| is_live(entry, now))
             .ok_or(ResultCode::NotFound)?;
         let checks_key = message.key.is_some() && entry.flags & flag::KEY_STORED != 0;
-        let touch = self.touch_due(message, &entry, now)?;
+        // A touch keeps the generation, so its time alone tells it from the version that it replaces.
+        let touch = self.touch_due(message, &entry, now)?.and_then(|void_time| {
+            let time = state
+                .times
+                .next(self.clock.now(), Some(entry.last_update_time + 1))?;
+            Some((void_time, time))
+        });
         let header_only = message.header.info1 & info1::GET_NO_BINS != 0;
         if header_only && !checks_key && touch.is_none() {
             return Ok(Done::of(entry.generation, entry.void_time, None));
@@ -241,12 +247,12 @@ impl Namespace {
             self.with_image(&entry, request.copy, |view| -> Result<bool, ResultCode> {
                 check_key(message, view)?;
                 reply_bins(view, message, reply)?;
-                let Some(void_time) = touch else {
+                let Some((void_time, time)) = touch else {
                     return Ok(false);
                 };
                 let header = ImageHeader {
                     digest: entry.digest,
-                    last_update_time: self.touch_time(&entry),
+                    last_update_time: time,
                     generation: entry.generation,
                     void_time,
                     flags: 0,
@@ -288,13 +294,6 @@ impl Namespace {
         let remaining = entry.void_time.saturating_sub(now);
         let due = u64::from(remaining) * 100 < u64::from(life) * u64::from(percent);
         Ok(due.then_some(now + life))
-    }
-
-    /// A touch keeps the generation, so its time alone tells it from the version that it replaces.
-    fn touch_time(&self, entry: &Entry) -> u64 {
-        let time = self.clock.now().max(entry.last_update_time + 1);
-        self.clock.observe(time);
-        time
     }
 
     fn store_touch(&self, state: &mut PartitionState, entry: &Entry) {
@@ -342,7 +341,11 @@ impl Namespace {
             Some(entry) => entry.set_id,
             None => self.sets.id_of(set).ok_or(ResultCode::Forbidden)?,
         };
-        let header = self.next_header(request, stored.as_ref(), live.as_ref(), void_time, standing);
+        let time = match message.lut {
+            Some(time) => time,
+            None => self.next_update_time(&mut state, stored.as_ref())?,
+        };
+        let header = self.next_header(request, time, live.as_ref(), void_time, standing);
         let mut make = |view: Option<&ImageView<'_>>| -> Result<bool, ResultCode> {
             if let Some(view) = view {
                 check_key(message, view)?;
@@ -401,9 +404,10 @@ impl Namespace {
         {
             self.with_image(&entry, request.copy, |view| check_key(message, view))??;
         }
-        let time = message
-            .lut
-            .unwrap_or_else(|| self.next_update_time(stored.as_ref()));
+        let time = match message.lut {
+            Some(time) => time,
+            None => self.next_update_time(&mut state, stored.as_ref())?,
+        };
         let ticket = self.remove(&mut state, request, stored.as_ref(), time)?;
         Ok(Done::of(0, 0, ticket))
     }
@@ -509,7 +513,7 @@ impl Namespace {
     fn next_header(
         &self,
         request: &Request<'_>,
-        stored: Option<&Entry>,
+        last_update_time: u64,
         live: Option<&Entry>,
         void_time: u32,
         standing: Standing,
@@ -517,7 +521,7 @@ impl Namespace {
         let message = request.message;
         ImageHeader {
             digest: *request.digest,
-            last_update_time: message.lut.unwrap_or_else(|| self.next_update_time(stored)),
+            last_update_time,
             generation: self.next_generation(message, live),
             void_time,
             flags: match (message.lut, standing) {
@@ -539,15 +543,19 @@ impl Namespace {
 
     /// The last-update time of the next local version. Never before the version that it replaces; past it when the
     /// generation starts again, since a tie of times is decided by that: after a tombstone, an expiry, a wrap.
-    pub(crate) fn next_update_time(&self, stored: Option<&Entry>) -> u64 {
-        let now = self.clock.now();
-        let Some(entry) = stored else { return now };
-        let restarts = !is_live(entry, wall_seconds()) || entry.generation == u16::MAX;
-        let least = entry.last_update_time + u64::from(restarts);
-        if least > now {
-            self.clock.observe(least);
-        }
-        now.max(least)
+    pub(crate) fn next_update_time(
+        &self,
+        state: &mut PartitionState,
+        stored: Option<&Entry>,
+    ) -> Result<u64, ResultCode> {
+        let least = stored.map(|entry| {
+            let restarts = !is_live(entry, wall_seconds()) || entry.generation == u16::MAX;
+            entry.last_update_time + u64::from(restarts)
+        });
+        state
+            .times
+            .next(self.clock.now(), least)
+            .ok_or(ResultCode::KeyBusy)
     }
 
     fn void_time(

@@ -242,7 +242,7 @@ impl Namespace {
             .or(view.as_ref().and_then(|view| view.key()));
         let header = ImageHeader {
             digest: task.digest,
-            last_update_time: self.next_update_time(stored),
+            last_update_time: self.next_update_time(state, stored)?,
             generation: following_generation(old),
             void_time,
             flags: 0,
@@ -274,7 +274,7 @@ impl Namespace {
         }
         let header = ImageHeader {
             digest: task.digest,
-            last_update_time: self.next_update_time(stored),
+            last_update_time: self.next_update_time(state, stored)?,
             generation: following_generation(stored),
             void_time: 0,
             flags: image_flag::TOMBSTONE

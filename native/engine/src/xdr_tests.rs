@@ -325,3 +325,30 @@ fn results_that_fit_no_reply_are_refused() {
     assert_eq!(many(b"s", 30_000), ResultCode::Parameter);
     assert_eq!(many(b"", 2), ResultCode::Parameter);
 }
+
+#[test]
+fn a_record_put_again_right_after_its_delete_is_the_one_that_a_restart_finds() {
+    let directory = TempDirectory::new("again");
+    let mut config = file_config(&directory);
+    config.name = "test".into();
+    let east = crate::testing::open(config.clone(), vec![]);
+    // Within one millisecond, and an older version that has seen more generations.
+    for i in 0..50 {
+        let key = format!("k{i}");
+        put_int(&east, &key, "n", 1);
+        put_int(&east, &key, "n", 2);
+        delete(&east, &key);
+        put_int(&east, &key, "n", 3);
+    }
+    east.store.close();
+    drop(east);
+    let east = crate::testing::open(config, vec![]);
+    for i in 0..50 {
+        assert_eq!(
+            get(&east, &format!("k{i}")).bins,
+            [crate::testing::int_bin("n", 3)],
+            "k{i}"
+        );
+    }
+    east.store.close();
+}

@@ -62,6 +62,8 @@ struct State {
     batches: HashMap<u32, Batch>,
     waiting: usize,
     wakes: u64,
+    /// The wakes that each worker has seen: one between its last look at its messages and its wait is not lost.
+    seen_wakes: HashMap<u32, u64>,
     closed: bool,
 }
 
@@ -116,7 +118,7 @@ impl UdfLane {
         }
         let until = Instant::now() + wait;
         let mut state = self.state.lock();
-        let wakes = state.wakes;
+        let seen = state.seen_wakes.get(&worker).copied().unwrap_or_default();
         loop {
             if state.closed {
                 return Exchanged::Closed;
@@ -136,7 +138,9 @@ impl UdfLane {
                     None => continue,
                 }
             }
-            if state.wakes != wakes {
+            if state.wakes != seen {
+                let wakes = state.wakes;
+                state.seen_wakes.insert(worker, wakes);
                 return Exchanged::Nothing;
             }
             let slice = if state.batches.is_empty() {

@@ -371,3 +371,217 @@ impl UdfLane {
         self.state.lock().queue.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use perigee_engine::clock::HybridClock;
+    use perigee_engine::request::{Outcome, Request};
+    use perigee_wire::{
+        Digest, Message, PARTITIONS, PROTO_HEADER_BYTES, RequestHeader, RequestWriter, field, info2,
+    };
+
+    use super::*;
+    use crate::mailbox::Mailbox;
+    use crate::net::LoopControl;
+
+    const NO_WAIT: Duration = Duration::ZERO;
+    const FAR: Duration = Duration::from_secs(60);
+
+    struct Rig {
+        namespace: Arc<Namespace>,
+        mailboxes: Arc<Mailboxes>,
+        lane: UdfLane,
+    }
+
+    fn rig(workers: usize) -> Rig {
+        let config = serde_json::from_str(
+            r#"{"name":"test","replication-factor":1,"default-ttl":0,"nsup-period":120,
+            "allow-ttl-without-nsup":false,"max-record-size":32768,"default-read-touch-ttl-pct":0,
+            "stop-writes-used-pct":70,"stop-writes-avail-pct":5,
+            "storage-engine":{"type":"memory","data-size":16777216,"write-block-size":65536,"flush-size":16384}}"#,
+        )
+        .expect("a valid configuration");
+        let opened = Namespace::open(config, Arc::new(HybridClock::new()), vec![], 20);
+        let (namespace, _) = opened.expect("a namespace in memory opens");
+        namespace.set_ownership(1, &[0xff; PARTITIONS / 8]);
+        let control = LoopControl::new().expect("an eventfd");
+        let mailboxes = Arc::new(Mailboxes(vec![Mailbox::new(control.waker())]));
+        namespace.start(mailboxes.clone());
+        let lane = UdfLane::new(mailboxes.clone(), Duration::from_secs(1), workers);
+        Rig {
+            namespace,
+            mailboxes,
+            lane,
+        }
+    }
+
+    impl Rig {
+        /// Locks a record and queues a call for it; the request has the record's number.
+        fn submit(&self, record: u8, patience: Duration) {
+            let digest: Digest = [record; 20];
+            let mut frame = Vec::new();
+            let header = RequestHeader {
+                info2: info2::WRITE,
+                ..RequestHeader::default()
+            };
+            let mut writer = RequestWriter::begin(&mut frame, header);
+            writer.field(field::NAMESPACE, b"test");
+            writer.field(field::DIGEST, &digest);
+            writer.field(field::UDF_MODULE, b"m");
+            writer.field(field::UDF_FUNCTION, b"f");
+            writer.field(field::UDF_ARGS, &[0x90]);
+            writer.finish();
+            let message = Message::parse(&frame[PROTO_HEADER_BYTES..]).expect("a valid message");
+            let request = Request {
+                message: &message,
+                digest: &digest,
+                waiter: None,
+                copy: None,
+            };
+            let Outcome::RunUdf(task) = self.namespace.execute(&request, &mut Vec::new()) else {
+                panic!("record {record} is not free")
+            };
+            self.lane.submit(UdfJob {
+                namespace: self.namespace.clone(),
+                task,
+                waiter: Waiter {
+                    thread: 0,
+                    request: u64::from(record),
+                },
+                deadline: Instant::now() + patience,
+                losses: 0,
+            });
+        }
+
+        /// Gives back results for tasks (each returns nothing and changes nothing) and takes new ones: their ids.
+        fn exchange(&self, worker: u32, done: &[u64]) -> Vec<u64> {
+            let mut results = (done.len() as u32).to_le_bytes().to_vec();
+            for id in done {
+                let mut result = vec![0; 32];
+                result[0] = 32;
+                result[8..16].copy_from_slice(&id.to_le_bytes());
+                results.extend_from_slice(&result);
+            }
+            let mut tasks = vec![0; 1 << 16];
+            match self.lane.exchange(worker, &results, &mut tasks, NO_WAIT) {
+                Exchanged::Tasks(bytes) => task_ids(&tasks[..bytes]),
+                _ => Vec::new(),
+            }
+        }
+
+        /// Requests that were answered, with their result codes.
+        fn answers(&self) -> Vec<(u64, ResultCode)> {
+            std::iter::from_fn(|| self.mailboxes.0[0].take())
+                .map(|mail| match mail {
+                    Mail::Reply { request, frame, .. } => {
+                        let reply = Message::parse(&frame[PROTO_HEADER_BYTES..]).expect("a reply");
+                        let code = ResultCode::from_u8(reply.header.result_code);
+                        (request, code.expect("a known code"))
+                    }
+                    _ => panic!("only replies are expected"),
+                })
+                .collect()
+        }
+    }
+
+    fn task_ids(mut bytes: &[u8]) -> Vec<u64> {
+        let mut ids = Vec::new();
+        bytes = &bytes[COUNT_BYTES..];
+        while !bytes.is_empty() {
+            let length = u32::from_le_bytes(bytes[0..4].try_into().expect("four bytes"));
+            ids.push(u64::from_le_bytes(
+                bytes[8..16].try_into().expect("eight bytes"),
+            ));
+            bytes = &bytes[length as usize..];
+        }
+        ids
+    }
+
+    #[test]
+    fn results_answer_their_requests_and_free_the_records() {
+        let rig = rig(1);
+        rig.submit(1, FAR);
+        rig.submit(2, FAR);
+        let ids = rig.exchange(0, &[]);
+        assert_eq!(ids.len(), 2);
+        rig.exchange(0, &ids);
+        assert_eq!(rig.answers(), [(1, ResultCode::Ok), (2, ResultCode::Ok)]);
+        rig.submit(1, FAR);
+    }
+
+    #[test]
+    fn tasks_behind_a_slow_one_go_to_an_idle_worker_and_count_once() {
+        let rig = rig(1);
+        (1..=3).for_each(|record| rig.submit(record, FAR));
+        let held = rig.exchange(0, &[]);
+        assert_eq!(held.len(), 3);
+        assert!(rig.exchange(1, &[]).is_empty(), "not at once");
+        std::thread::sleep(STEAL_AFTER);
+        let stolen = rig.exchange(1, &[]);
+        assert_eq!(stolen, held[1..]);
+        rig.exchange(1, &stolen);
+        rig.exchange(0, &held);
+        assert_eq!(rig.answers().len(), 3, "each request is answered once");
+    }
+
+    #[test]
+    fn a_lost_worker_fails_the_call_that_it_ran_and_no_other() {
+        let rig = rig(1);
+        (1..=3).for_each(|record| rig.submit(record, FAR));
+        let held = rig.exchange(0, &[]);
+        rig.lane.abandon(0, Some(held[1]));
+        assert_eq!(rig.answers(), [(2, ResultCode::UdfExecution)]);
+        let first = rig.exchange(1, &[]);
+        assert_eq!(first, held[..1], "what was lost once runs alone");
+        let second = rig.exchange(1, &first);
+        rig.exchange(1, &second);
+        assert_eq!(rig.answers(), [(1, ResultCode::Ok), (3, ResultCode::Ok)]);
+    }
+
+    #[test]
+    fn a_call_that_costs_two_workers_fails() {
+        let rig = rig(1);
+        rig.submit(1, FAR);
+        for worker in 0..2 {
+            assert_eq!(rig.exchange(worker, &[]).len(), 1);
+            rig.lane.abandon(worker, None);
+        }
+        assert_eq!(rig.answers(), [(1, ResultCode::UdfExecution)]);
+    }
+
+    #[test]
+    fn a_call_whose_client_gave_up_is_not_run() {
+        let rig = rig(1);
+        rig.submit(1, NO_WAIT);
+        assert!(rig.exchange(0, &[]).is_empty());
+        assert_eq!(rig.answers(), [(1, ResultCode::Timeout)]);
+        rig.submit(1, NO_WAIT);
+        rig.lane.expire(Instant::now());
+        assert_eq!(rig.answers(), [(1, ResultCode::Timeout)]);
+    }
+
+    #[test]
+    fn closing_answers_what_waits_and_lets_the_workers_go() {
+        let rig = rig(1);
+        rig.submit(1, FAR);
+        rig.submit(2, FAR);
+        rig.exchange(0, &[]);
+        rig.lane.close();
+        let codes: Vec<_> = rig.answers().into_iter().map(|(_, code)| code).collect();
+        assert_eq!(codes, [ResultCode::Unavailable; 2]);
+        let closed = rig.lane.exchange(0, &[], &mut [0; 64], FAR);
+        assert_eq!(closed, Exchanged::Closed);
+    }
+
+    #[test]
+    fn malformed_results_cost_the_batch_and_nothing_else() {
+        let rig = rig(1);
+        rig.submit(1, FAR);
+        rig.exchange(0, &[]);
+        rig.lane
+            .exchange(0, &[9; 40], &mut vec![0; 1 << 16], NO_WAIT);
+        let again = rig.exchange(0, &[]);
+        rig.exchange(0, &again);
+        rig.submit(1, FAR);
+    }
+}

@@ -38,7 +38,7 @@ export class LimitedLog {
   }
 
   warn (fields: Record<string, unknown>, message: string): void {
-    const now = Date.now()
+    const now = performance.now()
     if (now < this.#nextMs) {
       this.#held++
       return

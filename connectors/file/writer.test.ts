@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { appendFile, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { appendFile, open, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { tempDirectory } from '../../test/support/temp.js'
@@ -74,11 +74,11 @@ test('a write or sync that fails is repeated through a new handle and leaves no 
   const path = scratch()
   let calls = 0
   const failing: OpenFile = async (name) => {
-    const handle = await open(name, 'r+').catch(() => open(name, 'wx+'))
+    const handle = await open(name, 'a+')
     return new Proxy(handle, {
       get (target, property) {
         if (property === 'write') {
-          return async (bytes: Buffer, offset: number, length: number, position: number) => {
+          return async (bytes: Buffer, offset: number, length: number, position: null) => {
             if (++calls % 3 !== 0) return await target.write(bytes, offset, length, position)
             await target.write(bytes, offset, length >> 1, position)
             throw new Error('ENOSPC')
@@ -111,6 +111,54 @@ test('a file that was moved away is begun anew', async () => {
   await file.close()
   assert.deepEqual(await generations(`${path}.1`), [1])
   assert.deepEqual(await generations(path), [2])
+})
+
+test('a file that was cut in place is begun anew, without a hole at its start', async (t) => {
+  const path = scratch()
+  const file = connector(path)
+  t.after(() => file.close())
+  await file.open()
+  await file.ship([change(1), change(2)])
+  for (let round = 3; round < 6; round++) {
+    await truncate(path)
+    await file.ship([change(round)])
+    await file.ship([change(round + 10)])
+    assert.equal((await readFile(path)).indexOf(0), -1)
+    assert.deepEqual(await generations(path), [round, round + 10])
+  }
+})
+
+test('a batch that the file was cut under is written again', async (t) => {
+  // Fault model: a rotation by copy and truncate falls between the look at the file and the write, or between the write and its sync.
+  for (const moment of ['write', 'datasync'] as const) {
+    const path = scratch()
+    let cut = false
+    const cutting: OpenFile = async (name) => {
+      const handle = await open(name, 'a+')
+      return new Proxy(handle, {
+        get (target, property) {
+          const member: unknown = Reflect.get(target, property)
+          if (typeof member !== 'function') return member
+          return async (...values: unknown[]) => {
+            if (property === moment && cut) {
+              cut = false
+              await truncate(path)
+            }
+            return await (member.apply(target, values) as Promise<unknown>)
+          }
+        }
+      })
+    }
+    const file = connector(path, cutting)
+    t.after(() => file.close())
+    await file.open()
+    await file.ship([change(1), change(2)])
+    cut = true
+    assert.deepEqual(await file.ship([change(3)]), ['shipped'])
+    await file.ship([change(4)])
+    assert.equal((await readFile(path)).indexOf(0), -1)
+    assert.deepEqual([...new Set(await generations(path))], [3, 4], moment)
+  }
 })
 
 test('close while nothing can be written returns the changes', async () => {

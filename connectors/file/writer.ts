@@ -1,6 +1,7 @@
 // Changes to a file, one line of JSON each. A change is shipped when its line is durable (fdatasync). The file is whole lines at all times
 // but for the last one, which a crash can cut: `open` removes what follows the last line break, and since that change was never confirmed
-// it comes again. A file that was moved away (log rotation) is noticed before the next batch and begun anew.
+// it comes again. A file that was moved away (log rotation) is noticed before the next batch and begun anew, and so is one that was cut in place
+// (rotation by copy and truncate): writes go to the end of the file, wherever that is, and a batch counts only if the file then has the size it should.
 
 import { mkdir, open, stat, type FileHandle } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
@@ -80,7 +81,8 @@ export class FileConnector implements Connector {
       const durable = await this.#append(bytes)
       for (const index of placed) outcomes[index] = durable ? 'shipped' : 'retry'
     })
-    this.#tail = shipped
+    // One failure must not become that of every later batch, and of close.
+    this.#tail = shipped.catch(() => {})
     return shipped.then(() => outcomes)
   }
 
@@ -99,11 +101,15 @@ export class FileConnector implements Connector {
         if (this.#handle === undefined) await this.#reopen()
         const handle = this.#handle!
         for (let at = 0; at < bytes.length;) {
-          const { bytesWritten } = await handle.write(bytes, at, bytes.length - at, this.#durableBytes + at)
+          const { bytesWritten } = await handle.write(bytes, at, bytes.length - at, null)
           at += bytesWritten
         }
         await handle.datasync()
-        this.#durableBytes += bytes.length
+        const { size } = await handle.stat()
+        const expected = this.#durableBytes + bytes.length
+        // Cut while this batch was on its way: it may be gone with the rest, or have lost its first half.
+        if (size !== expected) throw new Error(`somebody else changed the file: ${size} bytes instead of ${expected}`)
+        this.#durableBytes = expected
         this.#backoff.reset()
         return true
       } catch (error) {
@@ -119,7 +125,7 @@ export class FileConnector implements Connector {
   async #isMoved (): Promise<boolean> {
     if (this.#handle === undefined) return false
     const there = await stat(this.#path).catch(() => undefined)
-    return there?.ino !== this.#inode
+    return there?.ino !== this.#inode || there.size !== this.#durableBytes
   }
 
   async #reopen (): Promise<void> {
@@ -157,12 +163,8 @@ export class ForeignFileError extends Error {
 }
 
 async function openForAppend (path: string): Promise<FileHandle> {
-  try {
-    return await open(path, 'r+')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    return await open(path, 'wx+')
-  }
+  // Appending, so that after a truncation by somebody else no write leaves a hole of zeros before it.
+  return await open(path, 'a+')
 }
 
 async function endOfLastLine (handle: WritableHandle, size: number, path: string): Promise<number> {

@@ -1,27 +1,25 @@
 // What to do about an error of a send, one table. kafkajs wraps the answer of a broker in up to two errors of its own ("retries
 // exceeded"), so the cause is looked for down the chain.
+//
+// Only an error about a record may end in giving that record up. What is wrong with the site (an access list, a topic's name or policy, a clock)
+// is put right by people: until then the stream stalls, `nodes` is 0 and the log says why. Giving up would lose every change of those minutes for good.
 
 /**
  * `retry`: the same batch again, same producer id. `renew`: the same batch with a new producer id, since this one's sequence is broken.
- * `split`: one of the records is at fault; halves find it. `abandon`: nothing of this batch can ever be accepted.
+ * `split`: one of the records is at fault; halves find it, and a record that is refused alone is given up.
  */
-export type Remedy = 'retry' | 'renew' | 'split' | 'abandon'
+export type Remedy = 'retry' | 'renew' | 'split'
 
 const REMEDIES: Readonly<Record<string, Remedy>> = {
   MESSAGE_TOO_LARGE: 'split',
   RECORD_LIST_TOO_LARGE: 'split',
   INVALID_RECORD: 'split',
-  INVALID_TIMESTAMP: 'split',
-  INVALID_TOPIC_EXCEPTION: 'abandon',
-  TOPIC_AUTHORIZATION_FAILED: 'abandon',
-  CLUSTER_AUTHORIZATION_FAILED: 'abandon',
-  POLICY_VIOLATION: 'abandon',
   OUT_OF_ORDER_SEQUENCE_NUMBER: 'renew',
   DUPLICATE_SEQUENCE_NUMBER: 'renew',
   INVALID_PRODUCER_EPOCH: 'renew',
   INVALID_PRODUCER_ID_MAPPING: 'renew',
   UNKNOWN_PRODUCER_ID: 'renew'
-  // A topic that does not exist (UNKNOWN_TOPIC_OR_PARTITION) is retried: it may be about to be created, and giving up would lose changes.
+  // Everything else is retried. INVALID_TIMESTAMP too: messages carry the time of sending, so it tells of a clock and not of a record.
 }
 
 export interface SendFault {

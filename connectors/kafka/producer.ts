@@ -31,13 +31,23 @@ const BACKOFF_MAX_MS = 5000
 const CONNECT_TIMEOUT_MS = 3000
 const DISCONNECT_TIMEOUT_MS = 2000
 
-/** A message with its place in the batch of changes, and where the partitioner put it last. */
+/** A message with its place in the batch of changes, and where the partitioner put it (-1 before that). */
 interface PlacedMessage extends Message {
   readonly change: number
   readonly hash: number
   readonly describe: Record<string, string>
   readonly bytes: number
   partition: number
+}
+
+/**
+ * The partition of a message: by its record's digest, and the same for all repetitions. kafkajs asks again on a repetition of its own and keeps the
+ * answers of the attempt before; if partitions were added in between, a message that moved would count as shipped by the answer for another one's batch.
+ * (Fewer partitions than before is a topic that was made anew; then what was answered is gone anyway.)
+ */
+export function place (message: { readonly hash: number, partition: number }, partitions: number): number {
+  if (message.partition < 0 || message.partition >= partitions) message.partition = message.hash % partitions
+  return message.partition
 }
 
 export class KafkaConnector implements Connector {
@@ -90,7 +100,8 @@ export class KafkaConnector implements Connector {
     const shipped = this.#tail.then(async () => {
       for (const send of sends) await this.#send(send, outcomes)
     })
-    this.#tail = shipped
+    // One failure must not become that of every later batch, and of close.
+    this.#tail = shipped.catch(() => {})
     return shipped.then(() => outcomes)
   }
 
@@ -160,8 +171,6 @@ export class KafkaConnector implements Connector {
         if (this.#closed) return
         const fault = classify(error)
         switch (fault.remedy) {
-          case 'abandon':
-            return this.#abandon(messages, outcomes, fault)
           case 'split': {
             if (messages.length === 1) return this.#abandon(messages, outcomes, fault)
             await this.#dropProducer()
@@ -224,13 +233,10 @@ export class KafkaConnector implements Connector {
     const producer = this.#kafka.producer({
       idempotent,
       maxInFlightRequests: 1,
-      createPartitioner: () => ({ partitionMetadata, message }) => {
-        const placed = message as PlacedMessage
-        placed.partition = placed.hash % partitionMetadata.length
-        return placed.partition
-      },
-      // Few, since the loop above goes on without an end and, unlike the one in kafkajs, stops when it is told to.
-      retry: { retries: 2, initialRetryTime: BACKOFF_MIN_MS, maxRetryTime: 1000 }
+      createPartitioner: () => ({ partitionMetadata, message }) => place(message as PlacedMessage, partitionMetadata.length),
+      // The fewest that kafkajs accepts: the loop above goes on without an end and, unlike the one in kafkajs, stops when it is told to, and takes
+      // no answer of an earlier attempt for one of this.
+      retry: { retries: idempotent ? 1 : 0, initialRetryTime: BACKOFF_MIN_MS, maxRetryTime: 1000 }
     })
     try {
       await producer.connect()

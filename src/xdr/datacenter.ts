@@ -75,7 +75,7 @@ export class Datacenter {
   #inFlightBytes = 0
   #retryMs: number
   #retrySteppedMs = 0
-  #windowStartMs = Date.now()
+  #windowStartMs = performance.now()
   #latencyMs = 0
   #lapUs = 0
   #onIdle: (() => void) | undefined
@@ -89,7 +89,7 @@ export class Datacenter {
     this.#faults = new LimitedLog(options.log)
     this.#limits = { ...DATACENTER_LIMITS, ...options.limits }
     this.#retryMs = this.#limits.retryMsMin
-    const now = Date.now()
+    const now = performance.now()
     // Two periods' worth, so that a late timer costs no throughput.
     this.#buckets = options.namespaces.map(({ maxThroughput }) => new TokenBucket(maxThroughput, 2 * options.periodMs, now))
     this.#counters = options.namespaces.map(() =>
@@ -156,7 +156,7 @@ export class Datacenter {
   }
 
   #lap (): void {
-    this.#measure(Date.now())
+    this.#measure(performance.now())
     this.#schedule()
   }
 
@@ -191,7 +191,7 @@ export class Datacenter {
    */
   #room (): number {
     if (this.#shipper.nodes === 0 || this.#inFlightBytes >= this.#limits.inFlightBytesMax) return 0
-    const now = Date.now()
+    const now = performance.now()
     let room = Math.min(this.#limits.takeRecordsMax, this.#limits.inFlightEntriesMax - this.#inFlightEntries)
     for (const bucket of this.#buckets) room = Math.min(room, bucket.available(now))
     return room
@@ -199,12 +199,21 @@ export class Datacenter {
 
   #ship (entries: ChangeEntry[]): void {
     this.#inFlightEntries += entries.length
-    for (const entry of entries) {
-      this.#inFlightBytes += entry.frameBytes
-      this.#buckets[entry.namespace]!.spend(1)
+    for (const entry of entries) this.#inFlightBytes += entry.frameBytes
+    if (this.#state !== 'started') return this.#confirm(entries, () => Outcome.RETRY)
+    try {
+      for (const entry of entries) this.#buckets[entry.namespace]!.spend(1)
+      this.#shipper.ship(entries)
+    } catch (error) {
+      // Nobody else will settle them, and a token that is never confirmed holds its record and its partition's last-ship time for ever.
+      this.#faults.warn({ dc: this.name, changes: entries.length, err: error }, 'xdr: cannot hand changes over, trying again')
+      for (const entry of entries) {
+        const counters = this.#counters[entry.namespace]
+        if (counters !== undefined) counters.retry_dest++
+      }
+      this.#slowDown(performance.now())
+      this.#hold(entries)
     }
-    if (this.#state === 'started') this.#shipper.ship(entries)
-    else this.#confirm(entries, () => Outcome.RETRY)
   }
 
   #settle (group: ShipGroup): void {
@@ -231,18 +240,21 @@ export class Datacenter {
       }
       retries.push(entry)
     }
-    const now = Date.now()
+    const now = performance.now()
     if (done.length > 0) {
       this.#latencyMs += LATENCY_WEIGHT * (now - group.startedMs - this.#latencyMs)
       this.#retryMs = this.#limits.retryMsMin
       this.#confirm(done, (index) => outcomes[index]!)
-    } else if (now - this.#retrySteppedMs >= this.#retryMs) {
-      // One step for all groups that fail together.
-      this.#retryMs = Math.min(this.#retryMs * 2, this.#limits.retryMsMax)
-      this.#retrySteppedMs = now
-    }
+    } else this.#slowDown(now)
     if (retries.length > 0) this.#hold(retries)
     if (this.#backlog) this.#schedule()
+  }
+
+  /** One step for all groups that fail together. */
+  #slowDown (now: number): void {
+    if (now - this.#retrySteppedMs < this.#retryMs) return
+    this.#retryMs = Math.min(this.#retryMs * 2, this.#limits.retryMsMax)
+    this.#retrySteppedMs = now
   }
 
   /** A retry is told to the native side only after a pause; told at once, it would be handed out again at once. */

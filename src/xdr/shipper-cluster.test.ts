@@ -62,10 +62,10 @@ test('each result has its verdict', () => {
   for (const { code, name } of RESULT_CODES) {
     const verdict = classifyResult(code, ChangeKind.WRITE)
     if (['OK', 'LOST_CONFLICT'].includes(name)) assert.equal(verdict, Verdict.SHIPPED, name)
-    if (['KEY_BUSY', 'DEVICE_OVERLOAD', 'OUT_OF_SPACE', 'TIMEOUT', 'UNAVAILABLE', 'CLUSTER_KEY_MISMATCH', 'NOT_FOUND', 'UNKNOWN', 'XDR_KEY_BUSY'].includes(name)) {
+    if (['KEY_BUSY', 'DEVICE_OVERLOAD', 'OUT_OF_SPACE', 'TIMEOUT', 'UNAVAILABLE', 'CLUSTER_KEY_MISMATCH', 'NOT_FOUND', 'UNKNOWN', 'XDR_KEY_BUSY', 'NAMESPACE', 'ALWAYS_FORBIDDEN', 'FORBIDDEN'].includes(name)) {
       assert.equal(verdict, Verdict.RETRY_DEST, name)
     }
-    if (['PARAMETER', 'RECORD_TOO_BIG', 'INCOMPATIBLE_TYPE', 'NAMESPACE', 'BIN_NAME'].includes(name)) assert.equal(verdict, Verdict.ABANDONED, name)
+    if (['PARAMETER', 'RECORD_TOO_BIG', 'INCOMPATIBLE_TYPE', 'BIN_NAME'].includes(name)) assert.equal(verdict, Verdict.ABANDONED, name)
   }
   assert.equal(classifyResult(ResultCode.NOT_FOUND, ChangeKind.DELETE), Verdict.SHIPPED)
 })
@@ -101,6 +101,79 @@ test('a change refused for good is abandoned, counted and logged, and the rest s
   assert.equal(native.abandoned, 10)
   assert.ok(kept.has('refused for good'))
   assert.ok(kept.lines.length < 10, 'one line for many')
+})
+
+test('a refusal that concerns the whole site stalls shipping, says so and loses nothing', async (t) => {
+  const { native, store, server, datacenter, counters, kept } = await rig(t)
+  let refusal: ResultCode | undefined = ResultCode.NAMESPACE
+  server.refuse = () => refusal
+  for (let key = 0; key < 200; key++) native.put('test', `k${key}`, BigInt(key))
+  datacenter.start()
+  await until('refused', () => counters.retry_dest > 200)
+  refusal = ResultCode.ALWAYS_FORBIDDEN
+  const before = counters.retry_dest
+  await until('refused again', () => counters.retry_dest > before + 200)
+  assert.equal(counters.success + counters.abandoned, 0)
+  const lines = kept.lines.filter(({ message }) => message.includes('refuses changes'))
+  assert.equal(lines.length, 1, 'one line for many')
+  assert.equal(lines[0]!.fields.name, 'NAMESPACE')
+  refusal = undefined
+  await until('shipped', () => native.isDone('dc'))
+  assertSameRecords(native, store)
+})
+
+test('a wall clock that steps back stalls nothing', async (t) => {
+  const { native, store, server, datacenter } = await rig(t)
+  datacenter.start()
+  native.put('test', 'before', 1n)
+  await until('first shipped', () => native.isDone('dc'))
+  await server.stop()
+  native.put('test', 'during', 1n)
+  await until('the node is out', () => datacenter.nodes === 0)
+  const now = Date.now
+  let wall = 0 // an hour back, then standing still
+  t.mock.method(Date, 'now', () => wall ||= now() - 3_600_000)
+  await server.start()
+  for (let key = 0; key < 100; key++) native.put('test', `k${key}`, BigInt(key))
+  const started = performance.now()
+  while (!native.isDone('dc') && performance.now() - started < 10_000) await sleep(5)
+  assertSameRecords(native, store)
+})
+
+test('a node whose address cannot be used holds up only its own partitions, and none of its changes is lost', async (t) => {
+  // `connect` throws for such a port; the changes of this take were once in flight for ever.
+  const { native, store, servers, datacenter, destination, counters } = await rig(t, { servers: 2 })
+  const owner = destination.owner.bind(destination)
+  let port: number | undefined = 70_000
+  destination.owner = (namespace, partition) => {
+    const node = owner(namespace, partition)
+    return node !== undefined && port !== undefined && node.name === servers[1]!.name ? { ...node, port } : node
+  }
+  for (let key = 0; key < 400; key++) native.put('test', `k${key}`, BigInt(key))
+  datacenter.start()
+  await until('the other half shipped', () => counters.success > 100 && counters.retry_no_node > 100)
+  assert.equal(servers[1]!.requests, 0)
+  port = undefined
+  await until('shipped', () => native.isDone('dc'))
+  assertSameRecords(native, store)
+  assert.equal(counters.success, 400)
+})
+
+test('changes that a shipper throws back are retried and leave nothing in flight', async (t) => {
+  const { native, store, destination, datacenter, counters, kept } = await rig(t, { limits: { inFlightEntriesMax: 64, takeRecordsMax: 64 } })
+  const owner = destination.owner.bind(destination)
+  let throws = 5
+  destination.owner = (namespace, partition) => {
+    if (throws > 0 && throws-- > 0) throw new Error('no map')
+    return owner(namespace, partition)
+  }
+  for (let key = 0; key < 500; key++) native.put('test', `k${key}`, BigInt(key))
+  datacenter.start()
+  await until('shipped', () => native.isDone('dc'))
+  assertSameRecords(native, store)
+  assert.equal(counters.success, 500)
+  assert.ok(counters.retry_dest > 0)
+  assert.ok(kept.has('cannot hand changes over'))
 })
 
 test('versions_of_a_record_arrive_in_order_while_connections_reset', async (t) => {
@@ -203,9 +276,9 @@ test('max-throughput bounds what is shipped in a second', async (t) => {
   const { native, server, datacenter } = await rig(t, { maxThroughput: 1000 })
   for (let key = 0; key < 5000; key++) native.put('test', `k${key}`, BigInt(key))
   datacenter.start()
-  const started = Date.now()
+  const started = performance.now()
   await sleep(500)
-  const allowed = (Date.now() - started) + 2 * 5
+  const allowed = (performance.now() - started) + 2 * 5
   assert.ok(server.requests <= allowed, `${server.requests} of ${allowed}`)
   assert.ok(server.requests > allowed / 4, `${server.requests} of ${allowed}`)
 })

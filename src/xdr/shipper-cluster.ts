@@ -1,6 +1,6 @@
 import { LimitedLog, type Log } from '../../connectors/connector.js'
 import { resultName } from '../client/errors.js'
-import { ResultCode } from '../engine/constants.js'
+import { RESULT_CODES, ResultCode } from '../engine/constants.js'
 import { ChangeKind, type ChangeEntry } from './batch.js'
 import { ShipConnection } from './ship-connection.js'
 import { ShipGroup, Verdict, type Settle, type Shipper } from './shipper.js'
@@ -43,14 +43,18 @@ export interface ClusterShipperOptions {
 }
 
 /**
- * Results that no repetition will change: about this record or this configuration, not about the moment. Anything else that is no success is retried.
- * FORBIDDEN is not among them: a clock that runs ahead, or a switch over there, may be put right.
+ * Results that no repetition will change: about this record, not about the moment or the site. Anything else that is no success is retried.
+ * NAMESPACE, FORBIDDEN and ALWAYS_FORBIDDEN are not among them: a namespace that is missing, a clock that runs ahead or a switch over there concerns
+ * every change until somebody puts it right, and giving up would lose them all.
  */
 const PERMANENT: ReadonlySet<number> = new Set([
-  ResultCode.PARAMETER, ResultCode.ALWAYS_FORBIDDEN, ResultCode.INCOMPATIBLE_TYPE, ResultCode.RECORD_TOO_BIG, ResultCode.UNSUPPORTED_FEATURE,
-  ResultCode.KEY_MISMATCH, ResultCode.NAMESPACE, ResultCode.BIN_NAME, ResultCode.ENTERPRISE_ONLY,
+  ResultCode.PARAMETER, ResultCode.INCOMPATIBLE_TYPE, ResultCode.RECORD_TOO_BIG, ResultCode.UNSUPPORTED_FEATURE,
+  ResultCode.KEY_MISMATCH, ResultCode.BIN_NAME, ResultCode.ENTERPRISE_ONLY,
   ResultCode.OP_NOT_APPLICABLE, ResultCode.INVALID_ENCODING, ResultCode.GEO_INVALID
 ])
+
+/** Results that pass by themselves; a retry for any other may be waiting for an operator, so it is logged. */
+const TRANSIENT: ReadonlySet<number> = new Set(RESULT_CODES.filter(({ retriable }) => retriable).map(({ code }) => code))
 
 export function classifyResult (result: number, kind: number): Verdict {
   if (result === ResultCode.OK) return Verdict.SHIPPED
@@ -74,6 +78,7 @@ export class ClusterShipper implements Shipper {
   readonly #log: Log
   readonly #faults: LimitedLog
   readonly #refusals: LimitedLog
+  readonly #stalls: LimitedLog
   readonly #limits: ClusterShipperLimits
   readonly #connections = new Map<string, ShipConnection>()
   readonly #outages = new Map<string, Outage>()
@@ -86,12 +91,13 @@ export class ClusterShipper implements Shipper {
     this.#log = options.log
     this.#faults = new LimitedLog(options.log)
     this.#refusals = new LimitedLog(options.log)
+    this.#stalls = new LimitedLog(options.log)
     this.#limits = { ...CLUSTER_SHIPPER_LIMITS, ...options.limits }
   }
 
   get nodes (): number {
     if (this.#closed) return 0
-    const now = Date.now()
+    const now = performance.now()
     let nodes = 0
     for (const node of this.#destination.nodes) {
       if (this.#isUp(node, now)) nodes++
@@ -105,7 +111,7 @@ export class ClusterShipper implements Shipper {
   }
 
   ship (entries: readonly ChangeEntry[]): void {
-    const now = Date.now()
+    const now = performance.now()
     const lanes = new Map<string, { node: DestinationNode, entries: ChangeEntry[], bytes: number }>()
     const homeless: ChangeEntry[] = []
     for (const entry of entries) {
@@ -123,11 +129,22 @@ export class ClusterShipper implements Shipper {
       }
     }
     for (const [id, lane] of lanes) {
-      // The one copy: it makes a single write of the lane, and frees the batch for the next take.
-      const frames = Buffer.allocUnsafe(lane.bytes)
-      let at = 0
-      for (const entry of lane.entries) at += entry.frame.copy(frames, at)
-      this.#connection(id, lane.node).send(new ShipGroup(lane.entries, now), frames)
+      const group = new ShipGroup(lane.entries, now)
+      let frames: Buffer
+      let connection: ShipConnection
+      try {
+        // The one copy: it makes a single write of the lane, and frees the batch for the next take.
+        frames = Buffer.allocUnsafe(lane.bytes)
+        let at = 0
+        for (const entry of lane.entries) at += entry.frame.copy(frames, at)
+        connection = this.#connection(id, lane.node)
+      } catch (error) {
+        // A port that is no port makes `connect` throw. Other lanes are on their way already, so this one is settled here and not thrown back.
+        this.#lost(lane.node, error)
+        this.#return(group, 0, Verdict.RETRY_NO_NODE)
+        continue
+      }
+      connection.send(group, frames)
     }
     if (homeless.length > 0) {
       this.#faults.warn({ changes: homeless.length }, 'xdr: no node at the destination for these partitions, trying again')
@@ -160,8 +177,12 @@ export class ClusterShipper implements Shipper {
         const entry = group.entries[index]!
         const verdict = classifyResult(result, entry.kind)
         group.verdicts[index] = verdict
+        if (verdict === Verdict.SHIPPED) return
         if (verdict === Verdict.ABANDONED) {
           this.#refusals.warn({ node: node.name, partition: entry.partition, result, name: resultName(result) }, 'xdr: a change is refused for good, abandoned')
+        } else if (!TRANSIENT.has(result)) {
+          const namespace = this.#remoteNamespaces[entry.namespace]
+          this.#stalls.warn({ node: node.name, namespace, partition: entry.partition, result, name: resultName(result) }, 'xdr: the destination refuses changes, trying again')
         }
       },
       onGroup: (group) => this.#settle(group),
@@ -177,10 +198,10 @@ export class ClusterShipper implements Shipper {
   }
 
   /** Several connections of a node end together; that is one outage, and only the first moves the backoff. */
-  #lost (node: DestinationNode, reason: Error | undefined): void {
+  #lost (node: DestinationNode, reason: unknown): void {
     this.#faults.warn({ node: node.name, host: node.host, port: node.port, err: reason }, 'xdr: lost a connection')
     this.#destination.suspect()
-    const now = Date.now()
+    const now = performance.now()
     const outage = this.#outages.get(node.name)
     if (outage !== undefined && now < outage.untilMs) return
     const delayMs = outage === undefined ? this.#limits.backoffMsMin : Math.min(outage.delayMs * 2, this.#limits.backoffMsMax)

@@ -11,6 +11,7 @@ export class ConnectorShipper implements Shipper {
   readonly #connector: Connector
   readonly #settle: Settle
   readonly #malformed: LimitedLog
+  readonly #faults: LimitedLog
   /** Batches in the connector's hands; `close` waits for them to come back. */
   readonly #pending = new Set<Promise<void>>()
 
@@ -18,6 +19,7 @@ export class ConnectorShipper implements Shipper {
     this.#connector = connector
     this.#settle = settle
     this.#malformed = new LimitedLog(log)
+    this.#faults = new LimitedLog(log)
   }
 
   get nodes (): number {
@@ -29,7 +31,7 @@ export class ConnectorShipper implements Shipper {
   }
 
   ship (entries: readonly ChangeEntry[]): void {
-    const group = new ShipGroup(entries, Date.now())
+    const group = new ShipGroup(entries, performance.now())
     const changes: Change[] = []
     const placed: number[] = []
     for (const [index, entry] of entries.entries()) {
@@ -42,12 +44,22 @@ export class ConnectorShipper implements Shipper {
         this.#malformed.warn({ partition: entry.partition, bytes: entry.frameBytes, err: error }, 'xdr: a change is malformed, abandoned')
       }
     }
-    const pending = this.#connector.ship(changes).then((outcomes) => {
-      for (const [at, index] of placed.entries()) group.verdicts[index] = VERDICTS[outcomes[at]!]
+    const pending = this.#outcomes(changes).then((outcomes) => {
+      for (const [at, index] of placed.entries()) group.verdicts[index] = VERDICTS[outcomes[at] ?? 'retry']
       this.#pending.delete(pending)
       this.#settle(group)
     })
     this.#pending.add(pending)
+  }
+
+  /** None when the connector fails, against its promise: the batch is then retried, since nobody knows what became of it. */
+  async #outcomes (changes: readonly Change[]): Promise<readonly ConnectorOutcome[]> {
+    try {
+      return await this.#connector.ship(changes)
+    } catch (error) {
+      this.#faults.warn({ changes: changes.length, err: error }, 'xdr: a connector failed, trying again')
+      return []
+    }
   }
 
   async close (): Promise<void> {

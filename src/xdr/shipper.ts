@@ -8,6 +8,7 @@ export type Verdict = (typeof Verdict)[keyof typeof Verdict]
 export class ShipGroup {
   readonly entries: readonly ChangeEntry[]
   readonly verdicts: Uint8Array
+  /** Of `performance.now()`: the wall clock may step. */
   readonly startedMs: number
 
   constructor (entries: readonly ChangeEntry[], startedMs: number) {
@@ -25,7 +26,7 @@ export interface Shipper {
   readonly nodes: number
   /** Starts to look for the destination; resolves when it is found, however long that takes. Rejects when that can never be, or on close. */
   open (): Promise<void>
-  /** Takes charge of entries. Their frames are views that end with this call. */
+  /** Takes charge of entries, all of them or, if it throws, none. Their frames are views that end with this call. */
   ship (entries: readonly ChangeEntry[]): void
   /** Settles what is in flight as a retry and lets go. Idempotent. */
   close (): Promise<void>

@@ -13,6 +13,14 @@ test('a bucket allows its rate on average and one burst on top', () => {
   assert.ok(spent <= 10_200 && spent > 10_150, String(spent))
 })
 
+test('a clock that steps back takes no tokens away', () => {
+  const bucket = new TokenBucket(1000, 200, 10_000)
+  bucket.spend(bucket.available(10_000))
+  assert.equal(bucket.available(10_050), 50)
+  assert.equal(bucket.available(5000), 50)
+  assert.equal(bucket.available(5010), 60)
+})
+
 test('a slow bucket still lets one through in time', () => {
   const bucket = new TokenBucket(1, 2, 0)
   assert.equal(bucket.available(0), 1)

@@ -1,4 +1,4 @@
-/** Allows `ratePerSecond` on average and bursts of `burstMs` worth of it. The clock is the caller's, in milliseconds. */
+/** Allows `ratePerSecond` on average and bursts of `burstMs` worth of it. The clock is the caller's, in milliseconds; time that runs backwards adds nothing and takes nothing. */
 export class TokenBucket {
   readonly #perMs: number
   readonly #capacity: number
@@ -13,7 +13,7 @@ export class TokenBucket {
   }
 
   available (nowMs: number): number {
-    this.#tokens = Math.min(this.#capacity, this.#tokens + (nowMs - this.#filledMs) * this.#perMs)
+    this.#tokens = Math.min(this.#capacity, this.#tokens + Math.max(0, nowMs - this.#filledMs) * this.#perMs)
     this.#filledMs = nowMs
     return Math.floor(this.#tokens)
   }

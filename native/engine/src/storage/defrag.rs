@@ -6,7 +6,7 @@
 //! one gains something: a store that is full of dead bytes can always be compacted.
 
 use super::Relocate;
-use super::device::{Device, DeviceState, Phase, Stream};
+use super::device::{Device, DeviceState, Phase};
 use super::medium::{AlignedBuf, PAGE_BYTES};
 use super::write_block::{Piece, Walk};
 use crate::record::image::BLOCK_HEADER_BYTES;
@@ -104,7 +104,7 @@ impl Device {
     /// The queued block with the fewest live bytes, or, if blocks run out, the best of all.
     fn choose_victim(&self, signal: &DefragSignal) -> Option<Victim> {
         let mut state = self.state.lock();
-        if !self.wait_for_room(&mut state, signal) {
+        if signal.is_stopping() || !self.has_room_for_copies(&mut state) {
             return None;
         }
         let state = &mut *state;
@@ -140,6 +140,7 @@ impl Device {
         let chosen = &mut state.blocks[block as usize];
         chosen.queued = false;
         chosen.phase = Phase::Compacting;
+        state.compacting = true;
         Some(Victim {
             block,
             sequence: chosen.sequence,
@@ -147,26 +148,23 @@ impl Device {
         })
     }
 
-    /// Waits while copies would have no block to go to but a flush could free one, or while the
-    /// device is behind. False if the device takes no copies any more.
-    fn wait_for_room(
-        &self,
-        state: &mut parking_lot::MutexGuard<'_, DeviceState>,
-        signal: &DefragSignal,
-    ) -> bool {
-        loop {
-            if state.failure.is_some() || signal.is_stopping() {
-                return false;
-            }
-            let starved = state.free.is_empty() && !state.retired.is_empty();
-            if !starved && !self.is_behind(state) {
-                return true;
-            }
-            self.hurry(state);
-            // The bound makes stopping prompt enough; progress is signalled.
-            self.progress
-                .wait_for(state, self.config.flush_max.max(Duration::from_millis(1)));
+    /// False while copies would have no block to go to but a flush could free one, and while the
+    /// device is behind: then the signal is raised at its next progress, and other devices have
+    /// their turn until then. False for good if the device takes no copies any more.
+    fn has_room_for_copies(&self, state: &mut DeviceState) -> bool {
+        if state.failure.is_some() {
+            return false;
         }
+        let starved = state.free.is_empty() && !state.retired.is_empty();
+        // Writes that come as fast as the device allows keep it behind for ever: when blocks run
+        // out, copies no longer stand back for them.
+        let behind = self.is_behind(state) && !self.is_pressed(state);
+        if !starved && !behind {
+            return true;
+        }
+        self.hurry(state);
+        state.defrag_waits = true;
+        false
     }
 
     /// Moves what is live in a block.
@@ -206,6 +204,7 @@ impl Device {
             &buffer[..victim.end]
         };
         let mut outcome = Outcome::Emptied;
+        self.copy_refused.store(false, Ordering::Relaxed);
         for piece in Walk::new(bytes, victim.sequence) {
             if self.live(victim.block) == 0 {
                 break;
@@ -221,8 +220,9 @@ impl Device {
                     if relocator.relocate(view.digest(), from, image) {
                         self.counters.defrag_writes.add(1);
                         self.release(from);
-                    } else if self.is_out_of_room(image.len()) {
-                        // Smaller ones may fit yet.
+                    } else if self.copy_refused.swap(false, Ordering::Relaxed) {
+                        // It was left behind for want of room, and not because it is dead; there may
+                        // be room by now, so what happened counts. Smaller ones may fit yet.
                         outcome = Outcome::NoRoom;
                     }
                 }
@@ -232,18 +232,10 @@ impl Device {
         outcome
     }
 
-    /// Whether a copy of that size would be refused: then a record may have been left behind for
-    /// want of room, and not because it is dead.
-    fn is_out_of_room(&self, bytes: usize) -> bool {
-        let state = self.state.lock();
-        let open = state.streams[Stream::Defrag as usize].open.as_ref();
-        let fits = open.is_some_and(|open| open.position + bytes <= self.block_bytes);
-        state.failure.is_some() || (!fits && state.free.is_empty())
-    }
-
     /// Ends a compaction. True if blocks are so short that there should be no pause.
     fn conclude(&self, victim: &Victim, outcome: Outcome) -> bool {
         let mut state = self.state.lock();
+        state.compacting = false;
         let block = &mut state.blocks[victim.block as usize];
         block.phase = Phase::Used;
         // What is live still is damaged, or just being replaced: not to be met again.

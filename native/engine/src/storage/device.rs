@@ -136,6 +136,10 @@ pub(super) struct DeviceState {
     pub(super) unwritten: usize,
     pub(super) retired: VecDeque<RetiredBlock>,
     pub(super) defrag_queue: Vec<u32>,
+    /// Defragmentation passed the device by, and is to be woken by its progress.
+    pub(super) defrag_waits: bool,
+    /// A block is being emptied.
+    pub(super) compacting: bool,
     /// Written blocks that are kept for reads, oldest first.
     pub(super) cache: VecDeque<u32>,
     spare: Vec<Arc<BlockBuf>>,
@@ -152,6 +156,8 @@ pub(super) struct DeviceState {
     /// A write found no block since one was opened last.
     pub(super) refused: bool,
     pub(super) failure: Option<DeviceError>,
+    /// There is no flush thread any more that would tell waiters.
+    pub(super) flush_ended: bool,
     writes: u64,
     write_bytes: u64,
 }
@@ -161,7 +167,7 @@ pub(super) struct Device {
     pub(super) config: Arc<StoreConfig>,
     pub(super) medium: Arc<dyn Medium>,
     pub(super) mapping: Option<Arc<Mapping>>,
-    pub(super) store_id: u64,
+    pub(super) device_id: u64,
     pub(super) block_bytes: usize,
     pub(super) blocks: Box<[Block]>,
     pub(super) state: Mutex<DeviceState>,
@@ -172,6 +178,8 @@ pub(super) struct Device {
     /// One flush at a time.
     pub(super) flushing: Mutex<()>,
     pub(super) stopping: AtomicBool,
+    /// A copy by defragmentation was refused since this was looked at last.
+    pub(super) copy_refused: AtomicBool,
     /// Set by `close`, before the last flush.
     closed: AtomicBool,
     pub(super) used_bytes: AtomicU64,
@@ -202,7 +210,7 @@ impl Device {
         devices: usize,
         config: Arc<StoreConfig>,
         medium: Arc<dyn Medium>,
-        store_id: u64,
+        device_id: u64,
         first_sequence: u64,
         counters: Arc<Counters>,
         signal: Arc<DefragSignal>,
@@ -229,6 +237,8 @@ impl Device {
             unwritten: 0,
             retired: VecDeque::new(),
             defrag_queue: Vec::new(),
+            defrag_waits: false,
+            compacting: false,
             cache: VecDeque::new(),
             spare: Vec::new(),
             waiters: Vec::new(),
@@ -239,6 +249,7 @@ impl Device {
             flush_now: false,
             refused: false,
             failure: None,
+            flush_ended: false,
             writes: 0,
             write_bytes: 0,
         };
@@ -253,7 +264,7 @@ impl Device {
             config,
             medium,
             mapping,
-            store_id,
+            device_id,
             block_bytes,
             blocks: (0..count).map(|_| block()).collect(),
             state: Mutex::new(state),
@@ -261,6 +272,7 @@ impl Device {
             progress: Condvar::new(),
             flushing: Mutex::new(()),
             stopping: AtomicBool::new(false),
+            copy_refused: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             used_bytes: AtomicU64::new(0),
             counters,
@@ -372,7 +384,11 @@ impl Device {
         // Retired blocks become free after the next sync.
         self.hurry(state);
         self.signal.raise();
-        Err(AppendError::Full)
+        Err(if state.retired.is_empty() && !state.compacting {
+            AppendError::Full
+        } else {
+            AppendError::Overload
+        })
     }
 
     /// Asks for a flush of everything, if a block waits for one.
@@ -450,7 +466,7 @@ impl Device {
         };
         let header = BlockHeader {
             sequence,
-            store_id: self.store_id,
+            device_id: self.device_id,
             block,
             device: self.index,
         };
@@ -571,12 +587,13 @@ impl Device {
     /// How many of the retired blocks, from the oldest, have durable successors.
     pub(super) fn erasable(&self, state: &DeviceState) -> usize {
         let durable = |stream: Stream| state.streams[stream as usize].durable;
-        let is_covered = |retired: &&RetiredBlock| {
+        let is_covered = |retired: &RetiredBlock| {
             STREAMS
                 .iter()
                 .all(|stream| retired.after[*stream as usize] <= durable(*stream))
         };
-        state.retired.iter().take_while(is_covered).count()
+        // Log positions only grow, so those of the retired blocks are sorted.
+        state.retired.partition_point(is_covered)
     }
 
     /// Has retired blocks freed that may be: at once in memory, otherwise by the flush thread.
@@ -593,12 +610,23 @@ impl Device {
     pub(super) fn free(&self, state: &mut DeviceState, count: usize) {
         for _ in 0..count {
             let RetiredBlock { block, .. } = state.retired.pop_front().expect("counted before");
-            state.cache.retain(|cached| *cached != block);
             self.drop_buffer(state, block);
             state.blocks[block as usize].phase = Phase::Free;
             state.free.push(block);
         }
+        let blocks = &state.blocks;
+        state
+            .cache
+            .retain(|cached| blocks[*cached as usize].phase != Phase::Free);
+        self.tell_progress(state);
+    }
+
+    /// Something became written, durable or free.
+    pub(super) fn tell_progress(&self, state: &mut DeviceState) {
         self.progress.notify_all();
+        if std::mem::take(&mut state.defrag_waits) {
+            self.signal.raise();
+        }
     }
 
     pub(super) fn live(&self, block: u32) -> usize {
@@ -729,18 +757,26 @@ impl Device {
         })
     }
 
-    /// True if the position is durable, or need not be. Otherwise the waiter is kept.
-    pub(super) fn await_commit(&self, position: u64, waiter: CommitWaiter) -> bool {
+    /// True if the position is durable, or need not be. Otherwise the waiter is kept. An error if it
+    /// will never be durable, and there is no thread to tell the waiter.
+    pub(super) fn await_commit(
+        &self,
+        position: u64,
+        waiter: CommitWaiter,
+    ) -> Result<bool, DeviceError> {
         if !self.config.commit_to_device || self.mapping.is_some() {
-            return true;
+            return Ok(true);
         }
         let mut state = self.state.lock();
         if position <= state.streams[Stream::Client as usize].durable {
-            return true;
+            return Ok(true);
+        }
+        if state.flush_ended {
+            return Err(self.failure_of_ended(&state));
         }
         state.waiters.push((position, waiter));
         self.work.notify_one();
-        false
+        Ok(false)
     }
 
     /// Refuses appends from now on.

@@ -47,9 +47,11 @@ pub struct DeviceError {
 /// Why a record was not appended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AppendError {
+    /// There is no block left, and none about to become free.
     #[error("no free write block")]
     Full,
-    /// Filled but unwritten blocks reached `write_cache_bytes_max`: the device cannot keep up.
+    /// To be tried again: filled but unwritten blocks reached `write_cache_bytes_max`, or there is no
+    /// free block before those are erased that are to be reused.
     #[error("too many write blocks wait for the device")]
     Overload,
     #[error("the device has failed, or is closed")]

@@ -23,6 +23,9 @@ use std::time::Instant;
 /// Sequences leased at a time, half of them in advance: more blocks than can be unsynced.
 pub(super) const SEQUENCE_LEASE: u64 = 1 << 14;
 
+/// Blocks erased at a time: what a commit waits for at most besides another commit.
+pub(super) const ERASE_BLOCKS_MAX: usize = 64;
+
 /// How much a flush takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Group {
@@ -46,9 +49,35 @@ struct Transfer {
     completes_block: bool,
 }
 
+/// Ends the flush thread, also if it panics: who waits is told, and nobody is let wait any more.
+struct Ending<'a> {
+    device: &'a Device,
+    sink: &'a dyn CommitSink,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut state = self.device.state.lock();
+        state.flush_ended = true;
+        if std::thread::panicking() && state.failure.is_none() {
+            let error = io::Error::other("the flush thread panicked");
+            self.device.latch(&mut state, "flush", error);
+        }
+        let waiters = std::mem::take(&mut state.waiters);
+        let failure = self.device.failure_of_ended(&state);
+        drop(state);
+        for (_, waiter) in waiters {
+            self.sink.committed(waiter, Err(failure.clone()));
+        }
+    }
+}
+
 impl Device {
     /// The flush thread. Ends when the device is stopping and nothing is left that can be written.
     pub(super) fn run_flush(&self, sink: &dyn CommitSink) {
+        let _ending = Ending { device: self, sink };
+        // Commits and erasures take turns while there is work for both.
+        let mut committed = false;
         loop {
             let mut state = self.state.lock();
             if let Some(failure) = state.failure.clone() {
@@ -70,9 +99,10 @@ impl Device {
                 let _ = self.lease();
                 continue;
             }
-            if self.erasable(&state) > 0 {
+            if self.erasable(&state) > 0 && (committed || state.waiters.is_empty()) {
                 drop(state);
                 self.erase();
+                committed = false;
                 continue;
             }
             let group = match self.due_group(&state) {
@@ -90,6 +120,7 @@ impl Device {
                 }
             };
             drop(state);
+            committed = true;
             for waiter in self.flush(group) {
                 sink.committed(waiter, Ok(()));
             }
@@ -166,7 +197,7 @@ impl Device {
         drop(state);
 
         let mut page = AlignedBuf::new(PAGE_BYTES);
-        encode_lease(&mut page, self.store_id, limit);
+        encode_lease(&mut page, self.device_id, limit);
         let leased = self
             .medium
             .write_at(LEASE_OFFSETS[lease], &page)
@@ -183,15 +214,15 @@ impl Device {
         }
     }
 
-    /// Erases the headers of retired blocks that may be freed, and frees them. A failure latches
-    /// the device.
+    /// Erases the headers of retired blocks that may be freed, up to [`ERASE_BLOCKS_MAX`], and frees
+    /// them. A failure latches the device.
     pub(super) fn erase(&self) {
         let _one_at_a_time = self.flushing.lock();
         let state = self.state.lock();
-        if state.failure.is_some() {
+        let count = self.erasable(&state).min(ERASE_BLOCKS_MAX);
+        if state.failure.is_some() || count == 0 {
             return;
         }
-        let count = self.erasable(&state);
         let blocks: Vec<u32> = state.retired.iter().take(count).map(|r| r.block).collect();
         drop(state);
 
@@ -334,7 +365,7 @@ impl Device {
                 waits
             });
         }
-        self.progress.notify_all();
+        self.tell_progress(state);
         told
     }
 
@@ -355,6 +386,15 @@ impl Device {
         self.progress.notify_all();
         self.work.notify_all();
         failure
+    }
+
+    /// Why nothing becomes durable any more.
+    pub(super) fn failure_of_ended(&self, state: &DeviceState) -> DeviceError {
+        state.failure.clone().unwrap_or_else(|| DeviceError {
+            device: self.index,
+            operation: "flush",
+            source: Arc::new(io::Error::other("the device is closed")),
+        })
     }
 
     /// Makes everything appended so far durable, by the flush thread if there is one.

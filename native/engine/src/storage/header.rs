@@ -6,14 +6,15 @@
 //!  0 [8] magic "PERIGEE\0"                           0 [4] magic "PBLK"
 //!  8 u32 crc32c of bytes 12..512                     4 u32 crc32c of bytes 8..32
 //! 12 u32 format version                              8 u64 sequence
-//! 16 u64 store id                                   16 u64 store id
+//! 16 u64 store id                                   16 u64 device id
 //! 24 u64 first sequence                             24 u32 block
 //! 32 u32 write block bytes                          28 u8 device   29 [3] zero
 //! 36 u8 device   37 u8 devices   38 u8 zero
-//! 39 u8 namespace length   40 namespace, zero up to 512
+//! 39 u8 namespace length   40 [256] namespace, then zero
+//! 296 u64 device id   304 u64 device bytes   312 zero up to 512
 //!
 //! lease, at offsets 4096 and 8192
-//!  0 [4] magic "PSEQ"    4 u32 crc32c of bytes 8..24    8 u64 store id    16 u64 limit
+//!  0 [4] magic "PSEQ"    4 u32 crc32c of bytes 8..24    8 u64 device id    16 u64 limit
 //! ```
 //!
 //! All little endian. The device header has the first write block to itself.
@@ -35,16 +36,25 @@ const DEVICE: usize = WRITE_BLOCK_BYTES + 4;
 const DEVICES: usize = DEVICE + 1;
 const NAMESPACE_LENGTH: usize = DEVICES + 2;
 const NAMESPACE: usize = NAMESPACE_LENGTH + 1;
+const DEVICE_ID: usize = NAMESPACE + 256;
+const DEVICE_BYTES: usize = DEVICE_ID + 8;
+const DEVICE_END: usize = DEVICE_BYTES + 8;
 // One sector, which a device writes as a whole.
 const DEVICE_HEADER_BYTES: usize = 512;
-const _: () = assert!(NAMESPACE + u8::MAX as usize <= DEVICE_HEADER_BYTES);
+const _: () = assert!(NAMESPACE + u8::MAX as usize <= DEVICE_ID);
+const _: () = assert!(DEVICE_END <= DEVICE_HEADER_BYTES);
 const _: () = assert!(DEVICE_HEADER_BYTES <= PAGE_BYTES);
 
 /// What a device says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct DeviceHeader {
-    /// Drawn when the store was initialised; blocks of an earlier store carry another.
+    /// Drawn when the store was initialised, the same on all of its devices.
     pub(super) store_id: u64,
+    /// Drawn whenever a device is initialised. Blocks and leases carry it, so that what a device
+    /// held before it was wiped is not taken for data, though the store is the same.
+    pub(super) device_id: u64,
+    /// How long the device was when it was opened last; 0 is unknown.
+    pub(super) device_bytes: u64,
     /// Drawn as well, so that records cannot be made to contain what looks like a record.
     pub(super) first_sequence: u64,
     pub(super) write_block_bytes: u32,
@@ -67,6 +77,8 @@ impl DeviceHeader {
         page[DEVICES] = self.devices;
         page[NAMESPACE_LENGTH] = name.len() as u8;
         page[NAMESPACE..NAMESPACE + name.len()].copy_from_slice(name);
+        page[DEVICE_ID..DEVICE_BYTES].copy_from_slice(&self.device_id.to_le_bytes());
+        page[DEVICE_BYTES..DEVICE_END].copy_from_slice(&self.device_bytes.to_le_bytes());
         let checksum = crc32c::crc32c(&page[VERSION..DEVICE_HEADER_BYTES]);
         page[CHECKSUM..VERSION].copy_from_slice(&checksum.to_le_bytes());
     }
@@ -106,6 +118,8 @@ impl DeviceHeader {
         let name = &page[NAMESPACE..NAMESPACE + page[NAMESPACE_LENGTH] as usize];
         Ok(Some(DeviceHeader {
             store_id: u64_at(page, STORE_ID),
+            device_id: u64_at(page, DEVICE_ID),
+            device_bytes: u64_at(page, DEVICE_BYTES),
             first_sequence: u64_at(page, FIRST_SEQUENCE),
             write_block_bytes: u32_at(page, WRITE_BLOCK_BYTES),
             device: page[DEVICE],
@@ -147,6 +161,12 @@ impl DeviceHeader {
             .into_iter()
             .find(|(_, found, expected)| found != expected)
         {
+            None if self.device_bytes > configured.device_bytes => Err(OpenError::Mismatch {
+                path: path.to_path_buf(),
+                what: "a device length of",
+                expected: configured.device_bytes.to_string(),
+                found: self.device_bytes.to_string(),
+            }),
             None => Ok(()),
             Some((what, found, expected)) => Err(OpenError::Mismatch {
                 path: path.to_path_buf(),
@@ -160,36 +180,36 @@ impl DeviceHeader {
 
 const LEASE_MAGIC: [u8; 4] = *b"PSEQ";
 const LEASE_CHECKSUM: usize = LEASE_MAGIC.len();
-const LEASE_STORE_ID: usize = LEASE_CHECKSUM + 4;
-const LEASE_LIMIT: usize = LEASE_STORE_ID + 8;
+const LEASE_DEVICE_ID: usize = LEASE_CHECKSUM + 4;
+const LEASE_LIMIT: usize = LEASE_DEVICE_ID + 8;
 const LEASE_END: usize = LEASE_LIMIT + 8;
 /// Written in turn, so that one is whole whenever power fails.
 pub(super) const LEASE_OFFSETS: [u64; 2] = [PAGE_BYTES as u64, 2 * PAGE_BYTES as u64];
 
 /// Sequences below `limit` may be in use. Blocks are erased, and their first pages may be lost in a
 /// power cut, so what is found on a device does not tell.
-pub(super) fn encode_lease(page: &mut [u8], store_id: u64, limit: u64) {
+pub(super) fn encode_lease(page: &mut [u8], device_id: u64, limit: u64) {
     page.fill(0);
     page[..LEASE_CHECKSUM].copy_from_slice(&LEASE_MAGIC);
-    page[LEASE_STORE_ID..LEASE_LIMIT].copy_from_slice(&store_id.to_le_bytes());
+    page[LEASE_DEVICE_ID..LEASE_LIMIT].copy_from_slice(&device_id.to_le_bytes());
     page[LEASE_LIMIT..LEASE_END].copy_from_slice(&limit.to_le_bytes());
-    let checksum = crc32c::crc32c(&page[LEASE_STORE_ID..LEASE_END]);
-    page[LEASE_CHECKSUM..LEASE_STORE_ID].copy_from_slice(&checksum.to_le_bytes());
+    let checksum = crc32c::crc32c(&page[LEASE_DEVICE_ID..LEASE_END]);
+    page[LEASE_CHECKSUM..LEASE_DEVICE_ID].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// The limit, if the page holds a lease of this store.
-pub(super) fn decode_lease(page: &[u8], store_id: u64) -> Option<u64> {
+/// The limit, if the page holds a lease of this device, as it is since it was initialised.
+pub(super) fn decode_lease(page: &[u8], device_id: u64) -> Option<u64> {
     let is_lease = page[..LEASE_CHECKSUM] == LEASE_MAGIC
-        && u32_at(page, LEASE_CHECKSUM) == crc32c::crc32c(&page[LEASE_STORE_ID..LEASE_END])
-        && u64_at(page, LEASE_STORE_ID) == store_id;
+        && u32_at(page, LEASE_CHECKSUM) == crc32c::crc32c(&page[LEASE_DEVICE_ID..LEASE_END])
+        && u64_at(page, LEASE_DEVICE_ID) == device_id;
     is_lease.then(|| u64_at(page, LEASE_LIMIT))
 }
 
 const BLOCK_MAGIC: [u8; 4] = *b"PBLK";
 const BLOCK_CHECKSUM: usize = BLOCK_MAGIC.len();
 const BLOCK_SEQUENCE: usize = BLOCK_CHECKSUM + 4;
-const BLOCK_STORE_ID: usize = BLOCK_SEQUENCE + 8;
-const BLOCK_INDEX: usize = BLOCK_STORE_ID + 8;
+const BLOCK_DEVICE_ID: usize = BLOCK_SEQUENCE + 8;
+const BLOCK_INDEX: usize = BLOCK_DEVICE_ID + 8;
 const BLOCK_DEVICE: usize = BLOCK_INDEX + 4;
 const _: () = assert!(BLOCK_DEVICE + 4 == BLOCK_HEADER_BYTES);
 
@@ -197,7 +217,7 @@ const _: () = assert!(BLOCK_DEVICE + 4 == BLOCK_HEADER_BYTES);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct BlockHeader {
     pub(super) sequence: u64,
-    pub(super) store_id: u64,
+    pub(super) device_id: u64,
     pub(super) block: u32,
     pub(super) device: u8,
 }
@@ -205,7 +225,7 @@ pub(super) struct BlockHeader {
 /// A block header as it was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FoundBlock {
-    /// Never written by this store.
+    /// Not written since the device was initialised.
     Blank,
     /// Written, in its life of this number.
     Sealed { sequence: u64 },
@@ -217,8 +237,8 @@ impl BlockHeader {
     pub(super) fn encode(&self) -> [u8; BLOCK_HEADER_BYTES] {
         let mut bytes = [0; BLOCK_HEADER_BYTES];
         bytes[..BLOCK_CHECKSUM].copy_from_slice(&BLOCK_MAGIC);
-        bytes[BLOCK_SEQUENCE..BLOCK_STORE_ID].copy_from_slice(&self.sequence.to_le_bytes());
-        bytes[BLOCK_STORE_ID..BLOCK_INDEX].copy_from_slice(&self.store_id.to_le_bytes());
+        bytes[BLOCK_SEQUENCE..BLOCK_DEVICE_ID].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[BLOCK_DEVICE_ID..BLOCK_INDEX].copy_from_slice(&self.device_id.to_le_bytes());
         bytes[BLOCK_INDEX..BLOCK_DEVICE].copy_from_slice(&self.block.to_le_bytes());
         bytes[BLOCK_DEVICE] = self.device;
         let checksum = crc32c::crc32c(&bytes[BLOCK_SEQUENCE..]);
@@ -227,7 +247,7 @@ impl BlockHeader {
     }
 
     /// Reads the header at the start of `bytes`, which should be that of `block` on `device`.
-    pub(super) fn find(bytes: &[u8], store_id: u64, device: u8, block: u32) -> FoundBlock {
+    pub(super) fn find(bytes: &[u8], device_id: u64, device: u8, block: u32) -> FoundBlock {
         let bytes = &bytes[..BLOCK_HEADER_BYTES];
         if bytes.iter().all(|byte| *byte == 0) {
             return FoundBlock::Blank;
@@ -238,7 +258,7 @@ impl BlockHeader {
         if !sealed {
             return FoundBlock::Unreadable;
         }
-        if u64_at(bytes, BLOCK_STORE_ID) != store_id {
+        if u64_at(bytes, BLOCK_DEVICE_ID) != device_id {
             return FoundBlock::Blank;
         }
         // A write that went to the wrong place.
@@ -266,6 +286,8 @@ mod tests {
     fn header() -> DeviceHeader {
         DeviceHeader {
             store_id: 0x0123_4567_89AB_CDEF,
+            device_id: 0x1122_3344_5566_7788,
+            device_bytes: 1 << 30,
             first_sequence: 99,
             write_block_bytes: 65536,
             device: 1,
@@ -305,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn lease_is_of_one_store() {
+    fn lease_is_of_one_initialisation() {
         let mut page = vec![0xEE; PAGE_BYTES];
         encode_lease(&mut page, 7, 1 << 40);
         assert_eq!(decode_lease(&page, 7), Some(1 << 40));
@@ -319,10 +341,10 @@ mod tests {
     }
 
     #[test]
-    fn block_header_is_of_one_store_device_and_block() {
+    fn block_header_is_of_one_initialisation_device_and_block() {
         let header = BlockHeader {
             sequence: 5 << 32,
-            store_id: 7,
+            device_id: 7,
             block: 3,
             device: 1,
         };

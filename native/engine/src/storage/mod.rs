@@ -31,8 +31,8 @@ use stats::Counters;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 
 /// The namespace's part in defragmentation.
@@ -44,7 +44,8 @@ pub trait Relocate: Send + Sync {
     fn relocate(&self, digest: &Digest, from: Location, image: &mut Vec<u8>) -> bool;
 }
 
-/// Told when a write is durable, on a thread of the store, with no lock of the store held.
+/// Told when a write is durable, or will never be, with no lock of the store held: on a thread of the
+/// store, or, when that has ended, on the thread that asks, within [`Store::await_commit`].
 pub trait CommitSink: Send + Sync {
     fn committed(&self, waiter: CommitWaiter, outcome: Result<(), DeviceError>);
 }
@@ -113,6 +114,9 @@ pub struct Store {
     signal: Arc<DefragSignal>,
     scanned: AtomicBool,
     threads: Mutex<Threads>,
+    /// For commits that are awaited after the threads have ended. Whoever is to be told may own the
+    /// store.
+    sink: OnceLock<Weak<dyn CommitSink>>,
 }
 
 #[derive(Default)]
@@ -173,6 +177,9 @@ impl Store {
         for (device, (found, path)) in found.iter().zip(&paths).enumerate() {
             let configured = DeviceHeader {
                 store_id,
+                // 0 stands for the store id, in devices of an older format.
+                device_id: random().max(1),
+                device_bytes: media[device].len(),
                 // Half of the 32 bits that images carry is left to count through.
                 first_sequence: 1 + random() % (1 << 31),
                 write_block_bytes: config.write_block_bytes,
@@ -180,20 +187,27 @@ impl Store {
                 devices: media.len() as u8,
                 namespace: config.namespace.clone(),
             };
-            if let Some(found) = found {
-                found.check(&configured, path)?;
-            }
-            headers.push(found.clone().unwrap_or(configured));
+            headers.push(match found {
+                Some(found) => {
+                    found.check(&configured, path)?;
+                    DeviceHeader {
+                        device_bytes: configured.device_bytes,
+                        ..found.clone()
+                    }
+                }
+                None => configured,
+            });
         }
         let fresh: Vec<bool> = found.iter().map(Option::is_none).collect();
         let is_new = fresh.iter().all(|fresh| *fresh);
         for (device, medium) in media.iter().enumerate() {
             let path = &paths[device];
             medium.prepare().map_err(|source| io_error(path, source))?;
-            if !fresh[device] || medium.mapping().is_some() {
+            let is_current = found[device].as_ref() == Some(&headers[device]);
+            if is_current || medium.mapping().is_some() {
                 continue;
             }
-            if !is_new {
+            if fresh[device] && !is_new {
                 tracing::warn!(path = %path.display(), "the device is empty, others of the store are not");
             }
             headers[device].encode(&mut page);
@@ -215,7 +229,7 @@ impl Store {
                     count,
                     Arc::clone(&config),
                     medium,
-                    store_id,
+                    header.device_id,
                     header.first_sequence,
                     Arc::clone(&counters),
                     Arc::clone(&signal),
@@ -231,6 +245,7 @@ impl Store {
             signal,
             scanned: AtomicBool::new(false),
             threads: Mutex::default(),
+            sink: OnceLock::new(),
         })
     }
 
@@ -280,6 +295,7 @@ impl Store {
                 .spawn(body)
                 .expect("a thread can be started")
         };
+        let _ = self.sink.set(Arc::downgrade(&sink));
         // Memory is never flushed.
         for device in self
             .devices
@@ -306,7 +322,12 @@ impl Store {
 
     /// As `append`, for copies made by defragmentation, which may use the reserved blocks.
     pub fn append_relocated(&self, image: &mut [u8]) -> Result<Appended, AppendError> {
-        self.device_of(image).append(Stream::Defrag, image)
+        let device = self.device_of(image);
+        let appended = device.append(Stream::Defrag, image);
+        if appended.is_err() {
+            device.copy_refused.store(true, Ordering::Relaxed);
+        }
+        appended
     }
 
     /// Says that the image at `location` is no longer live. After whatever replaces it was appended
@@ -329,10 +350,18 @@ impl Store {
         self.device(location.device()).read_medium(location)
     }
 
-    /// True if the ticket's write is durable, or need not be. Otherwise the sink will be told.
+    /// True if the ticket's write is durable, or need not be. Otherwise the sink will be told, or has
+    /// been: a closed store tells of the failure at once.
     pub fn await_commit(&self, ticket: CommitTicket, waiter: CommitWaiter) -> bool {
-        self.device(ticket.device)
+        let device = self.device(ticket.device);
+        device
             .await_commit(ticket.position, waiter)
+            .unwrap_or_else(|failure| {
+                if let Some(sink) = self.sink.get().and_then(Weak::upgrade) {
+                    sink.committed(waiter, Err(failure));
+                }
+                false
+            })
     }
 
     pub fn stats(&self) -> StoreStats {

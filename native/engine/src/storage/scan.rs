@@ -137,7 +137,7 @@ impl Device {
         let limits = LEASE_OFFSETS.map(|offset| {
             let read = self.medium.read_at(offset, &mut page);
             read.ok()
-                .and_then(|()| decode_lease(&page, self.store_id))
+                .and_then(|()| decode_lease(&page, self.device_id))
                 .unwrap_or(0)
         });
         self.state.lock().lease = usize::from(limits[1] > limits[0]);
@@ -151,7 +151,7 @@ impl Device {
                 |block| match self.medium.read_at(self.block_offset(block), &mut page) {
                     Ok(()) => (
                         block,
-                        BlockHeader::find(&page, self.store_id, self.index, block),
+                        BlockHeader::find(&page, self.device_id, self.index, block),
                     ),
                     // Counted when the whole block is read.
                     Err(_) => (block, FoundBlock::Unreadable),
@@ -202,13 +202,10 @@ impl Device {
         next: u64,
         report: &mut ScanReport,
     ) -> Option<u64> {
-        let low = sequence_by_images(&read.bytes[..self.block_bytes])?;
-        let distance = low.wrapping_sub(first as u32) as u64;
-        (distance < next.saturating_sub(first)).then(|| {
-            report.damaged += 1;
-            self.tell_damage(read.block, &(0..BLOCK_HEADER_BYTES));
-            first + distance
-        })
+        let sequence = sequence_by_images(&read.bytes[..self.block_bytes], first..next)?;
+        report.damaged += 1;
+        self.tell_damage(read.block, &(0..BLOCK_HEADER_BYTES));
+        Some(sequence)
     }
 
     fn visit_block(

@@ -15,6 +15,7 @@ pub struct FileMedium {
     // Taken by `close`; transfers in flight keep their own handle.
     file: RwLock<Option<Arc<File>>>,
     bytes: u64,
+    is_block_device: bool,
 }
 
 impl FileMedium {
@@ -38,7 +39,8 @@ impl FileMedium {
             Err(io::Error::new(io::ErrorKind::InvalidInput, what))
         };
         let metadata = file.metadata()?;
-        if metadata.file_type().is_block_device() {
+        let is_block_device = metadata.file_type().is_block_device();
+        if is_block_device {
             let bytes = (&file).seek(SeekFrom::End(0))?;
             if bytes < file_size {
                 return refuse(bytes);
@@ -51,6 +53,7 @@ impl FileMedium {
             path: path.to_path_buf(),
             file,
             bytes: file_size,
+            is_block_device,
         })
     }
 
@@ -70,6 +73,14 @@ impl FileMedium {
             .read()
             .clone()
             .ok_or_else(|| io::Error::other("the device is closed"))
+    }
+
+    /// Where the bytes end: a file may not be extended yet, a device was long enough when opened.
+    fn end(&self, file: &File) -> io::Result<u64> {
+        if self.is_block_device {
+            return Ok(self.bytes);
+        }
+        Ok(file.metadata()?.len())
     }
 
     /// Refuses transfers beyond the end, which would extend a file.
@@ -98,6 +109,41 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Fills `buffer` with what is at `offset`, and with zeroes from the end of the file on. A read may be
+/// short anywhere; where that is not the end, zeroes would pass for what was stored.
+fn read_whole(
+    buffer: &mut [u8],
+    offset: u64,
+    mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+    end: impl Fn() -> io::Result<u64>,
+) -> io::Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let read = match read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let reached = done + read;
+        if reached == buffer.len() {
+            break;
+        }
+        // Direct I/O goes on at a page only.
+        let next = reached / PAGE_BYTES * PAGE_BYTES;
+        if next > done {
+            done = next;
+            continue;
+        }
+        if offset + (reached as u64) < end()? {
+            let what = "a read ended before the file does";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        }
+        buffer[reached..].fill(0);
+        break;
+    }
+    Ok(())
+}
+
 fn check_alignment(offset: u64, buffer: &[u8]) {
     assert!(
         offset.is_multiple_of(PAGE_BYTES as u64),
@@ -121,10 +167,10 @@ impl Medium for FileMedium {
 
     fn prepare(&self) -> io::Result<()> {
         let file = self.file()?;
-        let metadata = file.metadata()?;
-        if metadata.file_type().is_block_device() || metadata.len() == self.bytes {
+        if self.is_block_device {
             return Ok(());
         }
+        // Also where the length fits: a sparse file may still run into a full file system.
         reserve(&file, self.bytes)?;
         // The length, and the name of a new file, are metadata that `sync` need not write.
         file.sync_all()?;
@@ -141,25 +187,12 @@ impl Medium for FileMedium {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.check(offset, buffer)?;
         let file = self.file()?;
-        let mut done = 0;
-        while done < buffer.len() {
-            match file.read_at(&mut buffer[done..], offset + done as u64) {
-                // The file is not extended yet.
-                Ok(0) => {
-                    buffer[done..].fill(0);
-                    break;
-                }
-                // Direct I/O goes on at a page only: the end of the file was within one.
-                Ok(read) if !(done + read).is_multiple_of(PAGE_BYTES) => {
-                    buffer[done + read..].fill(0);
-                    break;
-                }
-                Ok(read) => done += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        read_whole(
+            buffer,
+            offset,
+            |buffer, offset| file.read_at(buffer, offset),
+            || self.end(&file),
+        )
     }
 
     fn write_at(&self, offset: u64, buffer: &[u8]) -> io::Result<()> {
@@ -174,5 +207,74 @@ impl Medium for FileMedium {
     fn close(&self) {
         // The lock goes with the descriptor.
         self.file.write().take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    /// Reads three pages of ones from a file that ends at `end`, at most `most` bytes at a time.
+    fn read(end: u64, most: usize) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0xEE; 3 * PAGE_BYTES];
+        let read_at = |buffer: &mut [u8], offset: u64| {
+            let bytes = buffer
+                .len()
+                .min(most)
+                .min(end.saturating_sub(offset) as usize);
+            buffer[..bytes].fill(1);
+            Ok(bytes)
+        };
+        read_whole(&mut buffer, 0, read_at, || Ok(end)).map(|()| buffer)
+    }
+
+    #[test]
+    fn short_read_is_continued_and_reads_as_zero_only_from_the_end_on() {
+        let page = PAGE_BYTES as u64;
+        for end in [
+            0,
+            1,
+            512,
+            page,
+            page + 512,
+            3 * page - 1,
+            3 * page,
+            9 * page,
+        ] {
+            for most in [PAGE_BYTES, PAGE_BYTES + 512, 2 * PAGE_BYTES, usize::MAX] {
+                let bytes = read(end, most).unwrap();
+                let stored = bytes.iter().take_while(|byte| **byte == 1).count();
+                assert_eq!(stored as u64, end.min(3 * page), "end {end} most {most}");
+                assert!(bytes[stored..].iter().all(|byte| *byte == 0));
+            }
+        }
+    }
+
+    #[test]
+    fn read_that_stops_before_the_end_of_the_file_is_an_error() {
+        for most in [0, 1, 512] {
+            let error = read(9 * PAGE_BYTES as u64, most).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+
+    #[test]
+    fn sparse_file_of_the_right_length_has_its_space_reserved() {
+        const BYTES: u64 = 1 << 20;
+        let prepared_blocks = |name: &str, length: u64| {
+            let name = format!("perigee-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            File::create(&path).unwrap().set_len(length).unwrap();
+            let medium = FileMedium::open(&path, BYTES).unwrap();
+            medium.prepare().unwrap();
+            let metadata = std::fs::metadata(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            assert_eq!(metadata.len(), BYTES);
+            metadata.blocks()
+        };
+        // Nothing is reserved in either where the file system cannot.
+        let extended = prepared_blocks("extended", 0);
+        assert_eq!(prepared_blocks("sparse", BYTES), extended);
     }
 }

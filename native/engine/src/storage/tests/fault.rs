@@ -64,6 +64,59 @@ fn writes_that_come_during_a_sync_share_the_next_one() {
     assert_eq!(disk.syncs() - syncs, 2);
 }
 
+/// Tells how many retired blocks there were when a commit was told.
+struct RetiredAtCommit {
+    store: std::sync::Weak<Store>,
+    retired: std::sync::mpsc::Sender<u64>,
+}
+
+impl CommitSink for RetiredAtCommit {
+    fn committed(&self, _: CommitWaiter, outcome: Result<(), DeviceError>) {
+        outcome.unwrap();
+        let stats = self.store.upgrade().unwrap().stats();
+        self.retired.send(stats.retired_blocks).unwrap();
+    }
+}
+
+/// Erasing the thousands of blocks that a truncation leaves took seconds, in which no commit was told.
+#[test]
+fn commit_waits_for_one_batch_of_erasures_and_not_for_all() {
+    const RETIRED: usize = 3 * flush::ERASE_BLOCKS_MAX;
+    let disk = disk(RETIRED + 8, 1);
+    let lazy = StoreConfig {
+        flush_max: Duration::from_secs(3600),
+        post_write_cache_bytes: 1 << 30,
+        ..committing()
+    };
+    let (node, _) = Node::scanned(Store::open_on(lazy, vec![disk.clone()]).unwrap());
+    let (sender, retired) = std::sync::mpsc::channel();
+    let store = Arc::downgrade(&node.store);
+    let mover = Mover {
+        store: store.clone(),
+        map: Arc::clone(&node.map),
+    };
+    let sink = RetiredAtCommit {
+        store,
+        retired: sender,
+    };
+    node.store.start(Arc::new(mover), Arc::new(sink));
+    for key in 0..=RETIRED {
+        node.put_patiently(key as Key, 1, 9000).unwrap();
+    }
+    node.store.drain().unwrap();
+    // An erasure is held back in its first write while the commit comes.
+    disk.hold();
+    (0..RETIRED).for_each(|key| node.remove(key as Key));
+    disk.wait_until_held();
+    let ticket = node.put(RETIRED as Key, 2, 100).unwrap();
+    assert!(!node.store.await_commit(ticket, waiter(1)));
+    disk.let_go();
+    let left = retired.recv().unwrap() as usize;
+    assert!(left >= RETIRED - flush::ERASE_BLOCKS_MAX, "{left} left");
+    node.wait_until("freeing", |stats| stats.retired_blocks == 0);
+    node.check_used_bytes();
+}
+
 #[test]
 fn durable_ticket_and_volatile_store_wait_for_nothing() {
     let (node, _) = Node::open(committing(), vec![disk(8, 1)]);
@@ -104,6 +157,60 @@ fn first_failure_latches_the_device_and_reads_go_on() {
             "{fault:?} leaves what was acknowledged"
         );
     }
+}
+
+#[test]
+fn commit_awaited_after_a_failed_store_closed_is_told_to_have_failed() {
+    let disk = disk(8, 1);
+    let (node, _) = Node::open(committing(), vec![disk.clone()]);
+    disk.inject(Fault::FailWrite { nth: 1 });
+    let lost = node.put(1, 1, 100).unwrap();
+    node.wait_until("failure", |stats| stats.failed_devices == 1);
+    assert!(!node.store.await_commit(lost, waiter(1)));
+    assert!(!node.acks.wait(1), "by the flush thread");
+    node.store.close();
+    assert!(!node.store.await_commit(lost, waiter(2)));
+    assert!(!node.acks.wait(2), "without it");
+}
+
+#[test]
+fn durable_commit_is_known_to_be_after_the_store_closed() {
+    let (node, _) = Node::open(committing(), vec![disk(8, 1)]);
+    let ticket = node.put(1, 1, 100).unwrap();
+    node.store.close();
+    assert!(node.store.await_commit(ticket, waiter(1)));
+    assert!(node.acks.told.lock().is_empty());
+}
+
+struct PanicsOnce(AtomicBool, Arc<Acks>);
+
+impl CommitSink for PanicsOnce {
+    fn committed(&self, waiter: CommitWaiter, outcome: Result<(), DeviceError>) {
+        assert!(self.0.swap(true, Ordering::Relaxed), "as it is meant to");
+        self.1.committed(waiter, outcome);
+    }
+}
+
+#[test]
+fn flush_thread_that_panics_fails_the_device_and_leaves_no_waiter_untold() {
+    let (node, _) = Node::scanned(Store::open_on(committing(), vec![disk(8, 1)]).unwrap());
+    let mover = Mover {
+        store: Arc::downgrade(&node.store),
+        map: Arc::clone(&node.map),
+    };
+    let sink = PanicsOnce(AtomicBool::new(false), Arc::clone(&node.acks));
+    let sink: Arc<dyn CommitSink> = Arc::new(sink);
+    node.store.start(Arc::new(mover), Arc::clone(&sink));
+    let device = &node.store.devices[0];
+    // Both are there before the flush thread looks.
+    let mut state = device.state.lock();
+    state.waiters.push((0, waiter(1)));
+    state.waiters.push((u64::MAX, waiter(2)));
+    device.work.notify_one();
+    drop(state);
+    assert!(!node.acks.wait(2), "told while it ends");
+    assert_eq!(node.put(1, 1, 100), Err(AppendError::DeviceFailed));
+    assert!(node.store.drain().is_err());
 }
 
 #[test]

@@ -285,14 +285,53 @@ fn device_of_another_store_is_refused_and_untouched() {
     }
 
     let mut other_version = before.clone();
-    other_version[12] = 2;
+    other_version[12] = 3;
     std::fs::write(&file.0, &other_version).unwrap();
     let refused = Store::open(file.config(8)).err().unwrap().to_string();
     assert!(
-        refused.contains("was written with format version 2"),
+        refused.contains("was written with format version 3"),
         "{refused}"
     );
     assert_eq!(std::fs::read(&file.0).unwrap(), other_version);
+}
+
+#[test]
+fn shortened_device_is_refused_and_a_lengthened_one_is_not() {
+    // A raw device is of any length, whatever part of it is configured.
+    let memory = Arc::new(MemoryMedium::new(16 * BLOCK_BYTES as u64).unwrap());
+    let part = |blocks: usize| {
+        let bytes = (blocks * BLOCK_BYTES) as u64;
+        Arc::new(FaultyMedium::new(Arc::new(Part(memory.clone(), bytes)), 1))
+    };
+    for (blocks, opens) in [(8, true), (6, false), (16, true), (8, false), (16, true)] {
+        match Store::open_on(config(), vec![part(blocks)]) {
+            Ok(store) => assert!(opens, "{blocks} blocks: {:?}", store.stats()),
+            Err(refused) => {
+                assert!(!opens, "{refused}");
+                let what = "was written with a device length of";
+                assert!(refused.to_string().contains(what), "{refused}");
+            }
+        }
+    }
+}
+
+/// The first bytes of a medium.
+struct Part(Arc<MemoryMedium>, u64);
+
+impl Medium for Part {
+    fn len(&self) -> u64 {
+        self.1
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, buffer)
+    }
+    fn write_at(&self, offset: u64, buffer: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, buffer)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn close(&self) {}
 }
 
 #[test]
@@ -305,6 +344,37 @@ fn file_is_open_in_one_store_only() {
     ));
     store.close();
     assert!(Store::open(file.config(8)).is_ok());
+}
+
+/// Wiping one device of several brought its old contents back at the second restart: the store id
+/// was kept by the others, and the blocks carried nothing else to know them by.
+#[test]
+fn wiped_device_of_several_stays_wiped_at_every_restart() {
+    let disks: Vec<Arc<dyn Medium>> = (0..2).map(|seed| disk(16, seed) as _).collect();
+    let (node, _) = Node::open(config(), disks.clone());
+    for key in 0..100 {
+        node.put_patiently(key, 1, 200).unwrap();
+    }
+    let kept: BTreeMap<Key, u64> = {
+        let map = node.map.lock();
+        let kept = map.iter().filter(|(_, held)| held.location.device() == 0);
+        kept.map(|(key, held)| (*key, held.version)).collect()
+    };
+    assert!((1..100).contains(&kept.len()));
+    node.store.close();
+    disks[1]
+        .write_at(0, &AlignedBuf::new(medium::PAGE_BYTES))
+        .unwrap();
+    for restart in 0..3 {
+        let (reopened, report) = Node::open(config(), disks.clone());
+        assert_eq!(reopened.versions(), kept, "restart {restart}");
+        assert_eq!(report.damaged, 0);
+        let next = reopened.store.devices[1].state.lock().next_sequence;
+        let first = reopened.store.headers[1].first_sequence;
+        let leased = restart * flush::SEQUENCE_LEASE;
+        assert_eq!(next, first + leased, "old leases do not count");
+        reopened.store.close();
+    }
 }
 
 #[test]

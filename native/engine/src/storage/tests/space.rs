@@ -99,6 +99,8 @@ fn block_is_not_reused_before_what_replaced_its_records_is_durable() {
     let disk = disk(16, 1);
     let lazy = StoreConfig {
         flush_max: Duration::from_secs(3600),
+        // A block is not retired while it is being compacted.
+        defrag_lwm_pct: 0,
         ..config()
     };
     let (node, _) = Node::open(lazy, vec![disk.clone()]);
@@ -145,6 +147,133 @@ fn block_is_not_compacted_before_it_is_durable() {
     );
     node.store.drain().unwrap();
     node.wait_until("compaction", |stats| stats.defrag_writes == 3);
+}
+
+#[test]
+fn store_whose_blocks_are_about_to_be_free_is_overloaded_and_not_full() {
+    let disk = disk(8, 1);
+    let wide = StoreConfig {
+        write_cache_bytes_max: 16 * BLOCK_BYTES as u64,
+        defrag_lwm_pct: 0,
+        ..config()
+    };
+    let (node, _) = Node::open(wide, vec![disk.clone()]);
+    let keys = fill(&node, 1000);
+    node.store.drain().unwrap();
+    assert_eq!(node.put(keys, 1, 1000), Err(AppendError::Full));
+    disk.hold();
+    (0..15).for_each(|key| node.remove(key));
+    assert_eq!(node.store.stats().retired_blocks, 1);
+    assert_eq!(node.put(keys, 1, 1000), Err(AppendError::Overload));
+    disk.let_go();
+    node.put_patiently(keys, 1, 1000).unwrap();
+}
+
+/// Compaction stood back for a device that was behind, which writers that never pause keep it.
+#[test]
+fn compaction_goes_on_when_blocks_run_out_though_the_device_is_behind() {
+    let disk = disk(12, 1);
+    let (node, _) = Node::open(config(), vec![disk.clone()]);
+    let keys = fill(&node, 1000);
+    node.store.drain().unwrap();
+    node.wait_until("calm", |stats| stats.write_queue_blocks == 0);
+    let device = &node.store.devices[0];
+    // As if the write queue were kept above its half by writers.
+    let queued = 3;
+    device.state.lock().unwritten += queued;
+    (0..keys)
+        .filter(|key| key % 3 > 0)
+        .for_each(|key| node.remove(key));
+    node.wait_until("compaction", |stats| stats.free_blocks >= 3);
+    device.state.lock().unwritten -= queued;
+    node.check_used_bytes();
+}
+
+#[test]
+fn device_that_is_behind_does_not_keep_another_from_being_compacted() {
+    let disks: Vec<Arc<FaultyMedium>> = (0..2).map(|seed| disk(16, seed)).collect();
+    let media = disks.iter().map(|disk| disk.clone() as _).collect();
+    let (node, _) = Node::open(config(), media);
+    for key in 0..200 {
+        node.put_patiently(key, 1, 900).unwrap();
+    }
+    node.store.drain().unwrap();
+    let behind = &node.store.devices[0];
+    behind.state.lock().unwritten += 3;
+    let device_of = |key: &Key| node.map.lock()[key].location.device();
+    let removed: Vec<Key> = (0..200).filter(|key| key % 5 > 0).collect();
+    // First those of the device that is behind, which has its turn first.
+    for device in 0..2 {
+        let of_device: Vec<Key> = removed
+            .iter()
+            .copied()
+            .filter(|key| node.version(*key).is_some() && device_of(key) == device)
+            .collect();
+        of_device.into_iter().for_each(|key| node.remove(key));
+    }
+    let free = |device: usize| node.store.devices[device].state.lock().free.len();
+    node.wait_until("compaction of the other", |_| free(1) >= 15 - 3);
+    behind.state.lock().unwritten -= 3;
+    node.store.drain().unwrap();
+    node.put_patiently(0, 2, 900).unwrap();
+    node.store.drain().unwrap();
+    node.wait_until("compaction of the first", |_| free(0) >= 15 - 4);
+    node.check_used_bytes();
+}
+
+const REFUSED_KEY: Key = 13;
+
+/// Refuses the first copy of a record for want of blocks, which there are again before it says so.
+struct RefusedOnce {
+    mover: Mover,
+    refused: AtomicBool,
+}
+
+impl Relocate for RefusedOnce {
+    fn relocate(&self, digest: &Digest, from: Location, image: &mut Vec<u8>) -> bool {
+        let is_chosen = key_of(digest) == REFUSED_KEY;
+        if !is_chosen || self.refused.swap(true, Ordering::Relaxed) {
+            return self.mover.relocate(digest, from, image);
+        }
+        let store = self.mover.store.upgrade().unwrap();
+        let device = &store.devices[0];
+        let mut state = device.state.lock();
+        let free = std::mem::take(&mut state.free);
+        let open = state.streams[device::Stream::Defrag as usize].open.take();
+        drop(state);
+        assert!(store.append_relocated(image).is_err());
+        let mut state = device.state.lock();
+        state.free = free;
+        state.streams[device::Stream::Defrag as usize].open = open;
+        false
+    }
+}
+
+/// A refused copy was told from a dead record by looking for room afterwards: where a block became
+/// free meanwhile, the record's block was never compacted again.
+#[test]
+fn block_of_a_refused_copy_is_compacted_later_though_there_is_room_by_then() {
+    let (node, _) = Node::scanned(Store::open_on(config(), vec![disk(16, 1)]).unwrap());
+    let mover = Mover {
+        store: Arc::downgrade(&node.store),
+        map: Arc::clone(&node.map),
+    };
+    let relocator = RefusedOnce {
+        mover,
+        refused: AtomicBool::new(false),
+    };
+    let sink = Arc::clone(&node.acks);
+    node.store.start(Arc::new(relocator), sink);
+    for key in 0..20 {
+        node.put(key, 1, 1000).unwrap();
+    }
+    node.store.drain().unwrap();
+    let location = || node.map.lock()[&REFUSED_KEY].location;
+    let before = location();
+    (0..12).for_each(|key| node.remove(key));
+    node.wait_until("compaction", |_| location() != before);
+    node.read_all();
+    node.check_used_bytes();
 }
 
 #[test]

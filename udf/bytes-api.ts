@@ -7,6 +7,7 @@ import {
   argument, badArgument, checkInteger, FLOAT, INTEGER, luaString, NIL, pushBoolean, pushInteger, pushNil, pushTyped, rawSet, STRING, TABLE,
   tableValue, toFloat, typeName
 } from './lua.js'
+import { chargeBytes } from './limits.js'
 import { writeInt64 } from './lua-integer.js'
 import { count, expect, functionTable } from './collections-api.js'
 import { checkBytes } from './string-library.js'
@@ -29,10 +30,12 @@ function newBytes (L: LuaState, index: number): number {
       content.push(Number(BigInt.asUintN(8, BigInt(value.value))))
     }
     const made = new Uint8Array(content)
+    chargeBytes(made.length)
     return pushObject(L, new LuaBytes(made, made.length))
   }
   const capacity = source.type === NIL ? 0 : count(L, index)
   if (capacity < 0 || capacity > BYTES_MAX) badArgument(L, index, `size out of range [0,${BYTES_MAX}]`)
+  chargeBytes(capacity)
   return pushObject(L, new LuaBytes(new Uint8Array(capacity), 0))
 }
 
@@ -160,6 +163,7 @@ const functions: Record<string, LuaFunction> = {
     const length = count(L, 3)
     if (length < 0 || at >= source.size) return pushNil(L)
     const part = source.content.slice(at, at + length)
+    chargeBytes(part.length)
     return pushObject(L, new LuaBytes(part, part.length))
   },
   set_string: L => {

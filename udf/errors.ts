@@ -4,6 +4,7 @@ export const UDF_ERRORS = {
   'udf-name': 'the file name is not one a module can have',
   'udf-too-large': 'the module is larger than a module may be',
   'udf-compile': 'the module does not compile',
+  'udf-load': 'compiling or loading the module exceeded the limits of time or memory',
   'udf-storage': 'the module could not be written to or removed from the work directory',
   'udf-worker': 'a Lua worker thread did not start',
   'udf-closed': 'the Lua host is closed'

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, it } from 'node:test'
@@ -21,8 +21,18 @@ interface LogEntry {
   message: string
 }
 
-async function open (workers: number, modules: Record<string, string> = {}, workerMemoryMib?: number): Promise<{ host: UdfHost, lane: FakeLane, logged: LogEntry[], directory: string }> {
+interface Opened {
+  host: UdfHost
+  lane: FakeLane
+  logged: LogEntry[]
+  directory: string
+}
+
+/** `stored` is on disk before the opening, `modules` are put after it. */
+async function open (workers: number, modules: Record<string, string> = {}, workerMemoryMib?: number, stored: Record<string, string> = {}): Promise<Opened> {
   const directory = await mkdtemp(join(tmpdir(), 'udf-host-'))
+  await mkdir(join(directory, 'udf'))
+  for (const [name, text] of Object.entries(stored)) await writeFile(join(directory, 'udf', name), text)
   const laneDirectory = await mkdtemp(join(tmpdir(), 'udf-lane-'))
   const lane = new FakeLane(laneDirectory, workers)
   const logged: LogEntry[] = []
@@ -48,8 +58,13 @@ async function open (workers: number, modules: Record<string, string> = {}, work
 }
 
 const source = (text: string): Uint8Array => new Uint8Array(Buffer.from(text))
+/** Backtracking that takes hours in one library call, which never looks at the clock. */
+const STUCK = 'local s = ("a"):rep(60) string.find(s, ("a-"):rep(25) .. "b")'
+/** Fills the heap of a small worker while it compiles, which never looks at the clock: no time limit can come first. */
+const HEAP = `local keep = {${'function() end,'.repeat(60_000)}}`
+const isLoadError = (error: unknown): boolean => error instanceof UdfError && error.code === 'udf-load' && /m\.lua: loading exceeded the limits/.test(error.message)
 let id = 0n
-const task = (fn: string, args: Plain[] = [], timeLimitMs = 1000): TaskFields => ({ id: ++id, module: 'm', function: fn, arguments: packArguments(args), timeLimitMs })
+const task = (fn: string, args: Plain[] = [], timeLimitMs = 1000, module = 'm'): TaskFields => ({ id: ++id, module, function: fn, arguments: packArguments(args), timeLimitMs })
 
 async function eventually (condition: () => boolean, what: string): Promise<void> {
   for (const until = performance.now() + 30_000; performance.now() < until;) {
@@ -150,11 +165,98 @@ describe('Lua host', () => {
       [[{ module: 'm.lua', line: 1 }, 'module failed to load: at load']])
   })
 
+  it('a_put_stuck_while_loading_is_refused_and_what_was_there_before_stays', async () => {
+    const { host, lane, logged, directory } = await open(2, { 'm.lua': 'function f() return 1 end' })
+    const refused = assert.rejects(host.put('m.lua', source(STUCK)), isLoadError)
+    // Waits behind it, and has no part in its failure.
+    await host.put('other.lua', source('function g() return 3 end'))
+    await refused
+    for (const worker of [0, 1]) {
+      lane.send(worker, [task('f'), task('g', [], 1000, 'other')], 1000)
+      assert.deepEqual((await lane.receive(worker))!.map(outcome => outcome.value), [1, 3])
+    }
+    await assert.rejects(host.put('n.lua', source(STUCK)), /n\.lua: loading exceeded/)
+    assert.deepEqual((await readdir(join(directory, 'udf'))).sort(), ['m.lua', 'other.lua'])
+    assert.equal(Buffer.from(host.get('m.lua')!.content).toString(), 'function f() return 1 end')
+    assert.equal(logged.filter(entry => /not loaded any more/.test(entry.message) && entry.fields['module'] === 'm.lua').length, 1)
+  })
+
+  it('a_put_that_kills_its_worker_is_refused_and_taken_back', async () => {
+    const { host, lane, directory } = await open(2, {}, 32)
+    await assert.rejects(host.put('m.lua', source(HEAP)), isLoadError)
+    assert.deepEqual(await readdir(join(directory, 'udf')), [])
+    await host.put('m.lua', source('function f() return 1 end'))
+    for (const worker of [0, 1]) {
+      lane.send(worker, [task('f')], 1000)
+      assert.equal((await lane.receive(worker, 20_000))![0]!.value, 1)
+    }
+    const replaced = host.workersReplaced
+    await new Promise(resolve => setTimeout(resolve, 500))
+    assert.equal(host.workersReplaced, replaced)
+  })
+
+  it('bad_modules_on_disk_do_not_keep_the_host_from_opening_or_the_others_from_working', async () => {
+    const { host, lane, logged, directory } = await open(2, {}, 32, { 'a.lua': STUCK, 'b.lua': HEAP, 'm.lua': 'function f() return 1 end' })
+    for (const worker of [0, 1]) {
+      lane.send(worker, [task('f'), task('f', [], 1000, 'a'), task('f', [], 1000, 'b')], 1000)
+      const outcomes = (await lane.receive(worker))!
+      assert.equal(outcomes[0]!.value, 1)
+      assert.match(outcomes[1]!.message, /^module a failed to load: loading exceeded the limits: it took too long/)
+      assert.match(outcomes[2]!.message, /^module b failed to load: loading exceeded the limits: .*memory/)
+    }
+    assert.deepEqual(logged.filter(entry => /not loaded any more/.test(entry.message)).map(entry => entry.fields['module']), ['a.lua', 'b.lua'])
+    // They are still the operator's; new content under the name is another module.
+    assert.deepEqual((await readdir(join(directory, 'udf'))).sort(), ['a.lua', 'b.lua', 'm.lua'])
+    await host.put('a.lua', source('function f() return 2 end'))
+    lane.send(1, [task('f', [], 1000, 'a')], 1000)
+    assert.equal((await lane.receive(1))![0]!.value, 2)
+  })
+
+  it('closing_while_a_module_is_stuck_at_opening_ends_both', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'udf-host-'))
+    const laneDirectory = await mkdtemp(join(tmpdir(), 'udf-lane-'))
+    closers.push(async () => { for (const path of [directory, laneDirectory]) await rm(path, { recursive: true, force: true }) })
+    await mkdir(join(directory, 'udf'))
+    await writeFile(join(directory, 'udf', 'm.lua'), STUCK)
+    const host = new UdfHost({
+      native: new FakeLane(laneDirectory, 1), handle: 1, addonPath: ADDON, workers: 1, workDirectory: directory, timeLimitMs: 1000,
+      logger: { warn () {}, info () {}, debug () {}, trace () {} }
+    })
+    const opening = assert.rejects(host.open(), (error: unknown) => error instanceof UdfError && error.code === 'udf-closed')
+    await new Promise(resolve => setTimeout(resolve, 500))
+    await host.close()
+    await opening
+  })
+
+  it('a_worker_whose_modules_keep_strings_beyond_its_limit_is_replaced', async () => {
+    const { host, lane, logged } = await open(1, { 'm.lua': 'local keep = {} function eat() for i = 1, 50 do keep[#keep + 1] = ("x"):rep(2 << 20) end return #keep end' }, 64)
+    for (let call = 0; call < 3; call++) {
+      lane.send(0, [task('eat', [], 10_000)], 10_000)
+      await lane.receive(0)
+    }
+    await eventually(() => host.workersReplaced === 1, 'the worker is replaced')
+    assert.equal(logged.filter(entry => /too much memory/.test(entry.message)).length, 1)
+    lane.send(0, [task('eat', [], 10_000)], 10_000)
+    assert.equal((await lane.receive(0, 20_000))![0]!.value, 50)
+  })
+
   it('closing_twice_is_harmless_and_ends_pending_changes', async () => {
     const { host } = await open(1)
     await host.close()
     await host.close()
     await assert.rejects(host.put('m.lua', source('x = 1')), (error: unknown) => error instanceof UdfError && error.code === 'udf-closed')
+  })
+
+  it('closing_before_opening_does_not_touch_the_node', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'udf-host-'))
+    closers.push(async () => { await rm(directory, { recursive: true, force: true }) })
+    const native = { udfWake () { throw new Error('the node is not running') }, udfOverdue: () => [], udfAbandon () {} }
+    const host = new UdfHost({
+      native, handle: 1, addonPath: ADDON, workers: 1, workDirectory: directory, timeLimitMs: 1000, logger: { warn () {}, info () {}, debug () {}, trace () {} }
+    })
+    await host.close()
+    await assert.rejects(host.put('m.lua', source('x = 1')), (error: unknown) => error instanceof UdfError && error.code === 'udf-closed')
+    await assert.rejects(host.open(), (error: unknown) => error instanceof UdfError && error.code === 'udf-closed')
   })
 
   it('a_worker_that_cannot_start_fails_the_opening', async () => {

@@ -3,24 +3,30 @@
 //   modules     a change is stored first, then sent to every worker; the caller is answered when all have it in force
 //   watchdog    a worker that sits on a task past its deadline (a library call that never looks at the clock) is terminated,
 //               what it held is failed by the engine, and a new thread takes its number
+//   quarantine  a module during whose load a thread died or was terminated is not loaded again: a put of it is refused and
+//               undone, one that was on disk stays there and its functions answer with the reason
 //   statistics  gathered from the workers, by `module.function`
 
 import { Worker } from 'node:worker_threads'
+import { loadAllowanceMs } from './compile-check.js'
 import { UdfError } from './errors.js'
 import { ModuleStore } from './module-store.js'
 import type { ModuleInfo } from './module-store.js'
 import type { UdfNative } from './native.js'
-import type { FromWorker, ModuleSource, ToWorker, WorkerData } from './protocol.js'
+import { Progress } from './protocol.js'
+import type { FromWorker, ModuleSource, ModuleToLoad, ToWorker, WorkerData } from './protocol.js'
 import type { FunctionStatistics } from './task-runner.js'
 import { LogLevel } from './vm.js'
 
 const WATCHDOG_MS = 100
 /** A worker looks at the clock itself; only one that has not done so for this long past the deadline is stuck. */
 const OVERDUE_GRACE_MS = 250
+/** At the start all threads load all modules at once, perhaps on fewer cores. */
+const START_LOAD_FACTOR = 4
 /** Before a thread that died by itself is replaced, so that one that dies at once does not spin. */
 const RESTART_MS = 100
 const STOP_MS = 2000
-/** JavaScript heap of a worker thread; a script that fills it loses its thread. */
+/** Of a worker thread, once for its JavaScript heap, once for its strings and bytes; a script that fills either loses its thread. */
 const WORKER_MEMORY_MIB_DEFAULT = 512
 const STATISTICS_MAX = 16384
 
@@ -49,8 +55,15 @@ type WorkerState = 'running' | 'replacing' | 'ended'
 
 interface Slot {
   readonly index: number
-  /** Where the worker notes which task it runs. */
-  readonly running: SharedArrayBuffer
+  /** Where the worker notes what it does. */
+  readonly progress: Float64Array
+  /** The modules that the thread started with. */
+  modules: readonly ModuleToLoad[]
+  /**
+   * The load last seen under way there, and for how long. Counted in rounds of the watchdog: a pause of the whole process then does
+   * not look like a load that takes long.
+   */
+  loading: { code: number, milliseconds: number }
   thread: Worker
   /** False once the thread has exited. */
   alive: boolean
@@ -61,6 +74,8 @@ interface Slot {
 
 interface Waiter {
   readonly version: number
+  /** The module that a put brings; its quarantine rejects the waiter. */
+  readonly module: ModuleSource | null
   resolve(): void
   reject(error: Error): void
 }
@@ -71,6 +86,10 @@ export class UdfHost {
   readonly #slots: Slot[] = []
   readonly #statistics = new Map<string, FunctionStatistics>()
   #waiters: Waiter[] = []
+  /** Modules on their way to the workers, by version. */
+  readonly #puts = new Map<number, ModuleSource>()
+  /** Why a module is not loaded any more. By the object: new content under the same name is another module. */
+  readonly #quarantine = new WeakMap<ModuleSource, string>()
   #version = 0
   #replaced = 0
   #watchdog: NodeJS.Timeout | null = null
@@ -83,37 +102,49 @@ export class UdfHost {
     this.#store = new ModuleStore(options.workDirectory)
   }
 
-  /** Resolves when every worker has the stored modules loaded. */
+  /** Resolves when every worker has the stored modules loaded, those that can be. */
   async open (): Promise<void> {
     await this.#store.open()
+    if (this.#phase !== 'new') throw new UdfError('udf-closed', 'the Lua host is closed')
     this.#phase = 'open'
     this.#version = 1
     for (let index = 0; index < this.#options.workers; index++) {
-      const running = new SharedArrayBuffer(Float64Array.BYTES_PER_ELEMENT)
-      this.#slots.push({ index, running, thread: this.#start(index, running), alive: true, state: 'running', version: 0 })
+      const progress = new Float64Array(new SharedArrayBuffer(Progress.COUNT * Float64Array.BYTES_PER_ELEMENT))
+      const modules = this.#modulesToLoad()
+      const thread = this.#start(index, progress, modules)
+      this.#slots.push({ index, progress, modules, loading: { code: 0, milliseconds: 0 }, thread, alive: true, state: 'running', version: 0 })
     }
     this.#watchdog = setInterval(() => { this.#watch() }, WATCHDOG_MS)
     this.#watchdog.unref()
     try {
-      await this.#loaded(this.#version)
+      await this.#loaded(this.#version, null)
     } catch (error) {
       await this.close()
       throw error
     }
   }
 
-  /** Stores a module and resolves when every worker has it in force; throws UdfError. */
+  /**
+   * Stores a module and resolves when every worker has it in force; throws UdfError. One whose loading exceeds the limits
+   * ('udf-load') is taken back: what was there under its name before is in force again.
+   */
   async put (name: string, content: Uint8Array): Promise<void> {
     await this.#serially(async () => {
+      const previous = this.#store.get(name)
       const module = await this.#store.put(name, content)
-      await this.#distribute(version => ({ kind: 'put', version, module }))
+      try {
+        await this.#distributePut(module)
+      } catch (error) {
+        if (error instanceof UdfError && error.code === 'udf-load') await this.#takeBack(name, previous)
+        throw error
+      }
     })
   }
 
   /** Removes a module, also one that is not there. */
   async remove (name: string): Promise<void> {
     await this.#serially(async () => {
-      if (await this.#store.remove(name)) await this.#distribute(version => ({ kind: 'remove', version, name }))
+      if (await this.#store.remove(name)) await this.#distributeRemoval(name)
     })
   }
 
@@ -138,7 +169,10 @@ export class UdfHost {
   /** Lets the threads go. What they still hold is the engine's to fail. */
   async close (): Promise<void> {
     if (this.#phase === 'closed') return
+    const opened = this.#phase === 'open'
     this.#phase = 'closed'
+    // Before opening there is no thread to wake, and perhaps no running node: an error here would hide why it did not start.
+    if (!opened) return
     if (this.#watchdog !== null) clearInterval(this.#watchdog)
     const error = new UdfError('udf-closed', 'the Lua host is closed')
     for (const waiter of this.#waiters.splice(0)) waiter.reject(error)
@@ -163,11 +197,29 @@ export class UdfHost {
     return result
   }
 
-  async #distribute (message: (version: number) => ToWorker): Promise<void> {
+  async #takeBack (name: string, previous: ModuleSource | undefined): Promise<void> {
+    if (previous === undefined || this.#quarantine.has(previous)) {
+      await this.#store.remove(name)
+      await this.#distributeRemoval(name)
+    } else {
+      await this.#distributePut(await this.#store.put(name, previous.content))
+    }
+  }
+
+  async #distributePut (module: ModuleSource): Promise<void> {
+    this.#puts.set(this.#version + 1, module)
+    await this.#distribute(version => ({ kind: 'put', version, module }), module)
+  }
+
+  async #distributeRemoval (name: string): Promise<void> {
+    await this.#distribute(version => ({ kind: 'remove', version, name }), null)
+  }
+
+  async #distribute (message: (version: number) => ToWorker, module: ModuleSource | null): Promise<void> {
     const version = ++this.#version
     for (const slot of this.#slots) if (slot.state === 'running') this.#send(slot, message(version))
     this.#options.native.udfWake()
-    await this.#loaded(version)
+    await this.#loaded(version, module)
   }
 
   #send (slot: Slot, message: ToWorker): void {
@@ -175,9 +227,9 @@ export class UdfHost {
   }
 
   /** Resolves when the version is in force on every worker. */
-  #loaded (version: number): Promise<void> {
+  #loaded (version: number, module: ModuleSource | null): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#waiters.push({ version, resolve, reject })
+      this.#waiters.push({ version, module, resolve, reject })
       this.#settle()
     })
   }
@@ -186,24 +238,42 @@ export class UdfHost {
     const reached = Math.min(...this.#slots.filter(slot => slot.state !== 'ended').map(slot => slot.version))
     const done = this.#waiters.filter(waiter => waiter.version <= reached)
     this.#waiters = this.#waiters.filter(waiter => waiter.version > reached)
+    for (const version of this.#puts.keys()) if (version <= reached) this.#puts.delete(version)
     for (const waiter of done) waiter.resolve()
   }
 
-  #start (index: number, running: SharedArrayBuffer): Worker {
-    const { handle, addonPath, timeLimitMs, logLevel, workerMemoryMib } = this.#options
+  #modulesToLoad (): ModuleToLoad[] {
+    return this.#store.modules.map(module => {
+      const refused = this.#quarantine.get(module)
+      return refused === undefined ? module : { ...module, refused }
+    })
+  }
+
+  /** The module that a worker's progress names, or undefined. */
+  #moduleLoading (slot: Slot, code: number): ModuleSource | undefined {
+    if (code < 0) return this.#puts.get(-code)
+    // What is in the store now under that name may be other content, which has no part in this.
+    const started = slot.modules[code - 1]
+    const stored = started === undefined ? undefined : this.#store.get(started.name)
+    return stored !== undefined && stored.content === started?.content ? stored : undefined
+  }
+
+  #start (index: number, progress: Float64Array, modules: readonly ModuleToLoad[]): Worker {
+    const { handle, addonPath, timeLimitMs, logLevel, workerMemoryMib = WORKER_MEMORY_MIB_DEFAULT } = this.#options
     const data: WorkerData = {
       handle,
       worker: index,
       addonPath,
-      modules: this.#store.modules,
+      modules,
       version: this.#version,
       defaultTimeLimitMs: timeLimitMs,
       logLevel: logLevel ?? LogLevel.INFO,
-      running
+      arrayBufferBytesMax: workerMemoryMib * 1024 * 1024,
+      progress: progress.buffer as SharedArrayBuffer
     }
     const thread = new Worker(new URL('./worker.js', import.meta.url), {
       workerData: data,
-      resourceLimits: { maxOldGenerationSizeMb: workerMemoryMib ?? WORKER_MEMORY_MIB_DEFAULT },
+      resourceLimits: { maxOldGenerationSizeMb: workerMemoryMib },
       name: `udf-${index}`
     })
     let failure = ''
@@ -225,6 +295,11 @@ export class UdfHost {
     } else if (message.kind === 'load-failed') {
       const { name, line } = message
       if (index === 0) this.#options.logger.warn({ module: name, line }, `module failed to load: ${message.message}`)
+    } else if (message.kind === 'exhausted') {
+      if (this.#phase !== 'open' || slot.state !== 'running') return
+      this.#options.logger.warn({ worker: index, bytes: message.bytes }, 'a Lua worker holds too much memory and is replaced')
+      // It leaves by itself; its 'exit' starts the replacement.
+      slot.state = 'replacing'
     } else {
       slot.state = 'ended'
       this.#settle()
@@ -257,11 +332,38 @@ export class UdfHost {
     for (const { worker, overdueMs } of this.#options.native.udfOverdue()) {
       const slot = this.#slots[worker]
       if (slot === undefined || slot.state !== 'running' || overdueMs <= OVERDUE_GRACE_MS) continue
+      // What it holds is overdue since it loads a module; that has a deadline of its own, and the module may be innocent.
+      if (slot.progress[Progress.LOADING] !== 0) continue
       this.#options.logger.warn({ worker, overdueMs }, 'a Lua worker is stuck and is replaced')
       // Its 'exit' starts the replacement.
       slot.state = 'replacing'
       void slot.thread.terminate()
     }
+    for (const slot of this.#slots) if (slot.state === 'running') this.#watchLoading(slot)
+  }
+
+  #watchLoading (slot: Slot): void {
+    const code = slot.progress[Progress.LOADING]!
+    if (code !== slot.loading.code) slot.loading = { code, milliseconds: 0 }
+    else slot.loading.milliseconds += WATCHDOG_MS
+    if (code === 0) return
+    const content = code < 0 ? this.#puts.get(-code)?.content : slot.modules[code - 1]?.content
+    const allowed = loadAllowanceMs(content?.length ?? 0)
+    if (slot.loading.milliseconds <= allowed * (code > 0 ? START_LOAD_FACTOR : 1) + OVERDUE_GRACE_MS) return
+    this.#options.logger.warn({ worker: slot.index }, 'a Lua worker is stuck loading a module and is replaced')
+    slot.state = 'replacing'
+    void slot.thread.terminate()
+  }
+
+  /** A thread died or was terminated while it loaded this module: no other shall. */
+  #quarantineModule (module: ModuleSource, failure: string): void {
+    if (this.#quarantine.has(module)) return
+    const reason = `loading exceeded the limits: ${failure === '' ? 'it took too long' : failure}`
+    this.#quarantine.set(module, reason)
+    this.#options.logger.warn({ module: module.name }, `module is not loaded any more: ${reason}`)
+    const concerned = this.#waiters.filter(waiter => waiter.module === module)
+    this.#waiters = this.#waiters.filter(waiter => waiter.module !== module)
+    for (const waiter of concerned) waiter.reject(new UdfError('udf-load', `module ${module.name}: ${reason}`))
   }
 
   /** A thread is gone: by the watchdog, out of memory, or for good. */
@@ -277,10 +379,15 @@ export class UdfHost {
     slot.state = 'replacing'
     this.#replaced++
     if (failure !== '') this.#options.logger.warn({ worker: index }, `a Lua worker died: ${failure}`)
-    const running = new Float64Array(slot.running)
-    this.#options.native.udfAbandon(index, running[0])
-    running[0] = 0
-    if (slot.version === 0) {
+    const { progress } = slot
+    this.#options.native.udfAbandon(index, progress[Progress.RUNNING])
+    const loading = progress[Progress.LOADING]!
+    progress.fill(0)
+    slot.loading = { code: 0, milliseconds: 0 }
+    const module = this.#moduleLoading(slot, loading)
+    if (module !== undefined) this.#quarantineModule(module, failure)
+    const started = slot.version > 0
+    if (!started && loading === 0) {
       const error = new UdfError('udf-worker', `Lua worker ${index} did not start: ${failure === '' ? 'it exited' : failure}`)
       for (const waiter of this.#waiters.splice(0)) waiter.reject(error)
     }
@@ -290,11 +397,12 @@ export class UdfHost {
         return
       }
       slot.version = 0
-      slot.thread = this.#start(index, slot.running)
+      slot.modules = this.#modulesToLoad()
+      slot.thread = this.#start(index, progress, slot.modules)
       slot.alive = true
       slot.state = 'running'
     }
-    if (failure === '' && slot.version > 0) replace()
+    if (failure === '' && started) replace()
     else setTimeout(replace, RESTART_MS)
   }
 }

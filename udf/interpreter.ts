@@ -6,10 +6,12 @@
 //     overwritten in place and replaced only when upvalues are closed
 //   - a coroutine that yields leaves by an exception; `luaV_finishOp` completes the interrupted instruction when it resumes
 //
-// Steps are counted at calls and backward jumps: nothing runs long without one, apart from a single library call.
+// Steps are counted at calls, backward jumps and by the bytes of concatenations: nothing runs long without one, apart from a single
+// library call.
 
 import type { CallInfo, LuaClosure, LuaState, Proto, Table, TValue } from './fengari.js'
 import { HostObject } from './host-object.js'
+import { control, exceededLimit } from './limits.js'
 import {
   arithmetic, Arithmetic, BOOLEAN, FLOAT, hashString, INTEGER, ldebug, ldo, lfunc, lobject, lopcodes, lstate, ltable, ltm,
   LUA_CLOSURE, luaString, LuaTable, lvm, MULTIPLE_RESULTS, NIL, raise, STRING, STRING_BYTES_MAX, TABLE, USERDATA, Value
@@ -49,41 +51,9 @@ const { fasttm, luaT_callTM, luaT_gettmbyobj, luaT_trybinTM } = ltm as Record<st
 const { luaH_get, luaH_setint } = ltable as Record<string, (...args: any[]) => any>
 const Closure: new (L: LuaState, upvalues: number) => LuaClosure = lobject['LClosure']
 
-/** Steps between two looks at the clock. */
-const STEPS_PER_CHECK = 512
-
-/** What bounds the running call. One per thread: a thread runs one call at a time. */
-export const control = {
-  steps: STEPS_PER_CHECK,
-  /** By the clock of `performance.now()`. */
-  deadline: Infinity,
-  limitMs: 0,
-  /** The deadline has passed: every check fails from now on, so that no pcall can hold on. */
-  aborted: false
-}
-
-/** Starts the clock of a call. */
-export function startClock (limitMs: number): void {
-  control.limitMs = limitMs
-  control.deadline = performance.now() + limitMs
-  control.steps = STEPS_PER_CHECK
-  control.aborted = false
-}
-
-export function abortMessage (): string {
-  return `time limit of ${control.limitMs} ms exceeded`
-}
-
-function checkDeadline (L: LuaState): void {
-  if (!control.aborted) {
-    if (performance.now() < control.deadline) {
-      control.steps = STEPS_PER_CHECK
-      return
-    }
-    control.aborted = true
-  }
-  control.steps = 1
-  raise(L, abortMessage())
+function checkLimits (L: LuaState): void {
+  const message = exceededLimit()
+  if (message !== null) raise(L, message)
 }
 
 function copy (target: TValue, source: TValue): void {
@@ -263,6 +233,8 @@ function concatenate (L: LuaState, total: number): void {
       const result = stack[top - taken]!
       result.type = STRING
       result.value = luaString(joined)
+      // Straight-line code that concatenates has neither calls nor jumps, and each of its strings may be large.
+      if (control.steps <= 0) checkLimits(L)
     }
     total -= taken - 1
     adjust_top!(L, top - (taken - 1))
@@ -486,7 +458,7 @@ function execute (L: LuaState): void {
           adjust_top!(L, ci.top)
           break
         case Op.JMP:
-          if (i.sBx < 0 && --control.steps <= 0) checkDeadline(L)
+          if (i.sBx < 0 && --control.steps <= 0) checkLimits(L)
           if (i.A !== 0) luaF_close!(L, base + i.A - 1)
           ci.l_savedpc += i.sBx
           break
@@ -515,7 +487,7 @@ function execute (L: LuaState): void {
           break
         }
         case Op.CALL: {
-          if (--control.steps <= 0) checkDeadline(L)
+          if (--control.steps <= 0) checkLimits(L)
           if (i.B !== 0) adjust_top!(L, ra + i.B)
           if (luaD_precall!(L, ra, i.C - 1) === true) {
             if (i.C !== 0) adjust_top!(L, ci.top)
@@ -525,7 +497,7 @@ function execute (L: LuaState): void {
           continue newFrame
         }
         case Op.TAILCALL: {
-          if (--control.steps <= 0) checkDeadline(L)
+          if (--control.steps <= 0) checkLimits(L)
           if (i.B !== 0) adjust_top!(L, ra + i.B)
           const callee = stack[ra]!
           if (callee.type !== LUA_CLOSURE) {
@@ -570,7 +542,7 @@ function execute (L: LuaState): void {
             next = counter.value + step as number
           }
           if (step > 0 ? next <= limit : limit <= next) {
-            if (--control.steps <= 0) checkDeadline(L)
+            if (--control.steps <= 0) checkLimits(L)
             ci.l_savedpc += i.sBx
             counter.value = next
             const variable = stack[ra + 3]!
@@ -597,7 +569,7 @@ function execute (L: LuaState): void {
         case Op.TFORLOOP: {
           const first = stack[ra + 1]!
           if (first.type !== NIL) {
-            if (--control.steps <= 0) checkDeadline(L)
+            if (--control.steps <= 0) checkLimits(L)
             copy(stack[ra]!, first)
             ci.l_savedpc += i.sBx
           }

@@ -6,13 +6,15 @@
 //   string keys   the hash of a string is its bytes. The published one prints bytes without padding, so that "\1\18" and
 //                 "\17\2" are the same table key, and strings with control characters sort wrongly
 //   tables        can be frozen: libraries and loaded modules are shared by all calls and must not be changed by one
-//   strings       are bounded (STRING_BYTES_MAX), so that a loop of concatenations cannot exhaust the process
+//   strings       are bounded one by one (STRING_BYTES_MAX), and what they take is charged to the call that makes them (limits.ts):
+//                 their bytes are outside the JavaScript heap, whose limit does not see them
 //
 // fengari's modules call each other through their exports objects, so replacing an export replaces the function, provided that
 // this happens before another module copies it. Hence the order below.
 
 import { createRequire } from 'node:module'
 import type { LuaBuffer, LuaFunction, LuaState, Table, TString, TValue } from './fengari.js'
+import { chargeBytes } from './limits.js'
 import { floatText, parseFloatText } from './lua-format.js'
 import * as integer from './lua-integer.js'
 import type { LuaInteger } from './lua-integer.js'
@@ -79,6 +81,7 @@ lstring['luaS_hash'] = hashBytes
 lstring['luaS_hashlongstr'] = hashString
 // A function, not an arrow: fengari calls it with `new` as well.
 lstring['luaS_new'] = function (_: LuaState, bytes: Uint8Array): TString {
+  chargeBytes(bytes.length)
   return new TStringClass(null, bytes.slice())
 }
 const TStringClass: new (L: null, bytes: Uint8Array) => TString = lstring['TString']
@@ -99,6 +102,7 @@ export const LuaTable: new (L: LuaState) => Table = ltable['Table']
 
 /** Takes the bytes over: the caller must not change them afterwards. */
 export function luaString (bytes: Uint8Array): TString {
+  chargeBytes(bytes.length)
   return new TStringClass(null, bytes)
 }
 
@@ -331,6 +335,7 @@ function reserve (buffer: LuaBuffer, bytes: number): void {
   if (end > STRING_BYTES_MAX) raise(buffer.L, `string longer than ${STRING_BYTES_MAX} bytes`)
   if (buffer.b.length < end) {
     const larger = new Uint8Array(Math.max(buffer.b.length * 2, end, 64))
+    chargeBytes(larger.length)
     larger.set(buffer.b.subarray(0, buffer.n))
     buffer.b = larger
   }

@@ -114,6 +114,28 @@ describe('module store', () => {
     await store.put('b.lua', new Uint8Array(MODULE_BYTES_MAX).fill(32))
   })
 
+  it('a_source_that_compiles_in_quadratic_time_is_refused_and_does_not_hold_up_the_main_thread', async () => {
+    const store = await opened(await work())
+    await store.put('legit.lua', source(Array.from({ length: 2000 }, (_, i) => `function f${i}(rec) for i = 1, 3 do if i > 2 then break end end return rec.a or ${i} end`).join('\n')))
+    let late = 0
+    let last = performance.now()
+    const tick = setInterval(() => {
+      const now = performance.now()
+      late = Math.max(late, now - last)
+      last = now
+    }, 10)
+    for (const text of ['goto a '.repeat(80_000) + '::a::', 'x = a' + ' or a'.repeat(150_000)]) {
+      const error = await refusal(store.put('a.lua', source(text)))
+      assert.equal(error.code, 'udf-load')
+      assert.match(error.message, /compiling exceeded the limits/)
+    }
+    clearInterval(tick)
+    assert.ok(late < 1000, `the main thread stood still for ${late} ms`)
+    assert.equal(store.get('a.lua'), undefined)
+    const error = await refusal(store.put('a.lua', source('-- long\n'.repeat(4000) + 'return = 2')))
+    assert.deepEqual([error.code, error.line], ['udf-compile', 4001])
+  })
+
   it('a_main_chunk_is_not_run_when_it_is_stored', async () => {
     const store = await opened(await work())
     await store.put('a.lua', source('while true do end'))

@@ -6,9 +6,9 @@
 import { createHash } from 'node:crypto'
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { CompileCheck } from './compile-check.js'
 import { UdfError } from './errors.js'
 import type { ModuleSource } from './protocol.js'
-import { LuaVm, ModuleError } from './vm.js'
 
 export const MODULE_BYTES_MAX = 1024 * 1024
 /** A file name is shorter than this. */
@@ -42,7 +42,7 @@ export class ModuleStore {
   readonly #directory: string
   readonly #modules = new Map<string, ModuleSource>()
   /** Compiles, never runs: a main chunk runs on the workers only. */
-  #compiler: LuaVm | null = null
+  readonly #compiler = new CompileCheck()
 
   constructor (workDirectory: string) {
     this.#directory = join(workDirectory, 'udf')
@@ -75,24 +75,19 @@ export class ModuleStore {
   }
 
   /** Throws UdfError when the module may not be stored; its `line` is that of a compile error. */
-  check (name: string, content: Uint8Array): void {
+  async check ({ name, content }: ModuleSource): Promise<void> {
     checkModuleName(name)
     if (content.length > MODULE_BYTES_MAX) {
       throw new UdfError('udf-too-large', `module ${name} has ${content.length} bytes, the limit is ${MODULE_BYTES_MAX}`)
     }
-    this.#compiler ??= new LuaVm()
-    try {
-      this.#compiler.compile(name, content)
-    } catch (error) {
-      if (error instanceof ModuleError) throw new UdfError('udf-compile', error.message, { line: error.line })
-      throw error
-    }
+    const problem = await this.#compiler.compile({ name, content })
+    if (problem !== null) throw new UdfError('udf-compile', problem.message, { line: problem.line })
   }
 
   /** Checks and stores a module; it is durable when this resolves. */
   async put (name: string, content: Uint8Array): Promise<ModuleSource> {
-    this.check(name, content)
     const module = { name, content: content.slice() }
+    await this.check(module)
     const path = join(this.#directory, name)
     try {
       const file = await open(path + TEMPORARY_SUFFIX, 'w', 0o644)

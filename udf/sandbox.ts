@@ -5,7 +5,7 @@
 
 import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
 import { hiddenMetatable } from './host-object.js'
-import { control } from './interpreter.js'
+import { control } from './limits.js'
 import {
   argument, argumentCount, badArgument, checkInteger, freeze, functionValue, INTEGER, FLOAT, lapi, lauxlib, libraries, LUA_CLOSURE,
   MULTIPLE_RESULTS, newTable, NIL, pushBoolean, pushInteger, pushNil, raise, rawGet, rawSet, STATUS_OK, STATUS_YIELD, STRING, stringValue,
@@ -42,7 +42,7 @@ function library (entries: Array<[string, TValue]>, replacements: Record<string,
   return table
 }
 
-/** Once the deadline has passed no protected call may hold the error. */
+/** Once a limit is exceeded no protected call may hold the error. */
 function passOnAbort (L: LuaState): void {
   if (control.aborted) lapi['lua_error'](L)
 }
@@ -114,6 +114,11 @@ const CHUNK_BYTES_MAX = 1024 * 1024
 function makeLoad (environment: () => TValue): LuaFunction {
   return L => {
     let chunk = argument(L, 1)
+    // Before anything is pushed: what a reader function gives would count as a fourth argument.
+    const given = argument(L, 2)
+    const name = given.type === STRING ? given.value.realstring : new Uint8Array(Buffer.from('=(load)'))
+    const from = argumentCount(L) >= 4 ? argument(L, 4) : environment()
+    const own = new Value(from.type, from.value)
     if ((chunk.type & 15) === LUA_CLOSURE) {
       const buffer = { L, b: new Uint8Array(0), n: 0 }
       for (;;) {
@@ -131,8 +136,6 @@ function makeLoad (environment: () => TValue): LuaFunction {
     if (chunk.type !== STRING) badArgument(L, 1, 'string expected')
     const bytes: Uint8Array = chunk.value.realstring
     if (bytes.length > CHUNK_BYTES_MAX) raise(L, `chunk longer than ${CHUNK_BYTES_MAX} bytes`)
-    const name = argument(L, 2).type === STRING ? argument(L, 2).value.realstring : new Uint8Array(Buffer.from('=(load)'))
-    const own = argumentCount(L) >= 4 ? argument(L, 4) : environment()
     const status = lauxlib['luaL_loadbufferx'](L, bytes, bytes.length, name, Buffer.from('t'))
     if (status !== STATUS_OK) {
       pushNil(L)

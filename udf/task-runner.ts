@@ -59,6 +59,11 @@ export class TaskRunner {
     }
   }
 
+  /** Makes the functions of a module answer with the reason why it is not loaded. */
+  refuse (fileName: string, reason: string): void {
+    this.#modules.set(moduleName(fileName), new ModuleError(0, reason))
+  }
+
   remove (fileName: string): void {
     this.#modules.delete(moduleName(fileName))
   }
@@ -86,7 +91,7 @@ export class TaskRunner {
     const module = this.#modules.get(name) ?? this.#modules.get(moduleName(name))
     if (module === undefined) return { code: ResultCode.UDF_EXECUTION, message: `module not found: ${name}` }
     if (module instanceof ModuleError) {
-      return { code: ResultCode.UDF_EXECUTION, message: `module ${name} failed to load: ${name}.lua:${module.line}: ${module.message}` }
+      return { code: ResultCode.UDF_EXECUTION, message: `module ${name} failed to load: ${module.line === 0 ? '' : `${name}.lua:${module.line}: `}${module.message}` }
     }
     const functionName = task.function
     const fn = module.function(functionName)

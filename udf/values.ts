@@ -8,6 +8,7 @@ import { hiddenMetatable, HostObject, objectValue } from './host-object.js'
 import {
   argument, BOOLEAN, FLOAT, hashString, INTEGER, luaString, NIL, pushInteger, pushTyped, raise, STRING, textOf, typeName, USERDATA, Value
 } from './lua.js'
+import { chargeBytes } from './limits.js'
 import { floatText } from './lua-format.js'
 import * as integer from './lua-integer.js'
 import { readListItems, readMapEntries, writeListItems, writeMapEntries } from './msgpack.js'
@@ -336,6 +337,7 @@ export class LuaBytes extends HostObject {
     if (end > BYTES_MAX) raise(L, `bytes longer than ${BYTES_MAX}`)
     if (end > this.buffer.length) {
       const larger = new Uint8Array(Math.max(end, this.buffer.length * 2))
+      chargeBytes(larger.length)
       larger.set(this.content)
       this.buffer = larger
     }

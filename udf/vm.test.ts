@@ -79,6 +79,9 @@ describe('Lua virtual machine', () => {
     assert.equal(evaluate("local f, message = load('return 1 +') return message"), '(load):1: unexpected symbol near <eof>')
     assert.equal(evaluate("return load('return a + 1', 'chunk', 't', {a = 41})()"), 42)
     assert.equal(evaluate("return load(coroutine.wrap(function() coroutine.yield('return ') coroutine.yield('7') end))()"), 7)
+    // With a reader function the joined text once took the place of the environment.
+    assert.equal(evaluate("local done local function read() if not done then done = true return 'return 1, type(_ENV), tostring(1)' end end local f = load(read, 'chunk', 't') local one, kind = f() return one == 1 and kind == 'table'"), true)
+    assert.equal(evaluate("local done return load(function() if not done then done = true return 'return a + 1' end end, 'chunk', 't', {a = 41})()"), 42)
   })
 
   it('runaway_code_stops_at_the_time_limit_whatever_it_hides_behind', () => {
@@ -192,5 +195,25 @@ describe('Lua virtual machine', () => {
       const outcome = vm.call(module, module.function('f')!, null, [], 100)
       assert.equal(outcome.ok && outcome.value.value, expected)
     }
+  })
+
+  it('strings_and_bytes_beyond_the_memory_limit_abort_a_call_and_no_pcall_holds_it', () => {
+    const module = new ModuleUnderTest(`
+      function strings() local t = {} for i = 1, 1000 do t[i] = ('x'):rep(1 << 20) .. i end end
+      function buffers() local t = {} while true do pcall(function() for i = 1, 1e6 do t[#t + 1] = bytes(1 << 20) end end) end end
+      function grown() local t = {} for i = 1, 1000 do local b = bytes() b[1 << 20] = 1 t[i] = b end end
+      function library() local s = ('x'):rep(1 << 20) for i = 1, 1000 do s = s:upper() end end
+      function straight() local s = ('x'):rep(1 << 22) ${'s = (s .. s):sub(1, 1 << 22) '.repeat(64)} end
+      function fits() local s = '' for i = 1, 100 do s = ('x'):rep(1 << 20) end return #s end`)
+    for (const name of ['strings', 'buffers', 'grown', 'library', 'straight']) {
+      assert.match(module.failure(name, [], { timeLimitMs: 60_000 }), /memory limit of 256 MiB of strings and bytes exceeded/, name)
+      assert.equal(module.value('fits'), 1 << 20)
+    }
+  })
+
+  it('concatenations_without_a_loop_look_at_the_clock', () => {
+    const module = new ModuleUnderTest(`function f() local s = ('x'):rep(1 << 22) local t ${'t = s .. "a" '.repeat(40)} return 1 end`)
+    assert.match(module.failure('f', [], { timeLimitMs: 1 }), /time limit of 1 ms exceeded/)
+    assert.equal(module.value('f'), 1)
   })
 })

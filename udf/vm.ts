@@ -7,7 +7,9 @@
 
 import type { LuaClosure, LuaState, Table, TValue } from './fengari.js'
 import { hiddenMetatable, HostObject, objectValue } from './host-object.js'
-import { abortMessage, control, startClock } from './interpreter.js'
+// Puts the instruction loop in place of fengari's.
+import './interpreter.js'
+import { control, startClock } from './limits.js'
 import {
   freeze, INTEGER, FLOAT, lapi, lauxlib, LUA_CLOSURE, newTable, NIL, push, rawGet, rawSet, STATUS_OK, STRING, stringValue, TABLE, tableValue,
   textOf, typeName, Value
@@ -57,7 +59,7 @@ export type CallOutcome =
   | { readonly ok: false, readonly code: number, readonly message: string }
 
 /** Milliseconds a main chunk may run. */
-const LOAD_TIME_LIMIT_MS = 1000
+export const LOAD_TIME_LIMIT_MS = 1000
 const MESSAGE_CHARS_MAX = 4096
 
 /** Turns a JavaScript error under a script into a Lua error with the script's position. */
@@ -226,7 +228,7 @@ export class LuaVm {
     lapi['lua_settop'](L, 0)
     if (status === STATUS_OK) return { ok: true, value: top }
     let message = messageOf(top)
-    if (control.aborted && !message.includes(abortMessage())) message = abortMessage()
+    if (control.aborted && !message.includes(control.message)) message = control.message
     const code = failure.code !== 0 && message.endsWith(failure.message) ? failure.code : ResultCode.UDF_EXECUTION
     return { ok: false, code, message: message.slice(0, MESSAGE_CHARS_MAX) }
   }

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test'
 import { decodeResults, encodeTasks } from './lane.js'
 import type { TaskFields } from './lane.js'
 import type { UdfExchange } from './native.js'
-import type { FromWorker, ModuleSource, ToWorker } from './protocol.js'
+import type { FromWorker, ModuleSource, ModuleToLoad, ToWorker } from './protocol.js'
 import { bin, packArguments, plainOutcome } from './testing.js'
 import type { Outcome } from './testing.js'
 import { WorkerLoop } from './worker-loop.js'
@@ -19,7 +19,7 @@ class FakeLane {
   readonly posted: FromWorker[] = []
   readonly #steps: Step[]
   readonly #control: ToWorker[] = []
-  readonly running = new SharedArrayBuffer(8)
+  readonly progress = new SharedArrayBuffer(16)
   exchanges = 0
 
   constructor (steps: Step[]) {
@@ -30,7 +30,7 @@ class FakeLane {
     assert.deepEqual([handle, worker], [17, 3])
     assert.ok(waitMs >= 0)
     this.exchanges++
-    assert.equal(new Float64Array(this.running)[0], 0)
+    assert.deepEqual([...new Float64Array(this.progress)], [0, 0])
     if (results !== null) this.outcomes.push(...decodeResults(Uint8Array.from(results)).map(plainOutcome))
     for (let step = this.#steps.shift(); step !== undefined; step = this.#steps.shift()) {
       if (step === 'nothing') return 0
@@ -46,13 +46,14 @@ class FakeLane {
     return -1
   }
 
-  run (modules: ModuleSource[] = []): this {
+  run (modules: ModuleToLoad[] = [], arrayBufferBytes = (): number => 0): this {
     new WorkerLoop({
-      data: { handle: 17, worker: 3, addonPath: '', modules, version: 1, defaultTimeLimitMs: 1000, logLevel: 2, running: this.running },
+      data: { handle: 17, worker: 3, addonPath: '', modules, version: 1, defaultTimeLimitMs: 1000, logLevel: 2, arrayBufferBytesMax: 1000, progress: this.progress },
       exchange: this.exchange,
       receive: () => this.#control.shift(),
       post: message => { this.posted.push(message) },
-      tasksBytes: 1 << 16
+      tasksBytes: 1 << 16,
+      arrayBufferBytes
     }).run()
     return this
   }
@@ -113,5 +114,19 @@ describe('worker loop', () => {
     const lines = lane.posted.filter(message => message.kind === 'log')
     assert.equal(lines.length, 1001)
     assert.match((lines.at(-1) as { line: { message: string } }).line.message, /dropping the rest/)
+  })
+
+  it('a_thread_that_keeps_too_much_outside_its_heap_hands_in_its_results_and_leaves', () => {
+    // The first look is after loading; a batch of more than a second brings the next.
+    const looks = [400, 1001]
+    const slow = 'function f() local t = os.time() + 2 while os.time() < t do end return 1 end'
+    const lane = new FakeLane([{ tasks: [task(1, 'f', { timeLimitMs: 60_000 })] }, { tasks: [task(2, 'f')] }]).run([module('m.lua', slow)], () => looks.shift()!)
+    assert.deepEqual(lane.outcomes.map(outcome => [outcome.id, outcome.value]), [[1n, 1]])
+    assert.deepEqual(lane.posted.at(-1), { kind: 'exhausted', bytes: 1001 })
+  })
+
+  it('a_refused_module_is_not_run_and_answers_with_the_reason', () => {
+    const lane = new FakeLane([{ tasks: [task(1, 'f')] }]).run([{ ...module('m.lua', 'while true do end'), refused: 'it was bad' }])
+    assert.equal(lane.outcomes[0]!.message, 'module m failed to load: it was bad')
   })
 })

@@ -5,6 +5,7 @@
 
 import { ResultBatch, TaskBatch } from './lane.js'
 import type { UdfExchange } from './native.js'
+import { Progress } from './protocol.js'
 import type { FromWorker, ToWorker, WorkerData } from './protocol.js'
 import { TaskRunner } from './task-runner.js'
 import { LogLevel, LuaVm } from './vm.js'
@@ -25,6 +26,8 @@ export interface WorkerLoopOptions {
   readonly receive: () => ToWorker | undefined
   readonly post: (message: FromWorker) => void
   readonly tasksBytes?: number
+  /** Bytes that the thread's array buffers take. */
+  readonly arrayBufferBytes?: () => number
 }
 
 export class WorkerLoop {
@@ -34,15 +37,24 @@ export class WorkerLoop {
   readonly #post: (message: FromWorker) => void
   readonly #runner: TaskRunner
   readonly #tasks: Uint8Array
+  readonly #progress: Float64Array
+  readonly #arrayBufferBytes: () => number
+  /**
+   * Modules can keep strings and bytes beyond a call, outside the heap that the thread's limit sees. Well above what the thread has
+   * after loading: it is not replaced for what its successor would have as well.
+   */
+  #arrayBufferBytesMax = 0
   #logged = 0
   #reportedAt = performance.now()
 
-  constructor ({ data, exchange, receive, post, tasksBytes }: WorkerLoopOptions) {
+  constructor ({ data, exchange, receive, post, tasksBytes, arrayBufferBytes }: WorkerLoopOptions) {
     this.#data = data
     this.#exchange = exchange
     this.#receive = receive
     this.#post = post
     this.#tasks = new Uint8Array(tasksBytes ?? TASKS_BYTES)
+    this.#progress = new Float64Array(data.progress)
+    this.#arrayBufferBytes = arrayBufferBytes ?? (() => process.memoryUsage().arrayBuffers)
     const vm = new LuaVm({
       logLevel: data.logLevel,
       log: line => {
@@ -62,11 +74,19 @@ export class WorkerLoop {
 
   /** Runs until the node closes or 'stop' arrives. */
   run (): void {
-    for (const { name, content } of this.#data.modules) this.#put(name, content)
+    this.#data.modules.forEach(({ name, content, refused }, position) => {
+      this.#progress[Progress.LOADING] = position + 1
+      if (refused === undefined) this.#put(name, content)
+      else this.#runner.refuse(name, refused)
+    })
+    this.#progress[Progress.LOADING] = 0
+    const allowed = this.#data.arrayBufferBytesMax
+    this.#arrayBufferBytesMax = Math.max(allowed, this.#arrayBufferBytes() + allowed / 2)
     this.#post({ kind: 'loaded', version: this.#data.version })
     const batch = new TaskBatch(this.#tasks)
     const results = new ResultBatch()
-    const running = new Float64Array(this.#data.running)
+    const progress = this.#progress
+    let exhausted = 0
     let pending: Uint8Array | null = null
     while (this.#control()) {
       const length = this.#exchange(this.#data.handle, this.#data.worker, pending, this.#tasks, WAIT_MS)
@@ -76,19 +96,26 @@ export class WorkerLoop {
         batch.open(length)
         results.reset()
         for (let task = batch.next(); task !== null; task = batch.next()) {
-          running[0] = task.idNumber
+          progress[Progress.RUNNING] = task.idNumber
           this.#runner.run(task, results)
         }
-        running[0] = 0
+        progress[Progress.RUNNING] = 0
         pending = results.finish()
       }
-      if (performance.now() - this.#reportedAt >= REPORT_MS) this.#report()
+      if (performance.now() - this.#reportedAt >= REPORT_MS) {
+        this.#report()
+        const bytes = this.#arrayBufferBytes()
+        if (bytes > this.#arrayBufferBytesMax) {
+          exhausted = bytes
+          break
+        }
+      }
     }
-    // Results that are done go out even when the thread is told to stop. Tasks that come back instead are the engine's to fail:
+    // Results that are done go out even when the thread leaves. Tasks that come back instead are the engine's to fail:
     // the host abandons the worker.
     if (pending !== null) this.#exchange(this.#data.handle, this.#data.worker, pending, this.#tasks, 0)
     this.#report()
-    this.#post({ kind: 'ended' })
+    this.#post(exhausted > 0 ? { kind: 'exhausted', bytes: exhausted } : { kind: 'ended' })
   }
 
   #put (name: string, content: Uint8Array): void {
@@ -101,7 +128,9 @@ export class WorkerLoop {
     for (let message = this.#receive(); message !== undefined; message = this.#receive()) {
       switch (message.kind) {
         case 'put':
+          this.#progress[Progress.LOADING] = -message.version
           this.#put(message.module.name, message.module.content)
+          this.#progress[Progress.LOADING] = 0
           this.#post({ kind: 'loaded', version: message.version })
           break
         case 'remove':

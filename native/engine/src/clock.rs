@@ -10,9 +10,6 @@ use perigee_wire::EPOCH_UNIX_SECONDS;
 /// every node that it reaches, and lock out the records' later writers.
 pub const CLOCK_SKEW_MS_MAX: u64 = 60_000;
 
-/// Largest last-update time: 40 bits.
-pub const LAST_UPDATE_TIME_MAX: u64 = (1 << 40) - 1;
-
 pub struct HybridClock {
     last: AtomicU64,
 }

@@ -7,12 +7,8 @@ use perigee_wire::{Digest, PartitionId};
 use crate::change_queue::ChangeQueue;
 use crate::index::PartitionTable;
 
-/// A request that waits, as the service thread that owns it knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiter {
-    pub thread: u32,
-    pub request: u64,
-}
+/// A request that waits for a record; the same that may wait for a commit.
+pub use crate::storage::CommitWaiter as Waiter;
 
 pub struct Partition {
     pub id: PartitionId,

@@ -61,8 +61,8 @@ impl From<Location> for Stop {
     }
 }
 
+/// A request that was carried out.
 pub(crate) struct Done {
-    pub code: ResultCode,
     pub generation: u16,
     pub void_time: u32,
     pub ticket: Option<CommitTicket>,
@@ -71,7 +71,6 @@ pub(crate) struct Done {
 impl Done {
     fn of(entry_generation: u16, void_time: u32, ticket: Option<CommitTicket>) -> Done {
         Done {
-            code: ResultCode::Ok,
             generation: entry_generation,
             void_time,
             ticket,
@@ -100,20 +99,28 @@ enum Kind {
     Udf,
 }
 
+impl Kind {
+    /// `None` for a message that asks for neither a read nor a write.
+    fn of(message: &Message<'_>) -> Option<Kind> {
+        let header = &message.header;
+        match () {
+            () if message.udf_function.is_some() => Some(Kind::Udf),
+            () if header.info2 & info2::DELETE != 0 => Some(Kind::Delete),
+            () if header.info2 & info2::WRITE != 0 => Some(Kind::Write),
+            () if header.info1 & info1::READ != 0 => Some(Kind::Read),
+            () => None,
+        }
+    }
+}
+
 impl Namespace {
     /// Runs a request and appends its reply to `out`.
     pub fn execute(&self, request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
         let header = &request.message.header;
-        let kind = match () {
-            () if request.message.udf_function.is_some() => Kind::Udf,
-            () if header.info2 & info2::DELETE != 0 => Kind::Delete,
-            () if header.info2 & info2::WRITE != 0 => Kind::Write,
-            () if header.info1 & info1::READ != 0 => Kind::Read,
-            () => {
-                write_simple_reply(out, ResultCode::Parameter, 0, 0);
-                count(&self.stats.mine().client_tsvc_error);
-                return Outcome::Answered;
-            }
+        let Some(kind) = Kind::of(request.message) else {
+            write_simple_reply(out, ResultCode::Parameter, 0, 0);
+            count(&self.stats.mine().client_tsvc_error);
+            return Outcome::Answered;
         };
         if let Some(code) = self.refusal(request, kind) {
             write_simple_reply(out, code, 0, 0);
@@ -136,8 +143,8 @@ impl Namespace {
         };
         match result {
             Ok(done) => {
-                reply.finish(done.code, u32::from(done.generation), done.void_time);
-                self.count_outcome(kind, xdr, done.code);
+                reply.finish(ResultCode::Ok, u32::from(done.generation), done.void_time);
+                self.count_outcome(kind, xdr, ResultCode::Ok);
                 match done.ticket {
                     Some(ticket) => Outcome::AwaitCommit(ticket),
                     None => Outcome::Answered,
@@ -211,13 +218,9 @@ impl Namespace {
 
     /// Counts a request that the service gave up on while it was parked.
     pub fn count_timeout(&self, message: &Message<'_>) {
-        let stats = self.stats.mine();
-        count(match () {
-            () if message.udf_function.is_some() => &stats.client_udf_timeout,
-            () if message.header.info2 & info2::DELETE != 0 => &stats.client_delete_timeout,
-            () if message.header.info2 & info2::WRITE != 0 => &stats.client_write_timeout,
-            () => &stats.client_read_timeout,
-        });
+        if let Some(kind) = Kind::of(message) {
+            self.count_outcome(kind, false, ResultCode::Timeout);
+        }
     }
 
     fn read(&self, request: &Request<'_>, reply: &mut ReplyWriter<'_>) -> Result<Done, Stop> {

@@ -11,7 +11,7 @@ use perigee_engine::namespace::{DeviceCopy, Namespace, Unread};
 use perigee_engine::partition::Waiter;
 use perigee_engine::request::{Outcome, Request};
 use perigee_engine::stats::count;
-use perigee_engine::storage::{CommitTicket, CommitWaiter};
+use perigee_engine::storage::CommitTicket;
 use perigee_wire::{
     Digest, INFO_BODY_BYTES_MAX, Message, PROTO_HEADER_BYTES, ProtoType, ReplyHeader, ReplyWriter,
     ResultCode, compute_digest, info3, parse_proto_header, write_info_reply, write_proto_header,
@@ -254,7 +254,7 @@ impl ServiceThread {
     fn is_durable(&self, namespace: &Namespace, ticket: CommitTicket, request: u64) -> bool {
         namespace.store.await_commit(
             ticket,
-            CommitWaiter {
+            Waiter {
                 thread: self.number,
                 request,
             },

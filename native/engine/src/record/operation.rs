@@ -261,8 +261,6 @@ pub struct WriteRules {
     /// A touch is among the operations: the record must exist.
     pub must_exist: bool,
     pub respond_all: bool,
-    /// The operations give results, or look at the old bins.
-    pub reads: bool,
 }
 
 impl WriteRules {
@@ -281,7 +279,6 @@ impl WriteRules {
             replace_only,
             must_exist: false,
             respond_all,
-            reads: false,
         };
         let (mut read_alls, mut other_results) = (0, false);
         for operation in message.ops {
@@ -291,7 +288,6 @@ impl WriteRules {
                     if header.info1 & info1::READ == 0 {
                         return Err(ResultCode::Parameter);
                     }
-                    rules.reads = true;
                     if operation.name.is_empty() {
                         read_alls += 1
                     } else {

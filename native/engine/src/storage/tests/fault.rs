@@ -309,7 +309,10 @@ fn unwritten_bytes_are_written_when_they_are_old_enough() {
     let (node, _) = Node::open(config(), vec![disk.clone()]);
     let before = disk.syncs();
     node.put(1, 1, 100).unwrap();
-    let padded = node.wait_until("flush by age", |_| disk.syncs() > before);
+    // The bytes are counted once the sync has come back, so both are waited for.
+    let padded = node.wait_until("flush by age", |stats| {
+        disk.syncs() > before && stats.flush_bytes > 0
+    });
     assert_eq!(padded.flush_bytes, 4096);
     disk.cut_power();
     disk.restart();

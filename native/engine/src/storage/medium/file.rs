@@ -68,10 +68,8 @@ impl FileMedium {
             .open(path)
     }
 
-    fn file(&self) -> io::Result<Arc<File>> {
-        self.file
-            .read()
-            .clone()
+    fn opened(&self) -> io::Result<Arc<File>> {
+        self.file()
             .ok_or_else(|| io::Error::other("the device is closed"))
     }
 
@@ -166,7 +164,7 @@ impl Medium for FileMedium {
     }
 
     fn prepare(&self) -> io::Result<()> {
-        let file = self.file()?;
+        let file = self.opened()?;
         if self.is_block_device {
             return Ok(());
         }
@@ -186,7 +184,7 @@ impl Medium for FileMedium {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.check(offset, buffer)?;
-        let file = self.file()?;
+        let file = self.opened()?;
         read_whole(
             buffer,
             offset,
@@ -197,16 +195,20 @@ impl Medium for FileMedium {
 
     fn write_at(&self, offset: u64, buffer: &[u8]) -> io::Result<()> {
         self.check(offset, buffer)?;
-        self.file()?.write_all_at(buffer, offset)
+        self.opened()?.write_all_at(buffer, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file()?.sync_data()
+        self.opened()?.sync_data()
     }
 
     fn close(&self) {
         // The lock goes with the descriptor.
         self.file.write().take();
+    }
+
+    fn file(&self) -> Option<Arc<File>> {
+        self.file.read().clone()
     }
 }
 

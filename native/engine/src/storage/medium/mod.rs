@@ -10,6 +10,7 @@ pub use faulty::{Fault, FaultyMedium};
 pub use file::FileMedium;
 pub use memory::{Mapping, MemoryMedium};
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -46,11 +47,22 @@ pub trait Medium: Send + Sync {
     fn mapping(&self) -> Option<Arc<Mapping>> {
         None
     }
+
+    /// The file behind the device, for reads that others submit (io_uring of a network loop). What
+    /// such a read brings has to pass through `decode`. `None`: read through `read_at` only, which
+    /// is also the answer of a closed device.
+    fn file(&self) -> Option<Arc<File>> {
+        None
+    }
+
+    /// Turns bytes read from `file()` at `offset` into what was written there. Whole pages.
+    fn decode(&self, _offset: u64, _bytes: &mut [u8]) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt;
     use std::path::PathBuf;
 
     const PAGES: usize = 64;
@@ -105,6 +117,12 @@ mod tests {
             medium.read_at(0, &mut read).unwrap();
             let pages: Vec<u8> = read.chunks(PAGE_BYTES).map(|page| page[17]).collect();
             assert_eq!(pages, [0, 1, 2, 1, 0]);
+            if let Some(file) = medium.file() {
+                let mut direct = filled(5, 0xEE);
+                file.read_exact_at(&mut direct, 0).unwrap();
+                medium.decode(0, &mut direct);
+                assert!(direct[..] == read[..], "the file holds what was written");
+            }
 
             assert!(medium.read_at(BYTES, &mut page).is_err());
             assert!(medium.write_at(BYTES, &page).is_err());
@@ -115,6 +133,7 @@ mod tests {
             );
             medium.close();
             medium.close();
+            assert!(medium.file().is_none(), "nobody reads a closed device");
         }
     }
 

@@ -91,7 +91,10 @@ fn main() {
         let medium = MediumConfig::Memory { data_size: 1 << 30 };
         let store = Store::open(StoreConfig::new("bench", medium)).expect("memory opens");
         store
-            .scan(&mut |_, _| unreachable!("memory is empty"))
+            .scan(
+                &mut |_, _| unreachable!("memory is empty"),
+                &perigee_engine::progress::OpenProgress::default(),
+            )
             .expect("first scan");
         for digest in &digests[..IMAGES as usize] {
             build(&mut image, digest);

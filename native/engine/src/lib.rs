@@ -7,6 +7,7 @@ pub mod config;
 pub mod index;
 pub mod namespace;
 pub mod partition;
+pub mod progress;
 pub mod record;
 pub mod request;
 #[cfg(test)]

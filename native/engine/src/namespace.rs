@@ -11,6 +11,7 @@ use crate::clock::{HybridClock, wall_seconds};
 use crate::config::{CommonStorageConfig, NamespaceConfig, StorageConfig};
 use crate::index::{Entry, Location, flag};
 use crate::partition::{Partition, Waiter};
+use crate::progress::{OpenPhase, OpenProgress};
 use crate::record::image::{ImageView, image_flag};
 use crate::sets::SetRegistry;
 use crate::stats::NamespaceStats;
@@ -76,12 +77,14 @@ impl DeviceCopy {
 }
 
 impl Namespace {
-    /// Opens the store and rebuilds the index from it. Blocks; nothing is served before it returns.
+    /// Opens the store and rebuilds the index from it. Blocks; nothing is served before it returns. `progress` says how
+    /// far it is, and may end it early.
     pub fn open(
         config: NamespaceConfig,
         clock: Arc<HybridClock>,
         shipping: Vec<Arc<NamespaceShipping>>,
         pending_limit: usize,
+        progress: &OpenProgress,
     ) -> Result<(Arc<Namespace>, ScanReport), NamespaceError> {
         let name = config.name.clone();
         let store = Store::open(store_config(&config)).map_err(|source| NamespaceError::Open {
@@ -106,13 +109,16 @@ impl Namespace {
             config,
             name,
         };
-        let report = namespace
-            .store
-            .scan(&mut |image, location| namespace.adopt(&image, location))
+        let report = progress
+            .logged(&namespace.name, || {
+                let adopt = &mut |image: ImageView<'_>, location| namespace.adopt(&image, location);
+                namespace.store.scan(adopt, progress)
+            })
             .map_err(|source| NamespaceError::Scan {
                 namespace: namespace.name.clone(),
                 source,
             })?;
+        progress.begin(OpenPhase::Ready);
         Ok((Arc::new(namespace), report))
     }
 

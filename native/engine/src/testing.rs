@@ -14,6 +14,7 @@ use crate::config::{
 };
 use crate::namespace::{DeviceCopy, Namespace};
 use crate::partition::Waiter;
+use crate::progress::OpenProgress;
 use crate::request::{Outcome, Request};
 use crate::storage::{CommitSink, CommitWaiter, DeviceError};
 use crate::xdr::{Datacenter, NamespaceShipping};
@@ -51,7 +52,13 @@ pub fn namespace_config() -> NamespaceConfig {
 
 /// A namespace of this configuration that ships to as many datacenters as there are states.
 pub fn open(config: NamespaceConfig, shipping: Vec<Arc<NamespaceShipping>>) -> Arc<Namespace> {
-    let opened = Namespace::open(config, Arc::new(HybridClock::new()), shipping, 20);
+    let opened = Namespace::open(
+        config,
+        Arc::new(HybridClock::new()),
+        shipping,
+        20,
+        &OpenProgress::default(),
+    );
     let (namespace, _) = opened.expect("a namespace in memory opens");
     namespace.set_ownership(1, &[0xff; PARTITIONS / 8]);
     namespace.start(Arc::new(NobodyWaits));

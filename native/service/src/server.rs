@@ -14,6 +14,7 @@ use thiserror::Error;
 use perigee_engine::clock::HybridClock;
 use perigee_engine::config::{DatacenterConfig, NamespaceConfig};
 use perigee_engine::namespace::{Namespace, NamespaceError};
+use perigee_engine::progress::OpenProgress;
 use perigee_engine::storage::DeviceError;
 use perigee_engine::xdr::{Datacenter, NamespaceShipping};
 
@@ -114,8 +115,13 @@ impl Engine {
             }
             let started = Instant::now();
             let pending = config.service.transaction_pending_limit;
-            let (namespace, report) =
-                Namespace::open(namespace_config.clone(), clock.clone(), shipping, pending)?;
+            let (namespace, report) = Namespace::open(
+                namespace_config.clone(),
+                clock.clone(),
+                shipping,
+                pending,
+                &OpenProgress::default(),
+            )?;
             tracing::info!(
                 namespace = %namespace.name,
                 objects = namespace.objects.load(Ordering::Relaxed),

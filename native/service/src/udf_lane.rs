@@ -383,6 +383,7 @@ mod tests {
     use super::*;
     use crate::mailbox::Mailbox;
     use crate::net::LoopControl;
+    use perigee_engine::progress::OpenProgress;
 
     const NO_WAIT: Duration = Duration::ZERO;
     const FAR: Duration = Duration::from_secs(60);
@@ -401,7 +402,13 @@ mod tests {
             "storage-engine":{"type":"memory","data-size":16777216,"write-block-size":65536,"flush-size":16384}}"#,
         )
         .expect("a valid configuration");
-        let opened = Namespace::open(config, Arc::new(HybridClock::new()), vec![], 20);
+        let opened = Namespace::open(
+            config,
+            Arc::new(HybridClock::new()),
+            vec![],
+            20,
+            &OpenProgress::default(),
+        );
         let (namespace, _) = opened.expect("a namespace in memory opens");
         namespace.set_ownership(1, &[0xff; PARTITIONS / 8]);
         let control = LoopControl::new().expect("an eventfd");

@@ -86,6 +86,8 @@ pub enum ReadError {
 pub enum ScanError {
     #[error("the store was scanned before")]
     AlreadyScanned,
+    #[error("opening was stopped")]
+    Cancelled,
     /// The device takes no writes.
     #[error(transparent)]
     Device(#[from] DeviceError),

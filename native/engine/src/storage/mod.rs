@@ -20,6 +20,7 @@ pub use medium::{AlignedBuf, Medium};
 pub use stats::StoreStats;
 
 use crate::index::Location;
+use crate::progress::{OpenPhase, OpenProgress};
 use crate::record::image::{BLOCK_HEADER_BYTES, ImageView};
 use defrag::{DefragSignal, run_defrag};
 use device::{Device, Stream};
@@ -258,10 +259,12 @@ impl Store {
     pub fn scan(
         &self,
         visit: &mut dyn FnMut(ImageView<'_>, Location) -> ScanVerdict,
+        progress: &OpenProgress,
     ) -> Result<ScanReport, ScanError> {
         if self.scanned.swap(true, Ordering::AcqRel) {
             return Err(ScanError::AlreadyScanned);
         }
+        progress.begin(OpenPhase::Cold);
         let mut report = ScanReport::default();
         for ((device, header), fresh) in self.devices.iter().zip(&self.headers).zip(&self.fresh) {
             if *fresh {
@@ -269,7 +272,10 @@ impl Store {
                 report.free_blocks += device.blocks.len() as u64 - 1;
             } else {
                 let release = &mut |old: Location| self.device(old.device()).release(old);
-                device.scan(header.first_sequence, visit, release, &mut report);
+                device.scan(header.first_sequence, visit, release, progress, &mut report);
+                if progress.is_cancelled() {
+                    return Err(ScanError::Cancelled);
+                }
             }
             if device.mapping.is_none() {
                 device.lease()?;

@@ -7,6 +7,7 @@ use super::medium::{AlignedBuf, PAGE_BYTES};
 use super::write_block::{Piece, Walk, sequence_by_images};
 use super::{ScanReport, ScanVerdict};
 use crate::index::Location;
+use crate::progress::OpenProgress;
 use crate::record::image::{BLOCK_HEADER_BYTES, ImageView};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -45,6 +46,7 @@ impl Device {
         first_sequence: u64,
         visit: Visit<'_>,
         replaced: &mut dyn FnMut(Location),
+        progress: &OpenProgress,
         report: &mut ScanReport,
     ) {
         let mut found = self.read_headers();
@@ -66,6 +68,7 @@ impl Device {
         let is_blank = |found: &(u32, FoundBlock)| found.1 == FoundBlock::Blank;
         let blank: HashSet<u32> = found.iter().filter(|f| is_blank(f)).map(|f| f.0).collect();
         found.retain(|found| !is_blank(found));
+        progress.expect_bytes((found.len() * self.block_bytes) as u64);
 
         let lost = std::thread::scope(|scope| {
             let (filled, blocks) = mpsc::sync_channel(READ_AHEAD_BLOCKS);
@@ -93,6 +96,10 @@ impl Device {
             });
             let mut lost = HashSet::new();
             for read in blocks {
+                if progress.is_cancelled() {
+                    break;
+                }
+                let images = report.images;
                 if read.unreadable_pages > 0 {
                     report.read_errors += read.unreadable_pages;
                     lost.insert(read.block);
@@ -104,11 +111,16 @@ impl Device {
                 if let Some(sequence) = sequence {
                     self.visit_block(&read, sequence, visit, replaced, report);
                 }
+                progress.add(self.block_bytes as u64, report.images - images);
                 let _ = empty.send(read.bytes);
             }
             lost
         });
 
+        if progress.is_cancelled() {
+            // What was not read has no live bytes yet, and must not pass for free.
+            return;
+        }
         let mut state = self.state.lock();
         for block in (1..self.blocks.len() as u32).rev() {
             if self.live(block) > 0 {

@@ -240,20 +240,24 @@ impl Node {
             map: Arc::default(),
             acks: Arc::default(),
         };
+        let progress = OpenProgress::default();
         let report = node
             .store
-            .scan(&mut |view, location| {
-                let (key, version) = check_image(&view);
-                let mut map = node.map.lock();
-                match map.get(&key) {
-                    Some(held) if held.version >= version => ScanVerdict::Stale,
-                    held => {
-                        let replaced = held.map(|held| held.location);
-                        map.insert(key, Held { location, version });
-                        ScanVerdict::Live { replaced }
+            .scan(
+                &mut |view, location| {
+                    let (key, version) = check_image(&view);
+                    let mut map = node.map.lock();
+                    match map.get(&key) {
+                        Some(held) if held.version >= version => ScanVerdict::Stale,
+                        held => {
+                            let replaced = held.map(|held| held.location);
+                            map.insert(key, Held { location, version });
+                            ScanVerdict::Live { replaced }
+                        }
                     }
-                }
-            })
+                },
+                &progress,
+            )
             .unwrap();
         (node, report)
     }

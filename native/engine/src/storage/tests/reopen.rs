@@ -396,3 +396,21 @@ fn wiped_device_forgets_what_its_blocks_still_hold() {
     assert_eq!(reopened.versions(), BTreeMap::from([(1, 7)]));
     assert_eq!((report.images, report.damaged), (1, 0));
 }
+
+#[test]
+fn cancelled_scan_ends_with_an_error_and_changes_nothing() {
+    let disk = disk(8, 6);
+    let (node, _) = Node::open(config(), vec![disk.clone()]);
+    for key in 0..100 {
+        node.put(key, 1, 200).unwrap();
+    }
+    node.store.close();
+    let store = Store::open_on(config(), vec![disk.clone()]).unwrap();
+    let progress = OpenProgress::default();
+    progress.cancel();
+    let refused = store.scan(&mut |_, _| panic!("nothing is visited"), &progress);
+    assert!(matches!(refused, Err(ScanError::Cancelled)), "{refused:?}");
+    drop(store);
+    let (reopened, _) = Node::open(config(), vec![disk]);
+    assert_eq!(reopened.versions(), node.versions());
+}

@@ -48,11 +48,13 @@ impl Namespace {
     }
 
     /// Takes a record out of the index without leaving a tombstone: expiry, and deletes that nobody has to hear of.
-    pub(crate) fn drop_entry(&self, state: &mut PartitionState, entry: &Entry) {
+    /// Whether it is gone.
+    pub(crate) fn drop_entry(&self, state: &mut PartitionState, entry: &Entry) -> bool {
         state.table.remove(&entry.digest);
         state.times.note_dropped(entry.last_update_time);
         self.store.release(entry.location);
         self.count_swap(Some(entry), None);
+        true
     }
 
     fn queue_change(&self, state: &mut PartitionState, entry: &Entry) {

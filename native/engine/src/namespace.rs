@@ -136,15 +136,7 @@ impl Namespace {
         let digest = *image.digest();
         let mut state = self.partition(&digest).lock();
         let old = state.table.get(&digest);
-        let version = (image.last_update_time(), image.generation());
-        // Versions that tie are copies made by defragmentation, or one of them took the other's place by its content.
-        let wins = |old: &Entry| {
-            let old_version = (old.last_update_time, old.generation);
-            let won_tie = image.flags() & image_flag::TIE_WINNER != 0;
-            version > old_version
-                || (version == old_version && won_tie && old.flags & flag::TIE_WINNER == 0)
-        };
-        if old.is_some_and(|old| !wins(&old)) {
+        if old.is_some_and(|old| image.version() <= old.version()) {
             return ScanVerdict::Stale;
         }
         let Some(set_id) = self.sets.id_of(image.set_name()) else {
@@ -233,10 +225,7 @@ impl Namespace {
     ) -> Result<R, Location> {
         if let Some(copy) = copy.filter(|copy| copy.location == entry.location) {
             let view = copy.view();
-            if *view.digest() == entry.digest
-                && view.last_update_time() == entry.last_update_time
-                && view.generation() == entry.generation
-            {
+            if *view.digest() == entry.digest && view.version() == entry.version() {
                 return Ok(f(&view));
             }
         }
@@ -327,8 +316,7 @@ impl Namespace {
                 // What a datacenter has not seen yet is kept until it has: an older version may live on over there.
                 let unshipped = state.changes.iter().any(|queue| queue.holds(&entry));
                 if is_expired(&entry, now) && !unshipped && !state.busy.contains(&digest) {
-                    self.drop_entry(&mut state, &entry);
-                    expired += 1;
+                    expired += u64::from(self.drop_entry(&mut state, &entry));
                 }
             }
         }
@@ -363,12 +351,14 @@ pub(crate) fn entry_flags(image: &ImageView<'_>) -> u8 {
         (image_flag::HAS_KEY, flag::KEY_STORED),
         (image_flag::XDR_WRITE, flag::XDR_WRITE),
         (image_flag::DURABLE, flag::DURABLE),
-        (image_flag::TIE_WINNER, flag::TIE_WINNER),
+        (image_flag::COVERS, flag::COVERS),
     ];
     pairs
         .iter()
         .filter(|(bit, _)| image.flags() & bit != 0)
-        .fold(0, |flags, (_, bit)| flags | bit)
+        .fold(flag::ties(image.version().ties), |flags, (_, bit)| {
+            flags | bit
+        })
 }
 
 struct Relocator {

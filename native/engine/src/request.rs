@@ -87,8 +87,10 @@ thread_local! {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Newer,
-    /// Equal in time and generation, and of greater content.
-    TieWon,
+    /// Equal in time and generation, and of greater content than the stored one, which won so many ties itself.
+    TieWon {
+        before: u8,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -505,7 +507,8 @@ impl Namespace {
                     content_of_message(message) > content_of_image(view)
                 })?;
                 if wins {
-                    Ok(Standing::TieWon)
+                    let before = stored.version().ties;
+                    Ok(Standing::TieWon { before })
                 } else {
                     Err(ResultCode::LostConflict.into())
                 }
@@ -530,7 +533,9 @@ impl Namespace {
             flags: match (message.lut, standing) {
                 (None, _) => 0,
                 (Some(_), Standing::Newer) => image_flag::XDR_WRITE,
-                (Some(_), Standing::TieWon) => image_flag::XDR_WRITE | image_flag::TIE_WINNER,
+                (Some(_), Standing::TieWon { before }) => {
+                    image_flag::XDR_WRITE | image_flag::ties(before + 1)
+                }
             },
         }
     }

@@ -5,10 +5,11 @@ use perigee_wire::{
 };
 
 use crate::change_queue::Confirmation;
+use crate::index::TIES_MAX;
 use crate::namespace::Namespace;
 use crate::testing::{
-    Reply, TempDirectory, delete, file_config, get, put_int, request, run_frame, site, site_on,
-    write,
+    Reply, TempDirectory, delete, file_config, get, int_bin, put_int, request, run_frame, site,
+    site_on, write,
 };
 use crate::xdr::Datacenter;
 
@@ -222,19 +223,19 @@ fn remote_write(key: &str, time: u64, generation: u32, value: i64) -> Vec<u8> {
 }
 
 #[test]
-fn the_winner_of_a_tie_is_the_winner_after_a_restart() {
+fn the_winner_of_every_tie_is_the_winner_after_a_restart() {
     let directory = TempDirectory::new("tie");
     let (east, _) = site_on(file_config(&directory), 64);
     let now = east.clock.now();
-    assert_eq!(
-        run_frame(&east, &remote_write("k", now, 5, 1)).code,
-        ResultCode::Ok
-    );
-    assert_eq!(
-        run_frame(&east, &remote_write("k", now, 5, 2)).code,
-        ResultCode::Ok
-    );
+    // Content of as many sites, each greater than the one before.
+    for value in 0..=i64::from(TIES_MAX) {
+        assert_eq!(
+            run_frame(&east, &remote_write("k", now, 5, value)).code,
+            ResultCode::Ok
+        );
+    }
     let before = bins(&east, "k");
+    assert_eq!(before.bins, [int_bin("n", i64::from(TIES_MAX))]);
     east.store.close();
     drop(east);
     let (east, _) = site_on(file_config(&directory), 64);

@@ -96,8 +96,31 @@ pub mod flag {
     pub const KEY_STORED: u8 = 1 << 2;
     /// The deletion was asked to survive restarts.
     pub const DURABLE: u8 = 1 << 3;
-    /// The version took the place of one that ties with it in time and generation.
-    pub const TIE_WINNER: u8 = 1 << 4;
+    /// Two bits: [`Version::ties`](super::Version::ties).
+    pub const TIES: u8 = 0b11 << TIES_SHIFT;
+    pub(super) const TIES_SHIFT: u32 = 4;
+    /// An older version may lie on the device that must not come back when this one goes.
+    pub const COVERS: u8 = 1 << 6;
+
+    /// The bits for a number of ties; counting ends at [`TIES_MAX`](super::TIES_MAX).
+    pub fn ties(count: u8) -> u8 {
+        count.min(super::TIES_MAX) << TIES_SHIFT
+    }
+}
+
+/// What [`Version::ties`] counts to. The winner of a further tie may lose to its predecessor at a restart.
+pub const TIES_MAX: u8 = 3;
+
+/// What the versions of a record are ordered by: of two on a device, the greater is the newer. Equal ones are copies of
+/// one, made by defragmentation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Version {
+    /// Milliseconds since 2010-01-01.
+    pub last_update_time: u64,
+    pub generation: u16,
+    /// How often in a row a version with this time and generation was replaced by one of greater content. Up to
+    /// [`TIES_MAX`].
+    pub ties: u8,
 }
 
 /// What the index knows of a record.
@@ -123,6 +146,15 @@ impl Entry {
     /// True for a deletion that is remembered.
     pub const fn is_tombstone(&self) -> bool {
         self.flags & flag::TOMBSTONE != 0
+    }
+
+    /// What the versions of a record are ordered by.
+    pub const fn version(&self) -> Version {
+        Version {
+            last_update_time: self.last_update_time,
+            generation: self.generation,
+            ties: (self.flags & flag::TIES) >> flag::TIES_SHIFT,
+        }
     }
 }
 

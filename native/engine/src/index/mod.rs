@@ -3,5 +3,5 @@
 mod entry;
 mod table;
 
-pub use entry::{Entry, Location, flag};
+pub use entry::{Entry, Location, TIES_MAX, Version, flag};
 pub use table::{Iter, PartitionTable};

@@ -15,6 +15,7 @@
 //! A filler covers bytes that hold no record. Only its first 16 bytes are written and checked, so
 //! that closing a block early does not mean writing the rest of it.
 
+use crate::index::Version;
 use perigee_wire::Digest;
 
 /// Images start at, and are padded to, multiples of this.
@@ -65,10 +66,21 @@ pub mod image_flag {
     pub const FILLER: u16 = 1 << 3;
     /// The deletion was asked to survive restarts.
     pub const DURABLE: u16 = 1 << 4;
-    /// The version took the place of one with the same last-update time and generation, by its content.
-    pub const TIE_WINNER: u16 = 1 << 5;
+    /// Two bits: how many versions with the same last-update time and generation this one and its predecessors took
+    /// the place of, by their content. Format 1 had one bit here, which reads as one.
+    pub const TIES: u16 = 0b11 << TIES_SHIFT;
+    pub(super) const TIES_SHIFT: u32 = 5;
+    /// What follows the user key is compressed.
+    pub const COMPRESSED: u16 = 1 << 7;
+    /// An older version may lie on the device that must not come back when this one goes.
+    pub const COVERS: u16 = 1 << 8;
     /// As many bits as there are.
     pub const ALL: u16 = (1 << 12) - 1;
+
+    /// The bits for a number of ties; counting ends at [`TIES_MAX`](crate::index::TIES_MAX).
+    pub fn ties(count: u8) -> u16 {
+        u16::from(count.min(crate::index::TIES_MAX)) << TIES_SHIFT
+    }
 }
 
 /// Why bytes are not an image of the block they were found in.
@@ -309,6 +321,15 @@ impl<'a> ImageView<'a> {
 
     pub fn generation(&self) -> u16 {
         u16_at(self.header(), GENERATION)
+    }
+
+    /// What the versions of a record are ordered by.
+    pub fn version(&self) -> Version {
+        Version {
+            last_update_time: self.last_update_time(),
+            generation: self.generation(),
+            ties: ((self.flags() & image_flag::TIES) >> image_flag::TIES_SHIFT) as u8,
+        }
     }
 
     pub fn void_time(&self) -> u32 {

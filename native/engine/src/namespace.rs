@@ -7,7 +7,7 @@ use std::time::Duration;
 use perigee_wire::{Digest, PARTITIONS, PartitionId, partition_of};
 use thiserror::Error;
 
-use crate::clock::{HybridClock, wall_seconds};
+use crate::clock::HybridClock;
 use crate::config::{CommonStorageConfig, NamespaceConfig, StorageConfig};
 use crate::index::{Entry, Location, flag};
 use crate::partition::{Partition, Waiter};
@@ -297,7 +297,7 @@ impl Namespace {
                 break;
             }
             let mut due: Vec<Digest> = Vec::new();
-            let now = wall_seconds();
+            let now = self.clock.wall_seconds();
             {
                 let state = partition.lock();
                 due.extend(

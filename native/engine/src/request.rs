@@ -8,7 +8,6 @@ use perigee_wire::{
     write_simple_reply,
 };
 
-use crate::clock::wall_seconds;
 use crate::index::{Entry, Location, flag};
 use crate::namespace::{DeviceCopy, Namespace, is_live};
 use crate::partition::{Admission, PartitionState, Waiter};
@@ -229,7 +228,7 @@ impl Namespace {
         let message = request.message;
         check_read(message)?;
         let bytes_max = self.config.max_record_size as usize;
-        let now = wall_seconds();
+        let now = self.clock.wall_seconds();
         let mut state = self.partition(request.digest).lock();
         let entry = state
             .table
@@ -320,7 +319,7 @@ impl Namespace {
         let message = request.message;
         let rules = WriteRules::of(message)?;
         let bytes_max = self.config.max_record_size as usize;
-        let now = wall_seconds();
+        let now = self.clock.wall_seconds();
         let mut state = self.partition(request.digest).lock();
         self.admit(&mut state, request)?;
         if self.stop_writes() {
@@ -393,7 +392,7 @@ impl Namespace {
 
     fn delete(&self, request: &Request<'_>) -> Result<Done, Stop> {
         let message = request.message;
-        let now = wall_seconds();
+        let now = self.clock.wall_seconds();
         let mut state = self.partition(request.digest).lock();
         self.admit(&mut state, request)?;
         let stored = state.table.get(request.digest);
@@ -557,7 +556,8 @@ impl Namespace {
         stored: Option<&Entry>,
     ) -> Result<u64, ResultCode> {
         let least = stored.map(|entry| {
-            let restarts = !is_live(entry, wall_seconds()) || entry.generation == u16::MAX;
+            let restarts =
+                !is_live(entry, self.clock.wall_seconds()) || entry.generation == u16::MAX;
             entry.last_update_time + u64::from(restarts)
         });
         state

@@ -4,7 +4,6 @@ use perigee_wire::{
     RequestHeader, ResultCode, field, info1, info2, info3, op, particle_type as particle, ttl,
 };
 
-use crate::clock::wall_seconds;
 use crate::partition::Waiter;
 use crate::request::Outcome;
 use crate::testing::{
@@ -253,7 +252,7 @@ fn time_to_live_follows_the_rules() {
         run_frame(&ns, &frame)
     };
     let near = |reply: Reply, seconds: u32| {
-        let expected = wall_seconds() + seconds;
+        let expected = ns.clock.wall_seconds() + seconds;
         assert!(
             reply.void_time.abs_diff(expected) <= 1,
             "{reply:?}, expected about {expected}"
@@ -384,7 +383,7 @@ fn a_task_is_laid_out_as_documented() {
         panic!("a call is not answered at once")
     };
     let mut bytes = Vec::new();
-    task.encode(7, 250, "test", &mut bytes);
+    task.encode(7, 250, &ns, &mut bytes);
     assert_eq!(bytes.len(), task.encoded_bytes("test"));
     let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
     assert_eq!(u32_at(0) as usize, bytes.len());

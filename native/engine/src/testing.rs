@@ -52,9 +52,18 @@ pub fn namespace_config() -> NamespaceConfig {
 
 /// A namespace of this configuration that ships to as many datacenters as there are states.
 pub fn open(config: NamespaceConfig, shipping: Vec<Arc<NamespaceShipping>>) -> Arc<Namespace> {
+    open_at(config, shipping, HybridClock::new())
+}
+
+/// As `open`, with a clock of the test's own.
+pub fn open_at(
+    config: NamespaceConfig,
+    shipping: Vec<Arc<NamespaceShipping>>,
+    clock: HybridClock,
+) -> Arc<Namespace> {
     let opened = Namespace::open(
         config,
-        Arc::new(HybridClock::new()),
+        Arc::new(clock),
         shipping,
         20,
         &OpenProgress::default(),
@@ -72,6 +81,15 @@ pub fn site(queue_limit: usize) -> (Arc<Namespace>, Datacenter) {
 
 /// A namespace and the datacenter that it ships to.
 pub fn site_on(namespace: NamespaceConfig, queue_limit: usize) -> (Arc<Namespace>, Datacenter) {
+    site_at(namespace, queue_limit, HybridClock::new())
+}
+
+/// As `site_on`, with a clock of the test's own.
+pub fn site_at(
+    namespace: NamespaceConfig,
+    queue_limit: usize,
+    clock: HybridClock,
+) -> (Arc<Namespace>, Datacenter) {
     let route = DatacenterNamespaceConfig {
         name: "test".into(),
         remote_namespace: None,
@@ -83,7 +101,7 @@ pub fn site_on(namespace: NamespaceConfig, queue_limit: usize) -> (Arc<Namespace
         namespaces: vec![route.clone()],
     };
     let state = Arc::new(NamespaceShipping::new(&route));
-    let namespace = open(namespace, vec![state.clone()]);
+    let namespace = open_at(namespace, vec![state.clone()], clock);
     let datacenter = Datacenter::new(&config, vec![(namespace.clone(), 0, state)]);
     (namespace, datacenter)
 }

@@ -5,7 +5,6 @@ use perigee_wire::{
     Digest, ReplyWriter, ResultCode, info2, particle_type as particle, ttl, write_simple_reply,
 };
 
-use crate::clock::wall_seconds;
 use crate::index::{Entry, flag};
 use crate::namespace::{Namespace, is_live};
 use crate::partition::{PartitionState, Waiter};
@@ -91,7 +90,7 @@ impl Namespace {
         let entry = state
             .table
             .get(request.digest)
-            .filter(|e| is_live(e, wall_seconds()));
+            .filter(|e| is_live(e, self.clock.wall_seconds()));
         let mut image = Vec::new();
         if let Some(entry) = &entry {
             self.with_image(entry, request.copy, |view| -> Result<(), ResultCode> {
@@ -207,7 +206,7 @@ impl Namespace {
         result: &UdfResult<'_>,
         stored: Option<&Entry>,
     ) -> Result<(u16, u32, Option<CommitTicket>), ResultCode> {
-        let now = wall_seconds();
+        let now = self.clock.wall_seconds();
         let bytes_max = self.config.max_record_size as usize;
         let old = task.entry.as_ref();
         let void_time = match (result.ttl_action, old) {
@@ -332,8 +331,16 @@ impl UdfTask {
         self.key.as_deref().or(stored)
     }
 
-    /// Appends the task for a worker.
-    pub fn encode(&self, task_id: u64, time_limit_ms: u32, namespace: &str, out: &mut Vec<u8>) {
+    /// Appends the task for a worker. The namespace is the record's.
+    pub fn encode(
+        &self,
+        task_id: u64,
+        time_limit_ms: u32,
+        namespace: &Namespace,
+        out: &mut Vec<u8>,
+    ) {
+        let now = namespace.clock.wall_seconds();
+        let namespace = namespace.name.as_str();
         let start = out.len();
         let view = self.view();
         let (set, key) = (self.set_name(), self.key_bytes());
@@ -341,7 +348,7 @@ impl UdfTask {
         let void_time = entry.map_or(0, |entry| entry.void_time);
         let ttl_seconds = match void_time {
             0 => u32::MAX,
-            time => time.saturating_sub(wall_seconds()),
+            time => time.saturating_sub(now),
         };
         let exists = if entry.is_some() {
             task_flag::RECORD_EXISTS

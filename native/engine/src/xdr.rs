@@ -13,9 +13,8 @@ use perigee_wire::{
 };
 
 use crate::change_queue::{ChangeQueue, Confirmation, ships};
-use crate::clock::wall_seconds;
 use crate::config::{DatacenterConfig, DatacenterNamespaceConfig};
-use crate::index::{Entry, flag};
+use crate::index::Entry;
 use crate::namespace::{DeviceCopy, Namespace, is_expired};
 use crate::record::image::ImageView;
 
@@ -345,9 +344,10 @@ impl Datacenter {
             token
         };
         let start = out.len();
-        let gone = is_gone(entry);
+        let now = route.namespace.clock.wall_seconds();
+        let gone = is_gone(entry, now);
         out.resize(start + ENTRY_HEADER_BYTES, 0);
-        append_frame(&route.shipping.remote_namespace, entry, view, out);
+        append_frame(&route.shipping.remote_namespace, entry, view, now, out);
         let bytes = (out.len() - start) as u32;
         let header = &mut out[start..start + ENTRY_HEADER_BYTES];
         header[0..4].copy_from_slice(&bytes.to_le_bytes());
@@ -439,16 +439,22 @@ impl Datacenter {
 }
 
 /// A version that ships as a delete. An expired one does, since an older version without a time to live may be over there.
-fn is_gone(entry: &Entry) -> bool {
-    entry.flags & flag::TOMBSTONE != 0 || is_expired(entry, wall_seconds())
+fn is_gone(entry: &Entry, now: u32) -> bool {
+    entry.is_tombstone() || is_expired(entry, now)
 }
 
 /// The newest version of a record as a remote write or delete (PROTOCOL section 18).
-fn append_frame(remote_namespace: &str, entry: &Entry, view: &ImageView<'_>, out: &mut Vec<u8>) {
-    let gone = is_gone(entry);
+fn append_frame(
+    remote_namespace: &str,
+    entry: &Entry,
+    view: &ImageView<'_>,
+    now: u32,
+    out: &mut Vec<u8>,
+) {
+    let gone = is_gone(entry, now);
     let record_ttl = match entry.void_time {
         0 => ttl::NEVER,
-        time => time.saturating_sub(wall_seconds()).max(1),
+        time => time.saturating_sub(now).max(1),
     };
     let header = RequestHeader {
         info1: info1::XDR,

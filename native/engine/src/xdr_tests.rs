@@ -1,15 +1,19 @@
 //! Two sites in one process: what one hands out is run against the other.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use perigee_wire::{
     RequestHeader, ResultCode, field, info1, info2, info3, op, particle_type as particle,
 };
 
 use crate::change_queue::Confirmation;
+use crate::clock::HybridClock;
 use crate::index::TIES_MAX;
 use crate::namespace::Namespace;
 use crate::testing::{
-    Reply, TempDirectory, delete, file_config, get, int_bin, put_int, request, run_frame, site,
-    site_on, write,
+    Reply, TempDirectory, delete, file_config, get, int_bin, namespace_config, put_int, request,
+    run_frame, site, site_at, site_on, write,
 };
 use crate::xdr::Datacenter;
 
@@ -279,7 +283,8 @@ fn a_restart_ships_what_was_not_confirmed_and_deletes_stay() {
 
 #[test]
 fn a_version_that_expires_before_it_ships_removes_the_older_one_over_there() {
-    let (east, to_west) = site(64);
+    let time = Arc::new(AtomicU64::new(HybridClock::new().wall_ms()));
+    let (east, to_west) = site_at(namespace_config(), 64, HybridClock::given(time.clone()));
     let (west, _) = site(64);
     put_int(&east, "k", "n", 1);
     ship(&to_west, &west);
@@ -291,7 +296,7 @@ fn a_version_that_expires_before_it_ships_removes_the_older_one_over_there() {
         w.op(op::WRITE, particle::INTEGER, b"n", &2i64.to_be_bytes());
     });
     assert_eq!(run_frame(&east, &frame).code, ResultCode::Ok);
-    std::thread::sleep(std::time::Duration::from_millis(2100));
+    time.fetch_add(1000, Ordering::Relaxed);
     assert_eq!(get(&east, "k").code, ResultCode::NotFound);
     assert_eq!(
         east.expire(|| false),

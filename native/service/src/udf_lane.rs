@@ -203,7 +203,7 @@ impl UdfLane {
             job.task.encode(
                 id,
                 limit.as_millis().max(1) as u32,
-                &job.namespace.name,
+                &job.namespace,
                 &mut out,
             );
             batch.push_back((id, job));

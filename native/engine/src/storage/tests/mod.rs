@@ -1,6 +1,7 @@
 //! Tests of the store as a whole, against a plain map and media that fail.
 
 mod fault;
+mod images;
 mod power;
 mod reopen;
 mod space;
@@ -10,7 +11,7 @@ use crate::record::image::{IMAGE_HEADER_BYTES, ImageBuilder, ImageHeader, image_
 use device::Phase;
 use medium::{Fault, FaultyMedium};
 use parking_lot::Condvar;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 const BLOCK_BYTES: usize = 16 << 10;
@@ -211,7 +212,7 @@ fn check_blocks(device: &Device) {
         assert_eq!(device.live(*block), 0);
         assert!(!has_buffer(*block));
     }
-    let cached: std::collections::BTreeSet<u32> = state.cache.iter().copied().collect();
+    let cached: BTreeSet<u32> = state.cache.iter().copied().collect();
     assert_eq!(cached.len(), state.cache.len());
     for block in &state.cache {
         assert!(has_buffer(*block));

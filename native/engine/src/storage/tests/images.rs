@@ -1,0 +1,300 @@
+//! Devices that released versions of the format wrote: they open, hold exactly what is listed beside them, and
+//! are upgraded.
+//!
+//! `images/NAME.img.zst` is the device, `images/NAME.records` what it holds, a line a record. `make` wrote them,
+//! at the commit that is named where an image is tested:
+//! `PERIGEE_IMAGE=path/NAME cargo test -p perigee-engine images::make -- --ignored`.
+
+use super::*;
+use crate::clock::HybridClock;
+use crate::config::{CommonStorageConfig, StorageConfig};
+use crate::namespace::Namespace;
+use crate::progress::OpenProgress;
+use crate::testing::{TempDirectory, namespace_config};
+use perigee_wire::{compute_digest, particle_type};
+use std::fmt::Write as _;
+use std::os::unix::fs::FileExt;
+
+const IMAGE_BLOCKS: usize = 16;
+
+/// A record in one line: digest, set, user key, generation, last-update time, void time, flags, bins (long values by
+/// length and checksum).
+fn line(view: &ImageView<'_>) -> String {
+    let hex = |bytes: &[u8]| {
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut line = format!(
+        "{} set={} key={} generation={} lut={} void={} flags={}",
+        hex(view.digest()),
+        text(view.set_name()),
+        view.key().map_or("none".into(), hex),
+        view.generation(),
+        view.last_update_time(),
+        view.void_time(),
+        view.flags(),
+    );
+    for bin in view.bins() {
+        let value = match bin.value.len() {
+            0..=16 => hex(bin.value),
+            length => format!("{length}#{:08x}", crc32c::crc32c(bin.value)),
+        };
+        let _ = write!(line, " {}={}:{value}", text(bin.name), bin.particle);
+    }
+    line
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sample {
+    key: u32,
+    version: u16,
+    void_time: u32,
+    flags: u16,
+    bytes: usize,
+}
+
+impl Sample {
+    /// Records take turns in having a set and in storing their user key.
+    fn image(&self) -> Vec<u8> {
+        let set: &[u8] = match self.key % 3 {
+            0 => b"",
+            1 => b"people",
+            _ => b"places",
+        };
+        let name = format!("key-{}", self.key);
+        let header = ImageHeader {
+            digest: compute_digest(set, particle_type::STRING, name.as_bytes()),
+            last_update_time: 500_000_000_000 + u64::from(self.version),
+            generation: self.version,
+            void_time: self.void_time,
+            flags: self.flags,
+        };
+        let key = [&[particle_type::STRING][..], name.as_bytes()].concat();
+        let stored_key = self.key.is_multiple_of(2).then_some(&key[..]);
+        let mut image = Vec::new();
+        let mut builder = ImageBuilder::begin(&mut image, &header, set, stored_key);
+        if self.flags & image_flag::TOMBSTONE == 0 {
+            let number = u64::from(self.key) * 1000 + u64::from(self.version);
+            builder
+                .bin(b"number", particle_type::INTEGER, &number.to_be_bytes())
+                .bin(b"text", particle_type::STRING, &vec![b'a'; self.bytes]);
+        }
+        builder.finish();
+        image
+    }
+}
+
+/// A store and where the newest version of each record lies; the moving of records is written out.
+struct Maker {
+    store: Arc<Store>,
+    newest: BTreeMap<Digest, Location>,
+}
+
+struct MovesNothing;
+
+impl Relocate for MovesNothing {
+    fn relocate(&self, _: &Digest, _: Location, _: &mut Vec<u8>) -> bool {
+        false
+    }
+}
+
+impl Maker {
+    fn put(&mut self, sample: Sample) {
+        let mut image = sample.image();
+        let digest = *ImageView::trusted(&image).digest();
+        let appended = self.store.append(&mut image).unwrap();
+        if let Some(old) = self.newest.insert(digest, appended.location) {
+            self.store.release(old);
+        }
+    }
+
+    /// Copies a record as defragmentation does; the first place stays as it was.
+    fn copy(&mut self, key: u32, releases: bool) {
+        let sample = Sample {
+            key,
+            ..Sample::default()
+        };
+        let digest = *ImageView::trusted(&sample.image()).digest();
+        let from = self.newest[&digest];
+        let mut image = self.bytes(from);
+        let to = self.store.append_relocated(&mut image).unwrap().location;
+        if releases {
+            self.newest.insert(digest, to);
+            self.store.release(from);
+        }
+    }
+
+    fn bytes(&self, location: Location) -> Vec<u8> {
+        match self.store.read(location, |bytes| bytes.to_vec()) {
+            ReadNow::InMemory(bytes) => bytes,
+            ReadNow::NeedsDevice => self.store.read_device(location).unwrap(),
+        }
+    }
+}
+
+#[test]
+#[ignore = "makes a new image; see the top of the file"]
+fn make() {
+    let to = std::env::var("PERIGEE_IMAGE").expect("the path to write to, without an extension");
+    let file = TempFile::new("image");
+    let config = StoreConfig {
+        defrag_lwm_pct: 0,
+        ..file.config(IMAGE_BLOCKS)
+    };
+    let store = Arc::new(Store::open(config).unwrap());
+    store
+        .scan(
+            &mut |_, _| unreachable!("the file is new"),
+            &OpenProgress::default(),
+        )
+        .unwrap();
+    store.start(Arc::new(MovesNothing), Arc::new(Acks::default()));
+    let mut maker = Maker {
+        store: Arc::clone(&store),
+        newest: BTreeMap::new(),
+    };
+    let first = |key: u32| Sample {
+        key,
+        version: 1,
+        void_time: if key.is_multiple_of(5) {
+            600_000_000
+        } else {
+            0
+        },
+        flags: if key.is_multiple_of(7) {
+            image_flag::XDR_WRITE
+        } else {
+            0
+        },
+        bytes: (key as usize * 37) % 600,
+    };
+    (0..120).for_each(|key| maker.put(first(key)));
+    // The first blocks are written for good before what follows replaces what they hold.
+    store.drain().unwrap();
+    for key in (0..120).step_by(4) {
+        let second = Sample {
+            version: 2,
+            ..first(key)
+        };
+        maker.put(second);
+    }
+    let tombstone = |key: u32, flags: u16| Sample {
+        version: 3,
+        flags: flags | image_flag::TOMBSTONE,
+        ..first(key)
+    };
+    (90..100).for_each(|key| maker.put(tombstone(key, image_flag::DURABLE)));
+    (100..105).for_each(|key| maker.put(tombstone(key, image_flag::XDR_WRITE)));
+    // Of two versions with the same time and generation, the second won by its content.
+    let tie = Sample {
+        flags: image_flag::ties(1),
+        bytes: 333,
+        ..first(1)
+    };
+    maker.put(tie);
+    maker.put(Sample {
+        version: 1,
+        bytes: 7000,
+        ..first(200)
+    });
+    store.drain().unwrap();
+    // A compaction that completed, and one that a crash cut short.
+    (1..20).step_by(2).for_each(|key| maker.copy(key, true));
+    (21..40).step_by(2).for_each(|key| maker.copy(key, false));
+    store.drain().unwrap();
+    (300..305).for_each(|key| maker.put(first(key)));
+    store.drain().unwrap();
+
+    let damaged = {
+        let image = first(50).image();
+        *ImageView::trusted(&image).digest()
+    };
+    let lines: BTreeSet<String> = maker
+        .newest
+        .iter()
+        .filter(|(digest, _)| **digest != damaged)
+        .map(|(_, location)| line(&ImageView::trusted(&maker.bytes(*location))))
+        .collect();
+    let offset = maker.newest[&damaged].offset() + 60;
+    store.close();
+    let device = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&file.0)
+        .unwrap();
+    let mut byte = [0];
+    device.read_exact_at(&mut byte, offset).unwrap();
+    device.write_all_at(&[byte[0] ^ 0x10], offset).unwrap();
+
+    let bytes = std::fs::read(&file.0).unwrap();
+    let packed = zstd::encode_all(&bytes[..], 19).unwrap();
+    std::fs::write(format!("{to}.img.zst"), packed).unwrap();
+    let list: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(format!("{to}.records"), list).unwrap();
+}
+
+/// Opens the device as a namespace and lists it; also says how many places were damaged.
+fn records_of(path: &Path) -> (String, u64) {
+    let mut config = namespace_config();
+    config.storage_engine = StorageConfig::Device {
+        files: vec![path.to_path_buf()],
+        filesize: (IMAGE_BLOCKS * BLOCK_BYTES) as u64,
+        commit_to_device: false,
+        common: CommonStorageConfig {
+            write_block_size: BLOCK_BYTES as u32,
+            flush_size: 8 << 10,
+            ..CommonStorageConfig::default()
+        },
+    };
+    let clock = Arc::new(HybridClock::new());
+    let progress = OpenProgress::default();
+    let (namespace, report) = Namespace::open(config, clock, Vec::new(), 20, &progress).unwrap();
+    let mut lines = BTreeSet::new();
+    for partition in namespace.partitions() {
+        let entries: Vec<_> = partition.lock().table.iter().collect();
+        for entry in entries {
+            let text = match namespace.with_image(&entry, None, line) {
+                Ok(text) => text,
+                Err(location) => {
+                    let copy = namespace.read_device(location).unwrap();
+                    let read = namespace.with_image(&entry, Some(&copy), line);
+                    read.expect("the copy is of the entry's location")
+                }
+            };
+            assert_eq!(entry.is_tombstone(), !text.contains(" number="), "{text}");
+            lines.insert(text);
+        }
+    }
+    assert_eq!(
+        lines.len() as i64,
+        namespace.objects.load(Ordering::Relaxed) + namespace.tombstones.load(Ordering::Relaxed)
+    );
+    namespace.store.close();
+    let list = lines.iter().map(|line| format!("{line}\n")).collect();
+    (list, report.damaged)
+}
+
+fn check(name: &str, packed: &[u8], expected: &str) {
+    let directory = TempDirectory::new(name);
+    let path = directory.0.join("device");
+    std::fs::write(&path, zstd::decode_all(packed).unwrap()).unwrap();
+    for opening in ["first", "second"] {
+        let (found, damaged) = records_of(&path);
+        let differing = found.lines().zip(expected.lines()).find(|(a, b)| a != b);
+        assert_eq!(differing, None, "{name}, {opening} opening");
+        assert_eq!(found.len(), expected.len(), "{name}, {opening} opening");
+        assert_eq!(damaged, 1, "{name}, {opening} opening");
+        let header = std::fs::read(&path).unwrap();
+        assert_eq!(header[12..16], header::FORMAT_VERSION.to_le_bytes());
+    }
+}
+
+/// Written at a879049, the last commit of that version.
+#[test]
+fn device_of_version_1_opens_with_every_record_and_is_upgraded() {
+    let packed = include_bytes!("images/v1.img.zst");
+    check("image-v1", packed, include_str!("images/v1.records"));
+}

@@ -25,6 +25,15 @@ pub enum OpenError {
         found: u32,
     },
     #[error(
+        "{path} was written with format version {found}, and this program reads {oldest} to {newest}. It was not touched"
+    )]
+    Version {
+        path: PathBuf,
+        found: u32,
+        oldest: u32,
+        newest: u32,
+    },
+    #[error(
         "{path} was written with {what} {found}, and the configuration says {expected}. It was not touched"
     )]
     Mismatch {

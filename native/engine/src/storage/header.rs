@@ -11,20 +11,25 @@
 //! 32 u32 write block bytes                          28 u8 device   29 [3] zero
 //! 36 u8 device   37 u8 devices   38 u8 zero
 //! 39 u8 namespace length   40 [256] namespace, then zero
-//! 296 u64 device id   304 u64 device bytes   312 zero up to 512
+//! 296 u64 device id   304 u64 device bytes
+//! 312 u8 encryption   313 [7] zero   320 [16] key check   336 zero up to 512
 //!
 //! lease, at offsets 4096 and 8192
 //!  0 [4] magic "PSEQ"    4 u32 crc32c of bytes 8..24    8 u64 device id    16 u64 limit
 //! ```
 //!
-//! All little endian. The device header has the first write block to itself.
+//! All little endian. The device header has the first write block to itself. In version 1 it is zero from
+//! 312 on.
 
 use super::error::OpenError;
 use super::medium::PAGE_BYTES;
 use crate::record::image::BLOCK_HEADER_BYTES;
 use std::path::Path;
 
-pub(super) const FORMAT_VERSION: u32 = 1;
+/// What is written. Devices of every version from [`OLDEST_VERSION`] on are read, and upgraded when they are
+/// opened.
+pub(super) const FORMAT_VERSION: u32 = 2;
+const OLDEST_VERSION: u32 = 1;
 
 const DEVICE_MAGIC: [u8; 8] = *b"PERIGEE\0";
 const CHECKSUM: usize = DEVICE_MAGIC.len();
@@ -38,16 +43,22 @@ const NAMESPACE_LENGTH: usize = DEVICES + 2;
 const NAMESPACE: usize = NAMESPACE_LENGTH + 1;
 const DEVICE_ID: usize = NAMESPACE + 256;
 const DEVICE_BYTES: usize = DEVICE_ID + 8;
-const DEVICE_END: usize = DEVICE_BYTES + 8;
+const ENCRYPTION: usize = DEVICE_BYTES + 8;
+const KEY_CHECK: usize = ENCRYPTION + 8;
+const DEVICE_END: usize = KEY_CHECK + size_of::<KeyCheck>();
 // One sector, which a device writes as a whole.
 const DEVICE_HEADER_BYTES: usize = 512;
 const _: () = assert!(NAMESPACE + u8::MAX as usize <= DEVICE_ID);
 const _: () = assert!(DEVICE_END <= DEVICE_HEADER_BYTES);
 const _: () = assert!(DEVICE_HEADER_BYTES <= PAGE_BYTES);
 
+/// Tells whether a key is the one that a device was encrypted with, without telling the key.
+pub(super) type KeyCheck = [u8; 16];
+
 /// What a device says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct DeviceHeader {
+    pub(super) version: u32,
     /// Drawn when the store was initialised, the same on all of its devices.
     pub(super) store_id: u64,
     /// Drawn whenever a device is initialised. Blocks and leases carry it, so that what a device
@@ -61,6 +72,9 @@ pub(super) struct DeviceHeader {
     pub(super) device: u8,
     pub(super) devices: u8,
     pub(super) namespace: String,
+    /// 0 is none.
+    pub(super) encryption: u8,
+    pub(super) key_check: KeyCheck,
 }
 
 impl DeviceHeader {
@@ -69,7 +83,7 @@ impl DeviceHeader {
         let name = self.namespace.as_bytes();
         page.fill(0);
         page[..CHECKSUM].copy_from_slice(&DEVICE_MAGIC);
-        page[VERSION..STORE_ID].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        page[VERSION..STORE_ID].copy_from_slice(&self.version.to_le_bytes());
         page[STORE_ID..FIRST_SEQUENCE].copy_from_slice(&self.store_id.to_le_bytes());
         page[FIRST_SEQUENCE..WRITE_BLOCK_BYTES].copy_from_slice(&self.first_sequence.to_le_bytes());
         page[WRITE_BLOCK_BYTES..DEVICE].copy_from_slice(&self.write_block_bytes.to_le_bytes());
@@ -78,7 +92,9 @@ impl DeviceHeader {
         page[NAMESPACE_LENGTH] = name.len() as u8;
         page[NAMESPACE..NAMESPACE + name.len()].copy_from_slice(name);
         page[DEVICE_ID..DEVICE_BYTES].copy_from_slice(&self.device_id.to_le_bytes());
-        page[DEVICE_BYTES..DEVICE_END].copy_from_slice(&self.device_bytes.to_le_bytes());
+        page[DEVICE_BYTES..ENCRYPTION].copy_from_slice(&self.device_bytes.to_le_bytes());
+        page[ENCRYPTION] = self.encryption;
+        page[KEY_CHECK..DEVICE_END].copy_from_slice(&self.key_check);
         let checksum = crc32c::crc32c(&page[VERSION..DEVICE_HEADER_BYTES]);
         page[CHECKSUM..VERSION].copy_from_slice(&checksum.to_le_bytes());
     }
@@ -98,12 +114,12 @@ impl DeviceHeader {
         }
         // Before the checksum, whose place another version may have changed.
         let version = u32_at(page, VERSION);
-        if version != FORMAT_VERSION {
-            return Err(OpenError::Mismatch {
+        if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&version) {
+            return Err(OpenError::Version {
                 path: path(),
-                what: "format version",
-                expected: FORMAT_VERSION.to_string(),
-                found: version.to_string(),
+                found: version,
+                oldest: OLDEST_VERSION,
+                newest: FORMAT_VERSION,
             });
         }
         let expected = crc32c::crc32c(&page[VERSION..DEVICE_HEADER_BYTES]);
@@ -117,6 +133,7 @@ impl DeviceHeader {
         }
         let name = &page[NAMESPACE..NAMESPACE + page[NAMESPACE_LENGTH] as usize];
         Ok(Some(DeviceHeader {
+            version,
             store_id: u64_at(page, STORE_ID),
             device_id: u64_at(page, DEVICE_ID),
             device_bytes: u64_at(page, DEVICE_BYTES),
@@ -125,6 +142,8 @@ impl DeviceHeader {
             device: page[DEVICE],
             devices: page[DEVICES],
             namespace: String::from_utf8_lossy(name).into_owned(),
+            encryption: page[ENCRYPTION],
+            key_check: page[KEY_CHECK..DEVICE_END].try_into().expect("16 bytes"),
         }))
     }
 
@@ -150,6 +169,11 @@ impl DeviceHeader {
                 "device index",
                 self.device.to_string(),
                 configured.device.to_string(),
+            ),
+            (
+                "encryption",
+                self.encryption.to_string(),
+                configured.encryption.to_string(),
             ),
             (
                 "store id",
@@ -285,6 +309,7 @@ mod tests {
 
     fn header() -> DeviceHeader {
         DeviceHeader {
+            version: FORMAT_VERSION,
             store_id: 0x0123_4567_89AB_CDEF,
             device_id: 0x1122_3344_5566_7788,
             device_bytes: 1 << 30,
@@ -293,6 +318,8 @@ mod tests {
             device: 1,
             devices: 2,
             namespace: "test".into(),
+            encryption: 2,
+            key_check: [0xA5; 16],
         }
     }
 

@@ -24,7 +24,7 @@ use crate::progress::{OpenPhase, OpenProgress};
 use crate::record::image::{BLOCK_HEADER_BYTES, ImageView};
 use defrag::{DefragSignal, run_defrag};
 use device::{Device, Stream};
-use header::DeviceHeader;
+use header::{DeviceHeader, FORMAT_VERSION, KeyCheck};
 use medium::{FileMedium, MemoryMedium, PAGE_BYTES};
 use parking_lot::Mutex;
 use perigee_wire::Digest;
@@ -177,6 +177,7 @@ impl Store {
         let mut headers = Vec::new();
         for (device, (found, path)) in found.iter().zip(&paths).enumerate() {
             let configured = DeviceHeader {
+                version: FORMAT_VERSION,
                 store_id,
                 // 0 stands for the store id, in devices of an older format.
                 device_id: random().max(1),
@@ -187,11 +188,22 @@ impl Store {
                 device: device as u8,
                 devices: media.len() as u8,
                 namespace: config.namespace.clone(),
+                encryption: 0,
+                key_check: KeyCheck::default(),
             };
             headers.push(match found {
                 Some(found) => {
                     found.check(&configured, path)?;
+                    if found.version != FORMAT_VERSION {
+                        tracing::info!(
+                            path = %path.display(),
+                            from = found.version,
+                            to = FORMAT_VERSION,
+                            "the device's format is upgraded"
+                        );
+                    }
                     DeviceHeader {
+                        version: FORMAT_VERSION,
                         device_bytes: configured.device_bytes,
                         ..found.clone()
                     }

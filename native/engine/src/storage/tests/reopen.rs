@@ -253,46 +253,80 @@ fn foreign_file_is_refused_and_untouched() {
     );
 }
 
+/// The header page with other bytes at `at`, and a checksum that fits.
+fn with_header(device: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut changed = device.to_vec();
+    changed[at..at + bytes.len()].copy_from_slice(bytes);
+    let checksum = crc32c::crc32c(&changed[12..512]);
+    changed[8..12].copy_from_slice(&checksum.to_le_bytes());
+    changed
+}
+
 #[test]
 fn device_of_another_store_is_refused_and_untouched() {
-    let file = TempFile::new("other");
-    let (node, _) = Node::started(Store::open(file.config(8)).unwrap());
+    let files = [TempFile::new("other-0"), TempFile::new("other-1")];
+    let on = |paths: &[&TempFile], file_size: usize| StoreConfig {
+        medium: MediumConfig::File {
+            paths: paths.iter().map(|file| file.0.clone()).collect(),
+            file_size: file_size as u64,
+        },
+        ..config()
+    };
+    let [first, second] = &files;
+    let both = || on(&[first, second], 8 * BLOCK_BYTES);
+    let (node, _) = Node::started(Store::open(both()).unwrap());
     node.put(1, 1, 100).unwrap();
     node.store.close();
-    let before = std::fs::read(&file.0).unwrap();
+    let written = files.each_ref().map(|file| std::fs::read(&file.0).unwrap());
+    let refuses = |config: StoreConfig, expected: &str| {
+        let before = files.each_ref().map(|file| std::fs::read(&file.0).unwrap());
+        let refused = Store::open(config).err().expect(expected).to_string();
+        assert!(refused.contains(expected), "{refused}");
+        let after = files.each_ref().map(|file| std::fs::read(&file.0).unwrap());
+        assert!(before == after, "untouched after: {refused}");
+    };
 
     let other_name = StoreConfig {
         namespace: "other".into(),
-        ..file.config(8)
+        ..both()
     };
+    refuses(
+        other_name,
+        "was written with namespace test, and the configuration says other",
+    );
     let other_block = StoreConfig {
         write_block_bytes: 32 << 10,
-        ..file.config(16)
+        ..on(&[first, second], 16 * BLOCK_BYTES)
     };
-    for (config, expected) in [
-        (
-            other_name,
-            "was written with namespace test, and the configuration says other",
-        ),
-        (
-            other_block,
-            "was written with a write block size of 16384, and the configuration says 32768",
-        ),
-    ] {
-        let refused = Store::open(config).err().unwrap().to_string();
-        assert!(refused.contains(expected), "{refused}");
-        assert_eq!(std::fs::read(&file.0).unwrap(), before);
-    }
-
-    let mut other_version = before.clone();
-    other_version[12] = 3;
-    std::fs::write(&file.0, &other_version).unwrap();
-    let refused = Store::open(file.config(8)).err().unwrap().to_string();
-    assert!(
-        refused.contains("was written with format version 3"),
-        "{refused}"
+    refuses(
+        other_block,
+        "was written with a write block size of 16384, and the configuration says 32768",
     );
-    assert_eq!(std::fs::read(&file.0).unwrap(), other_version);
+    refuses(
+        on(&[second, first], 8 * BLOCK_BYTES),
+        "was written with device index 1, and the configuration says 0",
+    );
+    refuses(
+        on(&[first], 8 * BLOCK_BYTES),
+        "was written with device count 2, and the configuration says 1",
+    );
+    // A fault in the last device keeps the first from being written to.
+    for (at, bytes, expected) in [
+        (12, 3_u32.to_le_bytes(), "was written with format version 3"),
+        (12, 0_u32.to_le_bytes(), "was written with format version 0"),
+        (16, 9_u32.to_le_bytes(), "was written with store id"),
+        (312, 7_u32.to_le_bytes(), "was written with encryption 7"),
+    ] {
+        std::fs::write(&second.0, with_header(&written[1], at, &bytes)).unwrap();
+        // Which the first would be, since it is of an older version.
+        let older = with_header(&written[0], 12, &1_u32.to_le_bytes());
+        std::fs::write(&first.0, older).unwrap();
+        refuses(both(), expected);
+    }
+    let mut damaged = written[1].clone();
+    damaged[100] ^= 1;
+    std::fs::write(&second.0, &damaged).unwrap();
+    refuses(both(), "the device header is damaged");
 }
 
 #[test]

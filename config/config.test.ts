@@ -57,6 +57,7 @@ test('the shortest configuration has every default', () => {
     'storage-engine': {
       type: 'memory',
       'data-size': 1024 * MiB,
+      'commit-to-device': false,
       'write-block-size': 8 * MiB,
       'flush-size': MiB,
       'flush-max-ms': 1000,
@@ -111,7 +112,7 @@ namespaces:
   - name: test
     default-ttl: 1d
     nsup-period: 0
-    storage-engine: { type: memory, data-size: 1G, filesize: 4G }
+    storage-engine: { type: device, files: [a.dat], filesize: 4G, data-size: 1G }
   - name: test
     storage-engine: { type: tape }
 xdr:
@@ -125,7 +126,7 @@ xdr:
     'east.yaml:3: service.proto_fd_max: unknown key',
     'east.yaml:4: logging.level: "loud" is not a choice here',
     'east.yaml:7: namespaces[0].default-ttl: "1d" while nsup-period is 0',
-    'east.yaml:9: namespaces[0].storage-engine.filesize: is a key of type device, and this is of type memory',
+    'east.yaml:9: namespaces[0].storage-engine.data-size: is a key of type memory, and this is of type device',
     'east.yaml:10: namespaces[1].name: "test" is used twice',
     'east.yaml:11: namespaces[1].storage-engine.type: "tape" is not a type',
     'east.yaml:14: xdr.dcs[0].kafka: is missing',
@@ -171,6 +172,20 @@ test('a block must hold a flush and the largest record', () => {
   assert.match(theMessage(engine('type: memory, data-size: 1G, write-block-size: 512K, flush-size: 4K')), /max-record-size is 1M; allowed: at most write-block-size, 512K/)
   assert.match(theMessage(engine('type: memory, data-size: 32M')), /less than 8 write blocks; allowed: at least 64M/)
   assert.match(theMessage(engine('type: memory, data-size: 1G, write-block-size: 3M')), /"3M" is out of bounds; allowed: .* a power of two/)
+})
+
+test('records lie in one place, with what that place needs', () => {
+  const refuses = (text: string, message: RegExp) => { assert.match(theMessage(engine(text)), message) }
+  refuses('type: memory', /storage-engine\.data-size: is missing; allowed: one of data-size, files, devices$/)
+  refuses('type: device', /storage-engine\.files: is missing; allowed: one of files, devices$/)
+  refuses('type: memory, data-size: 1G, devices: [/dev/x]', /storage-engine\.devices: is given together with data-size; allowed: one of/)
+  refuses('type: device, files: [x], filesize: 1G, devices: [/dev/x]', /storage-engine\.devices: is given together with files/)
+  refuses('type: memory, files: [x]', /storage-engine\.filesize: is missing; allowed: the size of each file/)
+  refuses('type: device, devices: [/dev/x], filesize: 1G', /storage-engine\.filesize: is given without files/)
+  refuses('type: memory, data-size: 1G, commit-to-device: true', /storage-engine\.commit-to-device: "true" without files or devices/)
+  const storage = (text: string) => parseConfigText(engine(text)).namespaces[0]!['storage-engine']
+  assert.deepEqual(storage('type: device, devices: [/dev/x, /dev/y]').devices, ['/dev/x', '/dev/y'])
+  assert.equal(storage('type: memory, files: [x], filesize: 1G, commit-to-device: true')['commit-to-device'], true)
 })
 
 test('one file belongs to one namespace', () => {

@@ -77,6 +77,7 @@ function storage (namespace: Section, at: CrossIssue['path'], files: Map<string,
     const owner = record === undefined ? [...path, 'write-block-size'] : [...at, 'max-record-size']
     issues.push({ path: owner, message: `max-record-size is ${formatSize(record ?? MiB)}; allowed: at most write-block-size, ${formatSize(block)}` })
   }
+  place(engine, path, issues)
   for (const key of ['data-size', 'filesize']) {
     const size = bytes(engine[key])
     if (size !== undefined && size < BLOCKS_MIN * block) {
@@ -87,13 +88,33 @@ function storage (namespace: Section, at: CrossIssue['path'], files: Map<string,
   if ((bytes(engine['max-write-cache']) ?? GiB) < 2 * block) {
     issues.push({ path: [...path, 'max-write-cache'], message: `${JSON.stringify(engine['max-write-cache'])} is less than 2 write blocks; allowed: at least ${formatSize(2 * block)}` })
   }
-  list(engine['files']).forEach((entry, i) => {
-    const file = text(entry)
-    if (file === undefined) return
-    const owner = files.get(file)
-    if (owner !== undefined) issues.push({ path: [...path, 'files', i], message: `${JSON.stringify(file)} is used twice (${owner}); allowed: each file once` })
-    else files.set(file, text(namespace['name']) ?? String(at[1]))
-  })
+  for (const key of ['files', 'devices']) {
+    list(engine[key]).forEach((entry, i) => {
+      const file = text(entry)
+      if (file === undefined) return
+      const owner = files.get(file)
+      if (owner !== undefined) issues.push({ path: [...path, key, i], message: `${JSON.stringify(file)} is used twice (${owner}); allowed: each once` })
+      else files.set(file, text(namespace['name']) ?? String(at[1]))
+    })
+  }
+}
+
+// Where the records lie: in one place, and with what that place needs.
+function place (engine: Section, path: CrossIssue['path'], issues: CrossIssue[]): void {
+  const type = text(engine['type'])
+  if (type !== 'memory' && type !== 'device') return
+  const places = type === 'memory' ? ['data-size', 'files', 'devices'] : ['files', 'devices']
+  const [first, ...more] = places.filter((key) => engine[key] !== undefined)
+  const allowed = `allowed: one of ${places.join(', ')}`
+  if (first === undefined) issues.push({ path: [...path, places[0]!], message: `is missing; ${allowed}` })
+  for (const key of more) issues.push({ path: [...path, key], message: `is given together with ${first}; ${allowed}` })
+
+  const sized = engine['filesize'] !== undefined
+  if (engine['files'] !== undefined && !sized) issues.push({ path: [...path, 'filesize'], message: 'is missing; allowed: the size of each file, 16M to 2T' })
+  if (engine['files'] === undefined && sized) issues.push({ path: [...path, 'filesize'], message: 'is given without files; allowed: with files only' })
+  if (first === 'data-size' && text(engine['commit-to-device']) === 'true') {
+    issues.push({ path: [...path, 'commit-to-device'], message: '"true" without files or devices; allowed: false, or files or devices' })
+  }
 }
 
 function section (value: unknown): Section {

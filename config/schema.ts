@@ -190,17 +190,29 @@ const storageCommon = {
   'defrag-lwm-pct': integer({ min: 1, max: 99, default: 50, doc: 'A block with a smaller share of live bytes is defragmented.' })
 }
 
+// Exactly one of files and devices; cross-check.ts says so.
+const backing = {
+  files: z.array(required(pathLeaf({ doc: 'Files that hold the records; made when missing. Used by this namespace alone.' }))).min(1).max(128).optional(),
+  filesize: optional(sizeLeaf({ min: 16 * MiB, max: 2 * TiB, doc: 'Size of each file. Required with `files`.' })),
+  devices: z.array(required(pathLeaf({
+    doc: 'Raw block devices that hold the records, each as a whole, in place of `files`. They have to be blank, and neither mounted nor in use.'
+  }))).min(1).max(128).optional(),
+  'commit-to-device': flag({ default: false, doc: 'A write is answered when it is durable. Without it `flush-max-ms` of writes are at risk.' })
+}
+
 const storageMemory = z.strictObject({
   type: z.literal('memory'),
-  'data-size': required(sizeLeaf({ min: 16 * MiB, max: 64 * TiB, doc: 'Memory for records.' })),
+  'data-size': optional(sizeLeaf({
+    min: 16 * MiB, max: 64 * TiB, doc: 'Memory for records that no file or device holds: they are gone when the node stops.',
+    defaultText: 'size of the files or devices'
+  })),
+  ...backing,
   ...storageCommon
 })
 
 const storageDevice = z.strictObject({
   type: z.literal('device'),
-  files: z.array(required(pathLeaf({ doc: 'Files that hold the records; made when missing. Used by this namespace alone.' }))).min(1).max(128),
-  filesize: required(sizeLeaf({ min: 16 * MiB, max: 2 * TiB, doc: 'Size of each file.' })),
-  'commit-to-device': flag({ default: false, doc: 'A write is answered when it is durable. Without it `flush-max-ms` of writes are at risk.' }),
+  ...backing,
   ...storageCommon
 })
 

@@ -2,8 +2,11 @@
 //! defaults and its messages are TypeScript's; values that make no sense here are refused, not repaired.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
+
+use crate::storage::{MediumConfig, OpenError, StoreConfig};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -26,17 +29,16 @@ pub struct NamespaceConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum StorageConfig {
+    /// Records are read from memory. Where there are files or devices, every write goes there too.
     #[serde(rename_all = "kebab-case")]
     Memory {
-        data_size: u64,
+        /// For memory alone.
+        data_size: Option<u64>,
         #[serde(flatten)]
         common: CommonStorageConfig,
     },
     #[serde(rename_all = "kebab-case")]
     Device {
-        files: Vec<PathBuf>,
-        filesize: u64,
-        commit_to_device: bool,
         #[serde(flatten)]
         common: CommonStorageConfig,
     },
@@ -45,6 +47,11 @@ pub enum StorageConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct CommonStorageConfig {
+    pub files: Vec<PathBuf>,
+    /// Bytes of each file.
+    pub filesize: Option<u64>,
+    pub devices: Vec<PathBuf>,
+    pub commit_to_device: bool,
     pub write_block_size: u32,
     pub flush_size: u32,
     pub flush_max_ms: u32,
@@ -56,6 +63,10 @@ pub struct CommonStorageConfig {
 impl Default for CommonStorageConfig {
     fn default() -> Self {
         CommonStorageConfig {
+            files: Vec::new(),
+            filesize: None,
+            devices: Vec::new(),
+            commit_to_device: false,
             write_block_size: 8 << 20,
             flush_size: 1 << 20,
             flush_max_ms: 1000,
@@ -63,6 +74,61 @@ impl Default for CommonStorageConfig {
             post_write_cache: 256 << 20,
             defrag_lwm_pct: 50,
         }
+    }
+}
+
+impl NamespaceConfig {
+    /// What the store of the namespace is opened with.
+    pub(crate) fn store(&self) -> Result<StoreConfig, OpenError> {
+        let wrong = |what: &str| OpenError::Config {
+            namespace: self.name.clone(),
+            what: what.into(),
+        };
+        let (data_size, common, in_memory) = match &self.storage_engine {
+            StorageConfig::Memory { data_size, common } => (*data_size, common, true),
+            StorageConfig::Device { common } => (None, common, false),
+        };
+        let CommonStorageConfig {
+            files,
+            filesize,
+            devices,
+            commit_to_device,
+            write_block_size,
+            flush_size,
+            flush_max_ms,
+            max_write_cache,
+            post_write_cache,
+            defrag_lwm_pct,
+        } = common.clone();
+        let medium = match (data_size, files.is_empty(), filesize, devices.is_empty()) {
+            (Some(data_size), true, None, true) => MediumConfig::Memory { data_size },
+            (None, false, Some(file_size), true) => MediumConfig::File {
+                paths: files,
+                file_size,
+            },
+            (None, true, None, false) => MediumConfig::Device { paths: devices },
+            _ => {
+                return Err(wrong(
+                    "exactly one of data-size (memory only), files with filesize, and devices is to be given",
+                ));
+            }
+        };
+        if commit_to_device && matches!(medium, MediumConfig::Memory { .. }) {
+            return Err(wrong("commit-to-device needs files or devices"));
+        }
+        Ok(StoreConfig {
+            namespace: self.name.clone(),
+            medium,
+            in_memory,
+            write_block_bytes: write_block_size,
+            flush_size_bytes: flush_size,
+            flush_max: Duration::from_millis(u64::from(flush_max_ms)),
+            commit_to_device,
+            write_cache_bytes_max: max_write_cache,
+            post_write_cache_bytes: post_write_cache,
+            defrag_lwm_pct,
+            defrag_sleep: Duration::from_micros(1000),
+        })
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
 
 use perigee_wire::{Digest, PARTITIONS, PartitionId, partition_of};
 use thiserror::Error;
 
 use crate::clock::HybridClock;
-use crate::config::{CommonStorageConfig, NamespaceConfig, StorageConfig};
+use crate::config::NamespaceConfig;
 use crate::index::{Entry, Location, flag};
 use crate::partition::{Partition, Waiter};
 use crate::progress::{OpenPhase, OpenProgress};
@@ -16,8 +15,7 @@ use crate::record::image::{ImageView, image_flag};
 use crate::sets::SetRegistry;
 use crate::stats::NamespaceStats;
 use crate::storage::{
-    CommitSink, MediumConfig, OpenError, ReadError, ReadNow, Relocate, ScanError, ScanReport,
-    ScanVerdict, Store, StoreConfig,
+    CommitSink, OpenError, ReadError, ReadNow, Relocate, ScanError, ScanReport, ScanVerdict, Store,
 };
 use crate::xdr::NamespaceShipping;
 
@@ -87,10 +85,14 @@ impl Namespace {
         progress: &OpenProgress,
     ) -> Result<(Arc<Namespace>, ScanReport), NamespaceError> {
         let name = config.name.clone();
-        let store = Store::open(store_config(&config)).map_err(|source| NamespaceError::Open {
-            namespace: name.clone(),
-            source,
-        })?;
+        let store =
+            config
+                .store()
+                .and_then(Store::open)
+                .map_err(|source| NamespaceError::Open {
+                    namespace: name.clone(),
+                    source,
+                })?;
         let namespace = Namespace {
             partitions: PartitionId::all()
                 .map(|id| Partition::new(id, shipping.len()))
@@ -382,50 +384,5 @@ impl Relocate for Relocator {
             }
             Err(_) => false,
         }
-    }
-}
-
-fn store_config(config: &NamespaceConfig) -> StoreConfig {
-    let (medium, common, commit_to_device) = match &config.storage_engine {
-        StorageConfig::Memory { data_size, common } => (
-            MediumConfig::Memory {
-                data_size: *data_size,
-            },
-            common,
-            false,
-        ),
-        StorageConfig::Device {
-            files,
-            filesize,
-            commit_to_device,
-            common,
-        } => (
-            MediumConfig::File {
-                paths: files.clone(),
-                file_size: *filesize,
-            },
-            common,
-            *commit_to_device,
-        ),
-    };
-    let CommonStorageConfig {
-        write_block_size,
-        flush_size,
-        flush_max_ms,
-        max_write_cache,
-        post_write_cache,
-        defrag_lwm_pct,
-    } = common.clone();
-    StoreConfig {
-        namespace: config.name.clone(),
-        medium,
-        write_block_bytes: write_block_size,
-        flush_size_bytes: flush_size,
-        flush_max: Duration::from_millis(u64::from(flush_max_ms)),
-        commit_to_device,
-        write_cache_bytes_max: max_write_cache,
-        post_write_cache_bytes: post_write_cache,
-        defrag_lwm_pct,
-        defrag_sleep: Duration::from_micros(1000),
     }
 }

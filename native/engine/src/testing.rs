@@ -44,7 +44,7 @@ pub fn namespace_config() -> NamespaceConfig {
         stop_writes_used_pct: 70,
         stop_writes_avail_pct: 5,
         storage_engine: StorageConfig::Memory {
-            data_size: 16 << 20,
+            data_size: Some(16 << 20),
             common,
         },
     }
@@ -130,10 +130,11 @@ pub fn file_config(directory: &TempDirectory) -> NamespaceConfig {
         unreachable!("a namespace in memory")
     };
     config.storage_engine = StorageConfig::Device {
-        files: vec![directory.0.join("test.dat")],
-        filesize: 16 << 20,
-        commit_to_device: false,
-        common,
+        common: CommonStorageConfig {
+            files: vec![directory.0.join("test.dat")],
+            filesize: Some(16 << 20),
+            ..common
+        },
     };
     config
 }

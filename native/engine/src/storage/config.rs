@@ -10,20 +10,20 @@ use std::time::Duration;
 /// Where the blocks lie.
 #[derive(Clone, Debug)]
 pub enum MediumConfig {
-    Memory {
-        data_size: u64,
-    },
+    /// Nowhere but in memory.
+    Memory { data_size: u64 },
     /// One device a path, each of `file_size` bytes.
-    File {
-        paths: Vec<PathBuf>,
-        file_size: u64,
-    },
+    File { paths: Vec<PathBuf>, file_size: u64 },
+    /// Raw block devices, each as a whole.
+    Device { paths: Vec<PathBuf> },
 }
 
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     pub namespace: String,
     pub medium: MediumConfig,
+    /// Whether all that is on the devices is kept in memory too, and read from there.
+    pub in_memory: bool,
     /// A power of two, at most 8 MiB and at least 16 KiB (64 KiB outside tests).
     pub write_block_bytes: u32,
     /// Unwritten bytes at which a block is written on, whatever its age. Divides the write block.
@@ -48,6 +48,7 @@ impl StoreConfig {
         StoreConfig {
             namespace: namespace.into(),
             medium,
+            in_memory: false,
             write_block_bytes: WRITE_BLOCK_BYTES_MAX as u32,
             flush_size_bytes: 1 << 20,
             flush_max: Duration::from_secs(1),
@@ -89,7 +90,7 @@ impl StoreConfig {
         }
         if device_bytes > Location::DEVICE_BYTES_MAX {
             return wrong(format!(
-                "a device of {device_bytes} bytes, allowed are 2 TiB"
+                "a device of {device_bytes} bytes, allowed are 2 TiB: a larger one is to be partitioned"
             ));
         }
         if device_bytes / (block as u64) < Self::BLOCKS_MIN {

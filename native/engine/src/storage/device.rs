@@ -166,7 +166,10 @@ pub(super) struct Device {
     pub(super) index: u8,
     pub(super) config: Arc<StoreConfig>,
     pub(super) medium: Arc<dyn Medium>,
+    /// All of the device in memory: reads come from here, and blocks are written here first.
     pub(super) mapping: Option<Arc<Mapping>>,
+    /// There is nothing but the mapping: what is appended is as durable as it gets.
+    pub(super) is_volatile: bool,
     pub(super) device_id: u64,
     pub(super) block_bytes: usize,
     pub(super) blocks: Box<[Block]>,
@@ -210,6 +213,7 @@ impl Device {
         devices: usize,
         config: Arc<StoreConfig>,
         medium: Arc<dyn Medium>,
+        mapping: Option<Arc<Mapping>>,
         device_id: u64,
         first_sequence: u64,
         counters: Arc<Counters>,
@@ -217,10 +221,9 @@ impl Device {
     ) -> Device {
         let block_bytes = config.write_block_bytes as usize;
         let count = (medium.len() / block_bytes as u64) as usize;
-        let mapping = medium.mapping();
+        let is_volatile = medium.mapping().is_some();
         let share = |bytes: u64| (bytes / block_bytes as u64) as usize / devices;
-        // Memory needs no flush to be as durable as it gets.
-        let durable = if mapping.is_some() { u64::MAX } else { 0 };
+        let durable = if is_volatile { u64::MAX } else { 0 };
         let unknown = BlockState {
             phase: Phase::Header,
             sequence: 0,
@@ -243,7 +246,7 @@ impl Device {
             spare: Vec::new(),
             waiters: Vec::new(),
             next_sequence: first_sequence,
-            sequence_limit: if mapping.is_some() { u64::MAX } else { 0 },
+            sequence_limit: if is_volatile { u64::MAX } else { 0 },
             lease: 0,
             unsynced_since: None,
             flush_now: false,
@@ -264,6 +267,7 @@ impl Device {
             config,
             medium,
             mapping,
+            is_volatile,
             device_id,
             block_bytes,
             blocks: (0..count).map(|_| block()).collect(),
@@ -303,6 +307,15 @@ impl Device {
         let offset = self.block_offset(block) + at as u64;
         let units = bytes as u64 / Location::UNIT_BYTES;
         Location::new(self.index, offset / Location::UNIT_BYTES, units as u32)
+    }
+
+    /// Takes a block, as it was read while the store opens, into memory, if the device is kept there.
+    pub(super) fn load(&self, block: u32, bytes: &[u8]) {
+        let Some(mapping) = &self.mapping else { return };
+        let offset = self.block_offset(block) as usize;
+        let to = BlockBuf::mapped(mapping, offset, self.block_bytes);
+        // SAFETY: nothing is appended before the scan is over, and nothing of the block was visited.
+        unsafe { to.write(0, bytes) };
     }
 
     pub(super) fn append(&self, stream: Stream, image: &mut [u8]) -> Result<Appended, AppendError> {
@@ -350,7 +363,7 @@ impl Device {
             state.writes += 1;
             state.write_bytes += image.len() as u64;
         }
-        if self.mapping.is_none() {
+        if !self.is_volatile {
             let first = state.unsynced_since.is_none();
             if first {
                 state.unsynced_since = Some(Instant::now());
@@ -432,7 +445,7 @@ impl Device {
         state.blocks[block as usize].filled = records_end - BLOCK_HEADER_BYTES;
         state.blocks[block as usize].log_end = (stream, log_end);
         state.blocks[block as usize].phase = Phase::Filled;
-        if self.mapping.is_some() {
+        if self.is_volatile {
             self.finish(state, stream, block);
             return;
         }
@@ -515,7 +528,7 @@ impl Device {
             if filled >= self.live(block) + self.block_bytes / GAIN_DIVISOR {
                 self.fill(state, stream);
                 state.blocks[block as usize].filled = filled;
-                state.flush_now = self.mapping.is_none();
+                state.flush_now = !self.is_volatile;
                 self.work.notify_one();
                 self.signal.raise();
             }
@@ -599,7 +612,7 @@ impl Device {
     /// Has retired blocks freed that may be: at once in memory, otherwise by the flush thread.
     pub(super) fn reclaim(&self, state: &mut DeviceState) {
         let count = self.erasable(state);
-        if self.mapping.is_some() {
+        if self.is_volatile {
             self.free(state, count);
         } else if count > 0 {
             self.work.notify_one();
@@ -764,7 +777,7 @@ impl Device {
         position: u64,
         waiter: CommitWaiter,
     ) -> Result<bool, DeviceError> {
-        if !self.config.commit_to_device || self.mapping.is_some() {
+        if !self.config.commit_to_device || self.is_volatile {
             return Ok(true);
         }
         let mut state = self.state.lock();

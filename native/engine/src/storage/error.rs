@@ -12,10 +12,14 @@ pub enum OpenError {
     Config { namespace: String, what: String },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path} is in use by another process")]
+    #[error("{path} is in use by another process, or mounted")]
     InUse { path: PathBuf },
     #[error("{path} is not a Perigee device: its first bytes are {found:02x?}. It was not touched")]
     Foreign { path: PathBuf, found: [u8; 8] },
+    #[error(
+        "{path} has no Perigee header, and is not blank: there are other bytes at {offset}. It was not touched"
+    )]
+    NotBlank { path: PathBuf, offset: u64 },
     #[error(
         "{path}: the device header is damaged (checksum {found:#010x}, the bytes give {expected:#010x}). It was not touched"
     )]

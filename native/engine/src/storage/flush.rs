@@ -399,7 +399,7 @@ impl Device {
 
     /// Makes everything appended so far durable, by the flush thread if there is one.
     pub(super) fn drain(&self, threads: bool) -> Result<(), DeviceError> {
-        if self.mapping.is_some() {
+        if self.is_volatile {
             return Ok(());
         }
         let mut state = self.state.lock();

@@ -223,10 +223,14 @@ pub(super) fn encode_lease(page: &mut [u8], device_id: u64, limit: u64) {
 
 /// The limit, if the page holds a lease of this device, as it is since it was initialised.
 pub(super) fn decode_lease(page: &[u8], device_id: u64) -> Option<u64> {
-    let is_lease = page[..LEASE_CHECKSUM] == LEASE_MAGIC
+    let is_own = is_lease(page) && u64_at(page, LEASE_DEVICE_ID) == device_id;
+    is_own.then(|| u64_at(page, LEASE_LIMIT))
+}
+
+/// Whether the page holds a lease, of whatever device.
+pub(super) fn is_lease(page: &[u8]) -> bool {
+    page[..LEASE_CHECKSUM] == LEASE_MAGIC
         && u32_at(page, LEASE_CHECKSUM) == crc32c::crc32c(&page[LEASE_DEVICE_ID..LEASE_END])
-        && u64_at(page, LEASE_DEVICE_ID) == device_id;
-    is_lease.then(|| u64_at(page, LEASE_LIMIT))
 }
 
 const BLOCK_MAGIC: [u8; 4] = *b"PBLK";

@@ -8,6 +8,7 @@ mod error;
 mod flush;
 mod header;
 pub mod medium;
+mod open;
 mod scan;
 mod stats;
 #[cfg(test)]
@@ -24,14 +25,12 @@ use crate::progress::{OpenPhase, OpenProgress};
 use crate::record::image::{BLOCK_HEADER_BYTES, ImageView};
 use defrag::{DefragSignal, run_defrag};
 use device::{Device, Stream};
-use header::{DeviceHeader, FORMAT_VERSION, KeyCheck};
-use medium::{FileMedium, MemoryMedium, PAGE_BYTES};
+use header::DeviceHeader;
+
 use parking_lot::Mutex;
 use perigee_wire::Digest;
 use stats::Counters;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
-use std::path::{Path, PathBuf};
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
@@ -128,140 +127,6 @@ struct Threads {
 }
 
 impl Store {
-    /// Opens the media, initialising those that are new. Devices of other stores, or written with
-    /// other settings, are refused and left as they are.
-    pub fn open(config: StoreConfig) -> Result<Store, OpenError> {
-        let media: Vec<Arc<dyn Medium>> = match &config.medium {
-            MediumConfig::Memory { data_size } => {
-                config.validate(1, *data_size)?;
-                let medium = MemoryMedium::new(*data_size).map_err(|source| OpenError::Io {
-                    path: "memory".into(),
-                    source,
-                })?;
-                vec![Arc::new(medium)]
-            }
-            MediumConfig::File { paths, file_size } => {
-                config.validate(paths.len(), *file_size)?;
-                let open = |path: &PathBuf| {
-                    let medium = FileMedium::open(path, *file_size).map_err(|source| {
-                        let path = path.clone();
-                        match source.kind() {
-                            io::ErrorKind::WouldBlock => OpenError::InUse { path },
-                            _ => OpenError::Io { path, source },
-                        }
-                    })?;
-                    Ok(Arc::new(medium) as Arc<dyn Medium>)
-                };
-                paths.iter().map(open).collect::<Result<_, OpenError>>()?
-            }
-        };
-        Self::open_on(config, media)
-    }
-
-    /// Opens a store on media that are already open; `config.medium` only names them.
-    pub fn open_on(config: StoreConfig, media: Vec<Arc<dyn Medium>>) -> Result<Store, OpenError> {
-        let smallest = media.iter().map(|medium| medium.len()).min().unwrap_or(0);
-        config.validate(media.len(), smallest)?;
-        let paths = paths(&config.medium, media.len());
-        let mut page = AlignedBuf::new(PAGE_BYTES);
-        let mut found = Vec::new();
-        for (medium, path) in media.iter().zip(&paths) {
-            medium
-                .read_at(0, &mut page)
-                .map_err(|source| io_error(path, source))?;
-            found.push(DeviceHeader::decode(&page, path)?);
-        }
-        // All devices are looked at before any is written to.
-        let store_id = found.iter().flatten().map(|header| header.store_id).next();
-        let store_id = store_id.unwrap_or_else(random);
-        let mut headers = Vec::new();
-        for (device, (found, path)) in found.iter().zip(&paths).enumerate() {
-            let configured = DeviceHeader {
-                version: FORMAT_VERSION,
-                store_id,
-                // 0 stands for the store id, in devices of an older format.
-                device_id: random().max(1),
-                device_bytes: media[device].len(),
-                // Half of the 32 bits that images carry is left to count through.
-                first_sequence: 1 + random() % (1 << 31),
-                write_block_bytes: config.write_block_bytes,
-                device: device as u8,
-                devices: media.len() as u8,
-                namespace: config.namespace.clone(),
-                encryption: 0,
-                key_check: KeyCheck::default(),
-            };
-            headers.push(match found {
-                Some(found) => {
-                    found.check(&configured, path)?;
-                    if found.version != FORMAT_VERSION {
-                        tracing::info!(
-                            path = %path.display(),
-                            from = found.version,
-                            to = FORMAT_VERSION,
-                            "the device's format is upgraded"
-                        );
-                    }
-                    DeviceHeader {
-                        version: FORMAT_VERSION,
-                        device_bytes: configured.device_bytes,
-                        ..found.clone()
-                    }
-                }
-                None => configured,
-            });
-        }
-        let fresh: Vec<bool> = found.iter().map(Option::is_none).collect();
-        let is_new = fresh.iter().all(|fresh| *fresh);
-        for (device, medium) in media.iter().enumerate() {
-            let path = &paths[device];
-            medium.prepare().map_err(|source| io_error(path, source))?;
-            let is_current = found[device].as_ref() == Some(&headers[device]);
-            if is_current || medium.mapping().is_some() {
-                continue;
-            }
-            if fresh[device] && !is_new {
-                tracing::warn!(path = %path.display(), "the device is empty, others of the store are not");
-            }
-            headers[device].encode(&mut page);
-            medium
-                .write_at(0, &page)
-                .and_then(|()| medium.sync())
-                .map_err(|source| io_error(path, source))?;
-        }
-        let config = Arc::new(config);
-        let counters = Arc::new(Counters::default());
-        let signal = Arc::new(DefragSignal::default());
-        let count = media.len();
-        let devices = media
-            .into_iter()
-            .zip(&headers)
-            .map(|(medium, header)| {
-                Arc::new(Device::new(
-                    header.device,
-                    count,
-                    Arc::clone(&config),
-                    medium,
-                    header.device_id,
-                    header.first_sequence,
-                    Arc::clone(&counters),
-                    Arc::clone(&signal),
-                ))
-            })
-            .collect();
-        Ok(Store {
-            config,
-            devices,
-            headers,
-            fresh,
-            counters,
-            signal,
-            scanned: AtomicBool::new(false),
-            threads: Mutex::default(),
-            sink: OnceLock::new(),
-        })
-    }
-
     /// Visits every image that verifies. Once only, after opening and before anything else.
     ///
     /// Blocks come in the order in which they were opened, so of two images of one version the first
@@ -289,7 +154,7 @@ impl Store {
                     return Err(ScanError::Cancelled);
                 }
             }
-            if device.mapping.is_none() {
+            if !device.is_volatile {
                 device.lease()?;
             }
         }
@@ -315,11 +180,7 @@ impl Store {
         };
         let _ = self.sink.set(Arc::downgrade(&sink));
         // Memory is never flushed.
-        for device in self
-            .devices
-            .iter()
-            .filter(|device| device.mapping.is_none())
-        {
+        for device in self.devices.iter().filter(|device| !device.is_volatile) {
             let (device, sink) = (Arc::clone(device), Arc::clone(&sink));
             let name = format!("flush-{}", device.index);
             threads
@@ -467,25 +328,4 @@ fn join(thread: Option<JoinHandle<()>>) {
     {
         tracing::error!("a thread of the store panicked");
     }
-}
-
-fn paths(medium: &MediumConfig, count: usize) -> Vec<PathBuf> {
-    match medium {
-        MediumConfig::File { paths, .. } if paths.len() == count => paths.clone(),
-        _ => (0..count)
-            .map(|device| format!("device {device}").into())
-            .collect(),
-    }
-}
-
-fn io_error(path: &Path, source: io::Error) -> OpenError {
-    OpenError::Io {
-        path: path.to_path_buf(),
-        source,
-    }
-}
-
-/// Unpredictable, which is all that store ids and first sequences need.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

@@ -109,6 +109,7 @@ impl Device {
                     _ => self.salvage_sequence(&read, first_sequence, next_sequence, report),
                 };
                 if let Some(sequence) = sequence {
+                    self.load(read.block, &read.bytes[..self.block_bytes]);
                     self.visit_block(&read, sequence, visit, replaced, report);
                 }
                 progress.add(self.block_bytes as u64, report.images - images);

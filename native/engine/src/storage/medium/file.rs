@@ -1,4 +1,4 @@
-//! A file (or a raw device, which opens the same way) with direct I/O.
+//! A file or a raw block device, with direct I/O.
 
 use super::{Medium, PAGE_BYTES};
 use parking_lot::RwLock;
@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// An exclusively locked file of fixed length.
+/// A file or block device of fixed length that nobody else has open for the same purpose.
 pub struct FileMedium {
     path: PathBuf,
     // Taken by `close`; transfers in flight keep their own handle.
@@ -19,14 +19,27 @@ pub struct FileMedium {
 }
 
 impl FileMedium {
-    /// Opens `path`, creating it if needed, and locks it. A file longer than `file_size` bytes is
-    /// refused, a shorter one is extended by `prepare`. `ErrorKind::WouldBlock` means that the file
+    /// Opens the file `path`, creating it if needed, and locks it. A file longer than `file_size` bytes
+    /// is refused, a shorter one is extended by `prepare`. `ErrorKind::WouldBlock` means that the file
     /// is open elsewhere.
     pub fn open(path: &Path, file_size: u64) -> io::Result<FileMedium> {
-        let file = match Self::open_with(path, libc::O_DIRECT) {
+        // Before it is opened: that alone does something to some kinds of devices.
+        if let Ok(metadata) = std::fs::metadata(path)
+            && !metadata.is_file()
+        {
+            return refuse(if metadata.file_type().is_block_device() {
+                "it is a block device, which is to be named under devices".into()
+            } else {
+                "it is no regular file".into()
+            });
+        }
+        let create = |options: &mut OpenOptions| {
+            options.create(true).truncate(false).mode(0o600);
+        };
+        let file = match open_with(path, libc::O_DIRECT, create) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 tracing::warn!(path = %path.display(), "no direct I/O here, using the page cache");
-                Self::open_with(path, 0)?
+                open_with(path, 0, create)?
             }
             result => result?,
         };
@@ -34,38 +47,37 @@ impl FileMedium {
         if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        let refuse = |bytes: u64| {
-            let what = format!("it has {bytes} bytes, the configured size is {file_size}");
-            Err(io::Error::new(io::ErrorKind::InvalidInput, what))
-        };
-        let metadata = file.metadata()?;
-        let is_block_device = metadata.file_type().is_block_device();
-        if is_block_device {
-            let bytes = (&file).seek(SeekFrom::End(0))?;
-            if bytes < file_size {
-                return refuse(bytes);
-            }
-        } else if metadata.len() > file_size {
-            return refuse(metadata.len());
+        let length = file.metadata()?.len();
+        if length > file_size {
+            let what = format!("it has {length} bytes, the configured size is {file_size}");
+            return refuse(what);
         }
-        let file = RwLock::new(Some(Arc::new(file)));
-        Ok(FileMedium {
-            path: path.to_path_buf(),
-            file,
-            bytes: file_size,
-            is_block_device,
-        })
+        Ok(Self::of(path, file, file_size, false))
     }
 
-    fn open_with(path: &Path, flags: i32) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(flags | libc::O_CLOEXEC)
-            .open(path)
+    /// Opens the block device `path`, exclusively, as long as it is, less what does not fill a write block of
+    /// `block_bytes`. `ErrorKind::ResourceBusy` means that it is mounted, part of a volume or open elsewhere.
+    pub fn open_device(path: &Path, block_bytes: u64) -> io::Result<FileMedium> {
+        if !std::fs::metadata(path)?.file_type().is_block_device() {
+            return refuse("it is no block device; a file is to be named under files".into());
+        }
+        // Exclusive for block devices as for files that are created: nobody else may have claimed it.
+        let file = open_with(path, libc::O_DIRECT | libc::O_EXCL, |_| {})?;
+        if !file.metadata()?.file_type().is_block_device() {
+            return refuse("it is no block device any more".into());
+        }
+        let length = (&file).seek(SeekFrom::End(0))?;
+        let bytes = length / block_bytes * block_bytes;
+        Ok(Self::of(path, file, bytes, true))
+    }
+
+    fn of(path: &Path, file: File, bytes: u64, is_block_device: bool) -> FileMedium {
+        FileMedium {
+            path: path.to_path_buf(),
+            file: RwLock::new(Some(Arc::new(file))),
+            bytes,
+            is_block_device,
+        }
     }
 
     fn opened(&self) -> io::Result<Arc<File>> {
@@ -90,6 +102,17 @@ impl FileMedium {
         }
         Ok(())
     }
+}
+
+fn refuse(what: String) -> io::Result<FileMedium> {
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+}
+
+fn open_with(path: &Path, flags: i32, more: impl Fn(&mut OpenOptions)) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    more(&mut options);
+    options.custom_flags(flags | libc::O_CLOEXEC).open(path)
 }
 
 /// Reserves the space, where the file system can: a store that runs into a full file system has

@@ -17,7 +17,9 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(bytes: usize) -> io::Result<Mapping> {
+    /// Reserves `bytes` of address space, not of memory.
+    pub(crate) fn new(bytes: u64) -> io::Result<Mapping> {
+        let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
         // SAFETY: a new anonymous mapping touches no existing memory.
         let start = unsafe {
             libc::mmap(
@@ -61,9 +63,8 @@ pub struct MemoryMedium {
 impl MemoryMedium {
     /// Reserves `data_size` bytes of address space, not of memory.
     pub fn new(data_size: u64) -> io::Result<MemoryMedium> {
-        let bytes = usize::try_from(data_size).map_err(io::Error::other)?;
         Ok(MemoryMedium {
-            mapping: Arc::new(Mapping::new(bytes)?),
+            mapping: Arc::new(Mapping::new(data_size)?),
             transfer: parking_lot::RwLock::new(()),
         })
     }

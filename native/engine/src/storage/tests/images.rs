@@ -240,10 +240,9 @@ fn make() {
 fn records_of(path: &Path) -> (String, u64) {
     let mut config = namespace_config();
     config.storage_engine = StorageConfig::Device {
-        files: vec![path.to_path_buf()],
-        filesize: (IMAGE_BLOCKS * BLOCK_BYTES) as u64,
-        commit_to_device: false,
         common: CommonStorageConfig {
+            files: vec![path.to_path_buf()],
+            filesize: Some((IMAGE_BLOCKS * BLOCK_BYTES) as u64),
             write_block_size: BLOCK_BYTES as u32,
             flush_size: 8 << 10,
             ..CommonStorageConfig::default()

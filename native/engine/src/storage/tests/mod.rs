@@ -1,17 +1,21 @@
 //! Tests of the store as a whole, against a plain map and media that fail.
 
+mod devices;
 mod fault;
 mod images;
 mod power;
 mod reopen;
+mod shadow;
 mod space;
 
 use super::*;
 use crate::record::image::{IMAGE_HEADER_BYTES, ImageBuilder, ImageHeader, image_flag};
 use device::Phase;
-use medium::{Fault, FaultyMedium};
+use medium::{Fault, FaultyMedium, MemoryMedium};
 use parking_lot::Condvar;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const BLOCK_BYTES: usize = 16 << 10;

@@ -78,14 +78,20 @@ impl History {
 fn lives(seed: u64, nth: u64, blocks: usize) {
     let disk = disk(blocks, seed);
     let mut random = Random(seed);
+    let mut random_places = Random(!seed);
     let mut history = History {
         seed,
         nth,
         promises: BTreeMap::new(),
     };
     let mut version = 0;
+    // Whether it is kept in memory too may change from one life to the next.
+    let mut config = || StoreConfig {
+        in_memory: random_places.below(2) == 0,
+        ..committing()
+    };
     for _ in 0..3 {
-        let (node, _) = Node::open(committing(), vec![disk.clone()]);
+        let (node, _) = Node::open(config(), vec![disk.clone()]);
         history.check(&node);
         disk.inject(Fault::PowerCut { nth });
         history.write(&node, &mut random, &mut version, 4 * nth);
@@ -93,7 +99,7 @@ fn lives(seed: u64, nth: u64, blocks: usize) {
         drop(node);
         disk.restart();
     }
-    let (node, _) = Node::open(committing(), vec![disk]);
+    let (node, _) = Node::open(config(), vec![disk]);
     history.check(&node);
 }
 

@@ -24,6 +24,14 @@ fn every_medium(blocks: usize) -> Vec<Node> {
         Node::started(Store::open(memory).unwrap()).0,
         Node::open(config(), vec![disk(blocks, 1)]).0,
         Node::open(committing(), vec![disk(blocks, 1)]).0,
+        Node::open(
+            StoreConfig {
+                in_memory: true,
+                ..committing()
+            },
+            vec![disk(blocks, 1)],
+        )
+        .0,
     ]
 }
 

@@ -1,13 +1,19 @@
 //! The one commit point. Every way of changing a record ends here: storage, index, set counts and change queues move
 //! together, under the partition's lock.
+//!
+//! What a restart finds is the newest version of a record that lies on the device, so a version must not leave the index
+//! without a trace while an older one may lie there that would be live. Invariant: if a record's version does not *cover*
+//! (flag COVERS), every older version on the device is expired when it is, or was taken out by a plain delete after it
+//! was written. A tombstone always covers; a version covers if it took the place of one that does, or of one that lives
+//! longer.
 
 use perigee_wire::ResultCode;
 
 use crate::change_queue::{Pushed, ships};
-use crate::index::Entry;
-use crate::namespace::{Namespace, entry_flags};
-use crate::partition::PartitionState;
-use crate::record::image::ImageView;
+use crate::index::{Entry, flag};
+use crate::namespace::{Namespace, entry_flags, is_expired};
+use crate::partition::{PartitionState, lifetime};
+use crate::record::image::{ImageBuilder, ImageHeader, ImageView, add_flags, image_flag};
 use crate::stats::count;
 use crate::storage::{AppendError, CommitTicket};
 
@@ -25,7 +31,80 @@ impl Namespace {
             count(&self.stats.mine().fail_record_too_big);
             return Err(ResultCode::RecordTooBig);
         }
-        let appended = self.store.append(image).map_err(append_code)?;
+        if self.covers(state, old, &ImageView::trusted(image)) {
+            add_flags(image, image_flag::COVERS);
+        }
+        let (entry, ticket) = self
+            .replace(state, old, image, set_id)
+            .map_err(append_code)?;
+        if ships(&entry) {
+            self.queue_change(state, &entry);
+        }
+        Ok(ticket)
+    }
+
+    /// Takes a record, or a tombstone, out of the index: expiry, and deletes that nobody has to hear of. Where it covers
+    /// an older version, a tombstone takes its place. Whether it is gone: where there is no room for the tombstone, the
+    /// entry stays, to be tried again.
+    pub(crate) fn drop_entry(&self, state: &mut PartitionState, entry: &Entry) -> bool {
+        if entry.flags & flag::COVERS != 0 {
+            return self.entomb(state, entry);
+        }
+        if !entry.is_tombstone() && !is_expired(entry, self.clock.wall_seconds()) {
+            state.dropped.note(&entry.digest, entry.void_time);
+        }
+        state.table.remove(&entry.digest);
+        state.times.note_dropped(entry.last_update_time);
+        self.store.release(entry.location);
+        self.count_swap(Some(entry), None);
+        true
+    }
+
+    /// Leaves a tombstone in a record's place that hides older versions from a restart and says nothing to anybody else:
+    /// it keeps the record's time and generation, so that it neither ships as a new change nor wins over a version of
+    /// another site that the record would not have won over.
+    fn entomb(&self, state: &mut PartitionState, entry: &Entry) -> bool {
+        let by_xdr = entry.flags & flag::XDR_WRITE != 0;
+        let header = ImageHeader {
+            digest: entry.digest,
+            last_update_time: entry.last_update_time,
+            generation: entry.generation,
+            void_time: 0,
+            flags: image_flag::TOMBSTONE
+                | image_flag::ties(entry.version().ties + 1)
+                | if by_xdr { image_flag::XDR_WRITE } else { 0 },
+        };
+        let set = self.sets.get(entry.set_id);
+        let set = set.as_ref().map_or(&[][..], |set| &set.name);
+        let mut image = Vec::with_capacity(128);
+        ImageBuilder::begin(&mut image, &header, set, None).finish();
+        self.replace(state, Some(entry), &mut image, entry.set_id)
+            .is_ok()
+    }
+
+    /// Whether an older version may lie on the device that must not come back when the new one goes.
+    fn covers(&self, state: &PartitionState, old: Option<&Entry>, new: &ImageView<'_>) -> bool {
+        if new.is_tombstone() || self.store.is_volatile() {
+            return false;
+        }
+        match old {
+            Some(old) => {
+                old.flags & (flag::TOMBSTONE | flag::COVERS) != 0
+                    || lifetime(old.void_time) > lifetime(new.void_time())
+            }
+            None => state.dropped.may_outlive(new.digest(), new.void_time()),
+        }
+    }
+
+    /// Appends a version and swaps the index entry. On an error nothing has changed.
+    fn replace(
+        &self,
+        state: &mut PartitionState,
+        old: Option<&Entry>,
+        image: &mut [u8],
+        set_id: u16,
+    ) -> Result<(Entry, CommitTicket), AppendError> {
+        let appended = self.store.append(image)?;
         let view = ImageView::trusted(image);
         let entry = Entry {
             digest: *view.digest(),
@@ -41,20 +120,7 @@ impl Namespace {
             self.store.release(old.location);
         }
         self.count_swap(old, Some(&entry));
-        if ships(&entry) {
-            self.queue_change(state, &entry);
-        }
-        Ok(appended.ticket)
-    }
-
-    /// Takes a record out of the index without leaving a tombstone: expiry, and deletes that nobody has to hear of.
-    /// Whether it is gone.
-    pub(crate) fn drop_entry(&self, state: &mut PartitionState, entry: &Entry) -> bool {
-        state.table.remove(&entry.digest);
-        state.times.note_dropped(entry.last_update_time);
-        self.store.release(entry.location);
-        self.count_swap(Some(entry), None);
-        true
+        Ok((entry, appended.ticket))
     }
 
     fn queue_change(&self, state: &mut PartitionState, entry: &Entry) {

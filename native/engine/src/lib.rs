@@ -4,6 +4,8 @@ pub mod change_queue;
 pub mod clock;
 mod commit;
 pub mod config;
+#[cfg(test)]
+mod deletion_tests;
 pub mod index;
 pub mod namespace;
 pub mod partition;

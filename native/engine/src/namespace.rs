@@ -84,15 +84,26 @@ impl Namespace {
         pending_limit: usize,
         progress: &OpenProgress,
     ) -> Result<(Arc<Namespace>, ScanReport), NamespaceError> {
-        let name = config.name.clone();
         let store =
             config
                 .store()
                 .and_then(Store::open)
                 .map_err(|source| NamespaceError::Open {
-                    namespace: name.clone(),
+                    namespace: config.name.clone(),
                     source,
                 })?;
+        Self::open_on(store, config, clock, shipping, pending_limit, progress)
+    }
+
+    /// As `open`, on a store that is open already.
+    pub(crate) fn open_on(
+        store: Store,
+        config: NamespaceConfig,
+        clock: Arc<HybridClock>,
+        shipping: Vec<Arc<NamespaceShipping>>,
+        pending_limit: usize,
+        progress: &OpenProgress,
+    ) -> Result<(Arc<Namespace>, ScanReport), NamespaceError> {
         let namespace = Namespace {
             partitions: PartitionId::all()
                 .map(|id| Partition::new(id, shipping.len()))
@@ -108,8 +119,8 @@ impl Namespace {
             clock,
             shipping,
             pending_limit,
+            name: config.name.clone(),
             config,
-            name,
         };
         let report = progress
             .logged(&namespace.name, || {

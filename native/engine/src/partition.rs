@@ -21,6 +21,7 @@ pub struct PartitionState {
     /// By the namespace's datacenter slots.
     pub changes: Box<[ChangeQueue]>,
     pub times: UpdateTimes,
+    pub dropped: DroppedRecords,
 }
 
 /// How far a partition's local versions may be dated ahead of the clock. Beyond, writes are refused for the moment:
@@ -34,6 +35,50 @@ pub struct UpdateTimes {
     latest: u64,
     /// The latest time of a version that left the index without a trace.
     dropped: u64,
+}
+
+/// Records that were taken out of the index before they expired and without a tombstone. As their versions may lie on
+/// the device still, a later version of one of them that expires first must not leave without a trace.
+///
+/// Kept in constant room, so it may name records that were never dropped, but misses none.
+#[derive(Default)]
+pub struct DroppedRecords {
+    /// How long the longest-lived of them lives: see [`lifetime`].
+    lifetime_max: u32,
+    /// One bit for all digests that agree in [`DroppedRecords::bit`].
+    named: Option<Box<[u64; DROPPED_WORDS]>>,
+}
+
+const DROPPED_WORDS: usize = 64;
+
+/// Void times in the order in which they come: 0, which is never, after all others.
+pub fn lifetime(void_time: u32) -> u32 {
+    void_time.wrapping_sub(1)
+}
+
+impl DroppedRecords {
+    pub fn note(&mut self, digest: &Digest, void_time: u32) {
+        self.lifetime_max = self.lifetime_max.max(lifetime(void_time));
+        let (word, bit) = Self::bit(digest);
+        let named = self.named.get_or_insert_with(|| [0; DROPPED_WORDS].into());
+        named[word] |= bit;
+    }
+
+    /// Whether a version of the record that was dropped may outlive one with this void time.
+    pub fn may_outlive(&self, digest: &Digest, void_time: u32) -> bool {
+        let (word, bit) = Self::bit(digest);
+        self.lifetime_max > lifetime(void_time)
+            && self
+                .named
+                .as_ref()
+                .is_some_and(|named| named[word] & bit != 0)
+    }
+
+    /// A word of `named` and the bit in it. Not of the digest's first bytes, which the partition shares.
+    fn bit(digest: &Digest) -> (usize, u64) {
+        let hash = usize::from(u16::from_le_bytes([digest[8], digest[9]]));
+        (hash / 64 % DROPPED_WORDS, 1 << (hash % 64))
+    }
 }
 
 impl UpdateTimes {
@@ -65,6 +110,7 @@ impl Partition {
             busy: BusyRecords::default(),
             changes: (0..datacenters).map(|_| ChangeQueue::default()).collect(),
             times: UpdateTimes::default(),
+            dropped: DroppedRecords::default(),
         };
         Partition {
             id,
@@ -174,6 +220,20 @@ mod tests {
         assert_eq!(times.next(100, Some(100)), Some(101), "never back");
         assert_eq!(times.next(100, Some(100 + LEAD_MS_MAX + 1)), None);
         assert_eq!(times.next(5_000, None), Some(5_000));
+    }
+
+    #[test]
+    fn a_dropped_record_outlives_what_expires_before_it() {
+        let mut dropped = DroppedRecords::default();
+        assert!(!dropped.may_outlive(&[1; 20], 10));
+        dropped.note(&[1; 20], 100);
+        assert!(dropped.may_outlive(&[1; 20], 99));
+        assert!(!dropped.may_outlive(&[1; 20], 100));
+        assert!(!dropped.may_outlive(&[1; 20], 0), "never expires");
+        assert!(!dropped.may_outlive(&[2; 20], 99), "another record");
+        dropped.note(&[2; 20], 0);
+        assert!(dropped.may_outlive(&[2; 20], u32::MAX));
+        assert!(!dropped.may_outlive(&[2; 20], 0));
     }
 
     #[test]

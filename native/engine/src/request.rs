@@ -417,7 +417,7 @@ impl Namespace {
     }
 
     /// Removes a record: with a tombstone where someone has to learn of the delete later (a durable delete, a datacenter,
-    /// a write by XDR that may come late), else from the index alone.
+    /// a write by XDR that may come late) or an older version would come back, else from the index alone.
     fn remove(
         &self,
         state: &mut PartitionState,
@@ -428,7 +428,8 @@ impl Namespace {
         let message = request.message;
         let by_xdr = message.lut.is_some();
         let durable = message.header.info2 & info2::DURABLE_DELETE != 0;
-        if !(durable || by_xdr || self.ships()) {
+        let covers = stored.is_some_and(|entry| entry.flags & flag::COVERS != 0);
+        if !(durable || by_xdr || self.ships() || covers) {
             if let Some(entry) = stored {
                 self.drop_entry(state, entry);
             }

@@ -16,7 +16,7 @@ use crate::namespace::{DeviceCopy, Namespace};
 use crate::partition::Waiter;
 use crate::progress::OpenProgress;
 use crate::request::{Outcome, Request};
-use crate::storage::{CommitSink, CommitWaiter, DeviceError};
+use crate::storage::{CommitSink, CommitWaiter, DeviceError, Medium, Store};
 use crate::xdr::{Datacenter, NamespaceShipping};
 
 struct NobodyWaits;
@@ -69,6 +69,32 @@ pub fn open_at(
         &OpenProgress::default(),
     );
     let (namespace, _) = opened.expect("a namespace in memory opens");
+    namespace.set_ownership(1, &[0xff; PARTITIONS / 8]);
+    namespace.start(Arc::new(NobodyWaits));
+    namespace
+}
+
+/// A store on a disk that is open already; the configuration only sizes it.
+pub fn store_on(config: &NamespaceConfig, disk: Arc<dyn Medium>) -> Store {
+    let config = config.store().expect("a configuration that holds");
+    Store::open_on(config, vec![disk]).expect("a store on the disk")
+}
+
+/// A namespace on such a disk, with a clock of the test's own.
+pub fn open_on_disk(
+    config: &NamespaceConfig,
+    disk: Arc<dyn Medium>,
+    clock: HybridClock,
+) -> Arc<Namespace> {
+    let (namespace, _) = Namespace::open_on(
+        store_on(config, disk),
+        config.clone(),
+        Arc::new(clock),
+        vec![],
+        20,
+        &OpenProgress::default(),
+    )
+    .expect("a namespace on the disk");
     namespace.set_ownership(1, &[0xff; PARTITIONS / 8]);
     namespace.start(Arc::new(NobodyWaits));
     namespace

@@ -267,7 +267,8 @@ impl Namespace {
         let Some(entry) = stored else {
             return Ok((0, 0, None));
         };
-        if !(task.durable_delete || self.ships()) {
+        let covers = entry.flags & flag::COVERS != 0;
+        if !(task.durable_delete || self.ships() || covers) {
             self.drop_entry(state, entry);
             return Ok((0, 0, None));
         }

@@ -197,6 +197,12 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
+/// Sets bits of [`image_flag`] in a finished image that is not sealed yet.
+pub fn add_flags(image: &mut [u8], flags: u16) {
+    let size = u32_at(image, SIZE) | u32::from(flags) << UNITS_BITS;
+    put_u32(image, SIZE, size);
+}
+
 /// Binds a finished image to the block it is written into. Done again when it moves to another.
 pub fn seal(image: &mut [u8], block_sequence: u64) {
     put_u32(image, SEQUENCE, block_sequence as u32);

@@ -254,6 +254,11 @@ impl Store {
         stats
     }
 
+    /// Whether nothing in the store outlives the process, so that no older version ever comes back.
+    pub fn is_volatile(&self) -> bool {
+        self.devices.iter().all(|device| device.is_volatile)
+    }
+
     /// The largest image that can be appended.
     pub fn record_bytes_max(&self) -> usize {
         self.config.write_block_bytes as usize - BLOCK_HEADER_BYTES

@@ -1,0 +1,521 @@
+//! Deletes and expiries that stay, whatever a restart finds: stories and a model, over a disk in memory whose blocks
+//! are compacted and freed in the worst order and whose power fails.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use perigee_wire::{RequestHeader, ResultCode, info2, op, particle_type as particle, ttl};
+
+use crate::clock::HybridClock;
+use crate::config::{CommonStorageConfig, NamespaceConfig, StorageConfig};
+use crate::index::flag;
+use crate::namespace::Namespace;
+use crate::storage::medium::{FaultyMedium, MemoryMedium};
+use crate::testing::{
+    Reply, delete, digest, get, namespace_config, open_at, open_on_disk, request, run_frame, write,
+};
+
+const BLOCK_BYTES: usize = 16 << 10;
+/// Two of them leave room in a block for a small record, and not for another.
+const HALF: usize = 7000;
+const START_MS: u64 = 500_000_000_000;
+
+/// One node over one disk and one clock, which outlive its restarts.
+struct Node {
+    disk: Arc<FaultyMedium>,
+    time: Arc<AtomicU64>,
+    config: NamespaceConfig,
+    namespace: Arc<Namespace>,
+}
+
+/// Of a namespace on a device, or in memory with a device behind it.
+fn config(in_memory: bool) -> NamespaceConfig {
+    let mut config = namespace_config();
+    config.max_record_size = 15 << 10;
+    config.stop_writes_used_pct = 0;
+    config.stop_writes_avail_pct = 0;
+    let common = CommonStorageConfig {
+        // The disk is given; these only satisfy the configuration.
+        files: vec!["disk".into()],
+        filesize: Some(0),
+        write_block_size: BLOCK_BYTES as u32,
+        flush_size: 8 << 10,
+        flush_max_ms: 1,
+        max_write_cache: 4 * BLOCK_BYTES as u64,
+        post_write_cache: 0,
+        ..CommonStorageConfig::default()
+    };
+    config.storage_engine = if in_memory {
+        let data_size = None;
+        StorageConfig::Memory { data_size, common }
+    } else {
+        StorageConfig::Device { common }
+    };
+    config
+}
+
+impl Node {
+    fn new(blocks: usize, seed: u64) -> Node {
+        let memory = MemoryMedium::new((blocks * BLOCK_BYTES) as u64).expect("memory");
+        let disk = Arc::new(FaultyMedium::new(Arc::new(memory), seed));
+        let time = Arc::new(AtomicU64::new(START_MS));
+        let config = config(seed % 4 == 3);
+        let namespace = open_on_disk(&config, disk.clone(), HybridClock::given(time.clone()));
+        Node {
+            disk,
+            time,
+            config,
+            namespace,
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.namespace.store.close();
+        self.start();
+    }
+
+    fn cut_power(&mut self) {
+        self.disk.cut_power();
+        self.namespace.store.close();
+        self.disk.restart();
+        self.start();
+    }
+
+    fn start(&mut self) {
+        let clock = HybridClock::given(self.time.clone());
+        self.namespace = open_on_disk(&self.config, self.disk.clone(), clock);
+    }
+
+    fn now(&self) -> u32 {
+        (self.time.load(Ordering::Relaxed) / 1000) as u32
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.time.fetch_add(seconds * 1000, Ordering::Relaxed);
+    }
+
+    fn drain(&self) {
+        self.namespace.store.drain().expect("a disk that works");
+    }
+
+    /// Runs a write or a delete until the store has room for it.
+    fn patiently(&self, frame: &[u8]) -> Reply {
+        for _ in 0..5000 {
+            self.time.fetch_add(1, Ordering::Relaxed);
+            let reply = run_frame(&self.namespace, frame);
+            if !matches!(
+                reply.code,
+                ResultCode::OutOfSpace | ResultCode::DeviceOverload
+            ) {
+                return reply;
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        panic!("no room: {:?}", self.namespace.store.stats());
+    }
+
+    fn put_bytes(&self, key: &str, value: i64, ttl_seconds: u32, bytes: usize) {
+        let header = RequestHeader {
+            record_ttl: ttl_seconds,
+            ..write(0, 0)
+        };
+        let frame = request(key, header, |w| {
+            w.op(op::WRITE, particle::INTEGER, b"n", &value.to_be_bytes());
+            w.op(op::WRITE, particle::BLOB, b"b", &vec![7; bytes]);
+        });
+        assert_eq!(self.patiently(&frame).code, ResultCode::Ok);
+    }
+
+    fn put(&self, key: &str, value: i64, ttl_seconds: u32) {
+        self.put_bytes(key, value, ttl_seconds, 10);
+    }
+
+    fn durable_delete(&self, key: &str) -> ResultCode {
+        let header = write(info2::DELETE | info2::DURABLE_DELETE, 0);
+        self.patiently(&request(key, header, |_| {})).code
+    }
+
+    fn value(&self, key: &str) -> Option<i64> {
+        let reply = get(&self.namespace, key);
+        match reply.code {
+            ResultCode::NotFound => None,
+            code => {
+                assert_eq!(code, ResultCode::Ok);
+                let value = reply.bins[0].2.as_slice().try_into();
+                Some(i64::from_be_bytes(value.expect("an integer")))
+            }
+        }
+    }
+
+    fn is_tombstone(&self, key: &str) -> bool {
+        let digest = digest(key);
+        let entry = self.namespace.partition(&digest).lock().table.get(&digest);
+        entry.is_some_and(|entry| entry.is_tombstone())
+    }
+
+    /// Fills the rest of the block that is written to, and durably, with records that stay.
+    fn fill_block(&self, name: &str) {
+        for i in 0..2 {
+            self.put_bytes(&format!("{name}{i}"), 0, ttl::NEVER, HALF);
+        }
+        self.drain();
+    }
+
+    /// Removes what `fill_block` left, and waits until its block is free.
+    fn empty_block(&self, name: &str) {
+        let free = |node: &Node| node.namespace.store.stats().free_blocks;
+        // The block is full, so this opens the next.
+        self.put("next", 0, ttl::NEVER);
+        let before = free(self);
+        for i in 0..2 {
+            delete(&self.namespace, &format!("{name}{i}"));
+        }
+        for _ in 0..5000 {
+            self.drain();
+            let stats = self.namespace.store.stats();
+            if free(self) > before && stats.retired_blocks + stats.defrag_queue_blocks == 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("{name} stays: {:?}", self.namespace.store.stats());
+    }
+
+    /// How many images of records of this key lie on the device, as a restart would find them.
+    fn images(&mut self, key: &str) -> usize {
+        self.namespace.store.close();
+        let mut found = 0;
+        let digest = digest(key);
+        let store = crate::testing::store_on(&self.config, self.disk.clone());
+        let visit = &mut |view: crate::record::image::ImageView<'_>, _| {
+            found += usize::from(*view.digest() == digest && !view.is_tombstone());
+            crate::storage::ScanVerdict::Stale
+        };
+        store.scan(visit, &Default::default()).expect("a scan");
+        store.close();
+        self.start();
+        found
+    }
+}
+
+#[test]
+fn a_shorter_time_to_live_does_not_bring_the_older_version_back_when_it_has_ended() {
+    let mut node = Node::new(24, 1);
+    node.put("k", 1, ttl::NEVER);
+    node.fill_block("stays");
+    node.put("k", 2, 10);
+    node.put("k", 3, 20);
+    node.fill_block("goes");
+    node.pass(20);
+    assert_eq!(node.value("k"), None);
+    assert_eq!(node.namespace.expire(|| false), 1);
+    node.empty_block("goes");
+    assert_eq!(node.images("k"), 1, "the first version, and no other");
+    assert_eq!(node.value("k"), None);
+    assert!(node.is_tombstone("k"));
+}
+
+#[test]
+fn an_expiry_in_its_turn_leaves_nothing_behind() {
+    let mut node = Node::new(24, 1);
+    node.put("k", 1, 10);
+    node.put("k", 2, 10);
+    node.put("k", 3, 20);
+    node.pass(20);
+    assert_eq!(node.namespace.expire(|| false), 1);
+    assert_eq!(node.namespace.tombstones.load(Ordering::Relaxed), 0);
+    node.reopen();
+    assert_eq!(node.value("k"), None);
+}
+
+#[test]
+fn a_record_put_again_after_a_durable_delete_and_deleted_plainly_stays_away() {
+    let mut node = Node::new(24, 1);
+    node.put("k", 1, ttl::NEVER);
+    node.fill_block("stays");
+    assert_eq!(node.durable_delete("k"), ResultCode::Ok);
+    node.put("k", 2, ttl::NEVER);
+    node.fill_block("goes");
+    assert_eq!(delete(&node.namespace, "k").code, ResultCode::Ok);
+    node.empty_block("goes");
+    assert_eq!(node.images("k"), 1, "the first version");
+    assert_eq!(node.value("k"), None);
+    assert_eq!(delete(&node.namespace, "k").code, ResultCode::NotFound);
+}
+
+#[test]
+fn an_evicted_version_that_covers_stays_away_with_all_that_it_covers() {
+    let mut node = Node::new(24, 1);
+    node.put("k", 1, ttl::NEVER);
+    node.fill_block("stays");
+    node.put("k", 2, 1000);
+    node.fill_block("goes");
+    let digest = digest("k");
+    {
+        let mut state = node.namespace.partition(&digest).lock();
+        let entry = state.table.get(&digest).expect("a record");
+        assert!(node.namespace.drop_entry(&mut state, &entry));
+    }
+    node.reopen();
+    assert_eq!(node.value("k"), None, "its own image is there still");
+    node.empty_block("goes");
+    assert_eq!(node.images("k"), 1);
+    assert_eq!(node.value("k"), None);
+}
+
+/// A plain delete leaves no trace in the index, so nothing there said that the next version covers an older one.
+#[test]
+fn a_record_put_again_after_a_plain_delete_and_expired_stays_away() {
+    let mut node = Node::new(24, 1);
+    node.put("k", 1, ttl::NEVER);
+    node.fill_block("stays");
+    assert_eq!(delete(&node.namespace, "k").code, ResultCode::Ok);
+    node.put("k", 2, 10);
+    node.fill_block("goes");
+    node.pass(10);
+    assert_eq!(node.namespace.expire(|| false), 1);
+    node.empty_block("goes");
+    assert_eq!(node.images("k"), 1);
+    assert_eq!(node.value("k"), None);
+}
+
+#[test]
+fn an_expired_record_that_covers_stays_hidden_where_its_tombstone_has_no_room() {
+    let node = Node::new(24, 1);
+    node.put("k", 1, ttl::NEVER);
+    node.put("k", 2, 10);
+    node.pass(10);
+    node.disk.cut_power();
+    // Latches the device.
+    let _ = node.namespace.store.drain();
+    while node.namespace.store.stats().failed_devices == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(node.namespace.expire(|| false), 0);
+    assert_eq!(node.value("k"), None);
+    let digest = digest("k");
+    let entry = node.namespace.partition(&digest).lock().table.get(&digest);
+    assert!(entry.is_some_and(|entry| entry.flags & flag::COVERS != 0));
+}
+
+#[test]
+fn a_namespace_in_memory_alone_covers_nothing() {
+    let time = Arc::new(AtomicU64::new(START_MS));
+    let namespace = open_at(namespace_config(), vec![], HybridClock::given(time.clone()));
+    for record_ttl in [ttl::NEVER, 10] {
+        let header = RequestHeader {
+            record_ttl,
+            ..write(0, 0)
+        };
+        let frame = request("k", header, |w| {
+            w.op(op::WRITE, particle::INTEGER, b"n", &1i64.to_be_bytes());
+        });
+        assert_eq!(run_frame(&namespace, &frame).code, ResultCode::Ok);
+    }
+    time.fetch_add(10_000, Ordering::Relaxed);
+    assert_eq!(namespace.expire(|| false), 1);
+    assert_eq!(namespace.tombstones.load(Ordering::Relaxed), 0);
+}
+
+// ---- the model ----
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ z >> 31) % bound
+    }
+}
+
+/// What is known of a key. Versions are numbered from 1 in the order of their writes.
+#[derive(Default, Debug)]
+struct Known {
+    /// Void time of every version, 0 for never.
+    versions: Vec<u32>,
+    /// No version up to this one may ever be seen again.
+    floor: usize,
+    /// The version that a client sees, as far as nothing was lost.
+    visible: Option<usize>,
+    /// `visible` is durable, so a restart has to find it.
+    is_durable: bool,
+}
+
+impl Known {
+    fn expires(&self, version: usize, now: u32) -> bool {
+        let void_time = self.versions[version - 1];
+        void_time != 0 && void_time <= now
+    }
+
+    /// Time has passed, with everything durable: what has expired is gone for good.
+    fn settle(&mut self, now: u32) {
+        if let Some(version) = self.visible
+            && self.expires(version, now)
+        {
+            self.floor = version;
+            self.visible = None;
+            self.is_durable = true;
+        }
+    }
+}
+
+const KEYS: u64 = 6;
+const MODEL_BLOCKS: usize = 20;
+
+struct Model {
+    seed: u64,
+    step: u64,
+    node: Node,
+    random: Random,
+    known: BTreeMap<u64, Known>,
+}
+
+impl Model {
+    fn new(seed: u64) -> Model {
+        Model {
+            seed,
+            step: 0,
+            node: Node::new(MODEL_BLOCKS, seed),
+            random: Random(seed),
+            known: (0..KEYS).map(|key| (key, Known::default())).collect(),
+        }
+    }
+
+    fn run(&mut self, steps: u64) {
+        for step in 0..steps {
+            self.step = step;
+            let key = self.random.below(KEYS);
+            match self.random.below(16) {
+                0..5 => self.put(key),
+                5 => self.delete(key),
+                6 => self.durable_delete(key),
+                7..10 => self.pass(),
+                10..14 => self.churn(),
+                14 => self.restart(Node::reopen, true),
+                _ => self.restart(Node::cut_power, false),
+            }
+            self.check_running();
+        }
+        self.restart(Node::cut_power, false);
+    }
+
+    fn put(&mut self, key: u64) {
+        let seconds = [ttl::NEVER, 3, 10, 40][self.random.below(4) as usize];
+        let bytes = [10, 10, 3000][self.random.below(3) as usize];
+        let known = self.known.get_mut(&key).expect("a key");
+        let version = known.versions.len() + 1;
+        let name = format!("key {key}");
+        self.node.put_bytes(&name, version as i64, seconds, bytes);
+        let void_time = get(&self.node.namespace, &name).void_time;
+        known.versions.push(void_time);
+        (known.visible, known.is_durable) = (Some(version), false);
+    }
+
+    fn delete(&mut self, key: u64) {
+        let frame = request(&format!("key {key}"), write(info2::DELETE, 0), |_| {});
+        let code = self.node.patiently(&frame).code;
+        let known = self.known.get_mut(&key).expect("a key");
+        let expected = match known.visible.take() {
+            Some(_) => ResultCode::Ok,
+            None => ResultCode::NotFound,
+        };
+        assert_eq!(code, expected, "seed {}, key {key}", self.seed);
+        // What a plain delete removed may come back, but need not.
+        known.is_durable = false;
+    }
+
+    fn durable_delete(&mut self, key: u64) {
+        let code = self.node.durable_delete(&format!("key {key}"));
+        let known = self.known.get_mut(&key).expect("a key");
+        if code == ResultCode::Ok {
+            (known.visible, known.is_durable) = (None, false);
+            self.drain();
+            let known = self.known.get_mut(&key).expect("a key");
+            known.floor = known.versions.len();
+        }
+    }
+
+    fn pass(&mut self) {
+        self.drain();
+        self.node.pass(1 + self.random.below(8));
+        let now = self.node.now();
+        self.known.values_mut().for_each(|known| known.settle(now));
+        if self.random.below(3) > 0 {
+            self.node.namespace.expire(|| false);
+        }
+    }
+
+    fn drain(&mut self) {
+        self.node.drain();
+        for known in self.known.values_mut() {
+            known.is_durable |= known.visible.is_some();
+        }
+    }
+
+    /// Writes and deletes records beside, so that blocks are compacted and freed.
+    fn churn(&mut self) {
+        for _ in 0..4 {
+            let name = format!("churn {}", self.random.below(8));
+            if self.random.below(3) == 0 {
+                delete(&self.node.namespace, &name);
+            } else {
+                self.node.put_bytes(&name, 0, ttl::NEVER, 4000);
+            }
+        }
+        if self.random.below(2) == 0 {
+            self.drain();
+            std::thread::sleep(Duration::from_millis(self.random.below(4)));
+        }
+    }
+
+    fn check_running(&mut self) {
+        let now = self.node.now();
+        for (key, known) in &mut self.known {
+            let found = self.node.value(&format!("key {key}")).map(|v| v as usize);
+            let expected = known
+                .visible
+                .filter(|version| !known.expires(*version, now));
+            assert_eq!(
+                found, expected,
+                "seed {} step {}: key {key} {known:?}",
+                self.seed, self.step
+            );
+        }
+    }
+
+    fn restart(&mut self, how: fn(&mut Node), is_clean: bool) {
+        if is_clean {
+            self.drain();
+        }
+        how(&mut self.node);
+        let now = self.node.now();
+        for (key, known) in &mut self.known {
+            let found = self.node.value(&format!("key {key}")).map(|v| v as usize);
+            let about = format!(
+                "seed {} step {}: key {key} is at {found:?}, {known:?}",
+                self.seed, self.step
+            );
+            if known.visible.is_some() && known.is_durable {
+                assert_eq!(found, known.visible, "{about}");
+            }
+            if let Some(version) = found {
+                assert!(version > known.floor, "{about}");
+                assert!(!known.expires(version, now), "{about}");
+            }
+            (known.visible, known.is_durable) = (found, true);
+        }
+    }
+}
+
+#[test]
+fn nothing_older_than_a_durable_delete_or_an_expiry_is_ever_seen_again() {
+    let seeds = std::env::var("PERIGEE_CRASH_SEEDS").map_or(60, |n| n.parse().expect("a number"));
+    for seed in 0..seeds {
+        Model::new(seed).run(80);
+    }
+}

@@ -2,8 +2,9 @@
 //! Fixed seed, median of three.
 
 use perigee_engine::index::{Entry, Location, PartitionTable};
-use perigee_engine::record::image::{ImageBuilder, ImageHeader};
-use perigee_engine::storage::{MediumConfig, Store, StoreConfig};
+use perigee_engine::progress::OpenProgress;
+use perigee_engine::record::image::{ImageBuilder, ImageHeader, ImageView};
+use perigee_engine::storage::{MediumConfig, Rebuild, Store, StoreConfig};
 use perigee_wire::{Digest, PartitionId, partition_of};
 use std::hint::black_box;
 use std::time::Instant;
@@ -53,6 +54,16 @@ fn new_index() -> Vec<PartitionTable> {
     PartitionId::all().map(PartitionTable::new).collect()
 }
 
+struct Empty;
+
+impl Rebuild for Empty {
+    fn adopt(&self, _: &mut dyn Iterator<Item = (ImageView<'_>, Location)>) {
+        unreachable!("memory is empty");
+    }
+
+    fn tell_live(&self, _: usize, _: usize, _: &mut dyn FnMut(Location)) {}
+}
+
 fn main() {
     let digests: Vec<Digest> = (0..RECORDS).map(digest).collect();
     let mut index = new_index();
@@ -91,10 +102,7 @@ fn main() {
         let medium = MediumConfig::Memory { data_size: 1 << 30 };
         let store = Store::open(StoreConfig::new("bench", medium)).expect("memory opens");
         store
-            .scan(
-                &mut |_, _| unreachable!("memory is empty"),
-                &perigee_engine::progress::OpenProgress::default(),
-            )
+            .scan(&Empty, &OpenProgress::default())
             .expect("first scan");
         for digest in &digests[..IMAGES as usize] {
             build(&mut image, digest);

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use perigee_wire::{RequestHeader, ResultCode, info2, op, particle_type as particle, ttl};
 
 use crate::clock::HybridClock;
 use crate::config::{CommonStorageConfig, NamespaceConfig, StorageConfig};
-use crate::index::flag;
+use crate::index::{Location, flag};
 use crate::namespace::Namespace;
+use crate::record::image::ImageView;
 use crate::storage::medium::{FaultyMedium, MemoryMedium};
 use crate::testing::{
     Reply, delete, digest, get, namespace_config, open_at, open_on_disk, request, run_frame, write,
@@ -186,18 +187,33 @@ impl Node {
     /// How many images of records of this key lie on the device, as a restart would find them.
     fn images(&mut self, key: &str) -> usize {
         self.namespace.store.close();
-        let mut found = 0;
-        let digest = digest(key);
-        let store = crate::testing::store_on(&self.config, self.disk.clone());
-        let visit = &mut |view: crate::record::image::ImageView<'_>, _| {
-            found += usize::from(*view.digest() == digest && !view.is_tombstone());
-            crate::storage::ScanVerdict::Stale
+        let count = CountImages {
+            digest: digest(key),
+            found: AtomicUsize::new(0),
         };
-        store.scan(visit, &Default::default()).expect("a scan");
+        let store = crate::testing::store_on(&self.config, self.disk.clone());
+        store.scan(&count, &Default::default()).expect("a scan");
         store.close();
         self.start();
-        found
+        count.found.into_inner()
     }
+}
+
+/// Keeps nothing, and counts the images of records of one digest.
+struct CountImages {
+    digest: perigee_wire::Digest,
+    found: AtomicUsize,
+}
+
+impl crate::storage::Rebuild for CountImages {
+    fn adopt(&self, images: &mut dyn Iterator<Item = (ImageView<'_>, Location)>) {
+        let count = images
+            .filter(|(image, _)| *image.digest() == self.digest && !image.is_tombstone())
+            .count();
+        self.found.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn tell_live(&self, _: usize, _: usize, _: &mut dyn FnMut(Location)) {}
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod index;
 pub mod namespace;
 pub mod partition;
 pub mod progress;
+mod rebuild;
 pub mod record;
 pub mod request;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::record::image::{ImageView, image_flag};
 use crate::sets::SetRegistry;
 use crate::stats::NamespaceStats;
 use crate::storage::{
-    CommitSink, OpenError, ReadError, ReadNow, Relocate, ScanError, ScanReport, ScanVerdict, Store,
+    CommitSink, OpenError, ReadError, ReadNow, Relocate, ScanError, ScanReport, Store,
 };
 use crate::xdr::NamespaceShipping;
 
@@ -124,8 +124,7 @@ impl Namespace {
         };
         let report = progress
             .logged(&namespace.name, || {
-                let adopt = &mut |image: ImageView<'_>, location| namespace.adopt(&image, location);
-                namespace.store.scan(adopt, progress)
+                namespace.store.scan(&namespace, progress)
             })
             .map_err(|source| NamespaceError::Scan {
                 namespace: namespace.name.clone(),
@@ -141,35 +140,6 @@ impl Namespace {
             namespace: Arc::downgrade(self),
         });
         self.store.start(relocator, sink);
-    }
-
-    /// A record found while the index is rebuilt: the newest version of each digest stays. An expired or deleted newest
-    /// version is kept too, since an older one may lie on the device still.
-    fn adopt(&self, image: &ImageView<'_>, location: Location) -> ScanVerdict {
-        let digest = *image.digest();
-        let mut state = self.partition(&digest).lock();
-        let old = state.table.get(&digest);
-        if old.is_some_and(|old| image.version() <= old.version()) {
-            return ScanVerdict::Stale;
-        }
-        let Some(set_id) = self.sets.id_of(image.set_name()) else {
-            return ScanVerdict::Stale;
-        };
-        self.clock.observe(image.last_update_time());
-        let entry = Entry {
-            digest,
-            set_id,
-            generation: image.generation(),
-            last_update_time: image.last_update_time(),
-            void_time: image.void_time(),
-            location,
-            flags: entry_flags(image),
-        };
-        state.table.upsert(entry);
-        self.count_swap(old.as_ref(), Some(&entry));
-        ScanVerdict::Live {
-            replaced: old.map(|old| old.location),
-        }
     }
 
     pub fn partition(&self, digest: &Digest) -> &Partition {

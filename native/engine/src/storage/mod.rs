@@ -21,7 +21,6 @@ pub use medium::{AlignedBuf, Medium};
 pub use stats::StoreStats;
 
 use crate::index::Location;
-use crate::progress::{OpenPhase, OpenProgress};
 use crate::record::image::{BLOCK_HEADER_BYTES, ImageView};
 use defrag::{DefragSignal, run_defrag};
 use device::{Device, Stream};
@@ -78,13 +77,16 @@ pub enum ReadNow<R> {
     NeedsDevice,
 }
 
-/// What the visitor of a scan makes of an image.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ScanVerdict {
-    /// The newest version so far; `replaced` is where an older one was live until now.
-    Live { replaced: Option<Location> },
-    /// An older version, or one that is not wanted.
-    Stale,
+/// The namespace's part in rebuilding an index from its devices.
+pub trait Rebuild: Sync {
+    /// Keeps the newest version of each record. The images are those of one block; blocks come in any
+    /// order, several at a time. Of two images of one version the original is to be kept: see
+    /// [`Store::is_original`].
+    fn adopt(&self, images: &mut dyn Iterator<Item = (ImageView<'_>, Location)>);
+
+    /// Tells `live` where every record lies that was kept, of one of `shares` parts that make up the
+    /// whole. After the last `adopt`, from as many threads.
+    fn tell_live(&self, share: usize, shares: usize, live: &mut dyn FnMut(Location));
 }
 
 /// What a scan found.
@@ -127,40 +129,6 @@ struct Threads {
 }
 
 impl Store {
-    /// Visits every image that verifies. Once only, after opening and before anything else.
-    ///
-    /// Blocks come in the order in which they were opened, so of two images of one version the first
-    /// is to be kept: the second is a copy that defragmentation may not have completed. Dead images
-    /// turn up as long as their block was not freed, also of records that were deleted without
-    /// leaving a tombstone.
-    pub fn scan(
-        &self,
-        visit: &mut dyn FnMut(ImageView<'_>, Location) -> ScanVerdict,
-        progress: &OpenProgress,
-    ) -> Result<ScanReport, ScanError> {
-        if self.scanned.swap(true, Ordering::AcqRel) {
-            return Err(ScanError::AlreadyScanned);
-        }
-        progress.begin(OpenPhase::Cold);
-        let mut report = ScanReport::default();
-        for ((device, header), fresh) in self.devices.iter().zip(&self.headers).zip(&self.fresh) {
-            if *fresh {
-                device.adopt_fresh();
-                report.free_blocks += device.blocks.len() as u64 - 1;
-            } else {
-                let release = &mut |old: Location| self.device(old.device()).release(old);
-                device.scan(header.first_sequence, visit, release, progress, &mut report);
-                if progress.is_cancelled() {
-                    return Err(ScanError::Cancelled);
-                }
-            }
-            if !device.is_volatile {
-                device.lease()?;
-            }
-        }
-        Ok(report)
-    }
-
     /// Starts flushing and defragmentation. After the scan; only once.
     pub fn start(self: &Arc<Self>, relocator: Arc<dyn Relocate>, sink: Arc<dyn CommitSink>) {
         assert!(

@@ -146,10 +146,7 @@ fn make() {
     };
     let store = Arc::new(Store::open(config).unwrap());
     store
-        .scan(
-            &mut |_, _| unreachable!("the file is new"),
-            &OpenProgress::default(),
-        )
+        .scan(&reopen::Nothing, &OpenProgress::default())
         .unwrap();
     store.start(Arc::new(MovesNothing), Arc::new(Acks::default()));
     let mut maker = Maker {

@@ -5,10 +5,12 @@ mod fault;
 mod images;
 mod power;
 mod reopen;
+mod scan;
 mod shadow;
 mod space;
 
 use super::*;
+use crate::progress::OpenProgress;
 use crate::record::image::{IMAGE_HEADER_BYTES, ImageBuilder, ImageHeader, image_flag};
 use device::Phase;
 use medium::{Fault, FaultyMedium, MemoryMedium};
@@ -227,6 +229,29 @@ fn check_blocks(device: &Device) {
     }
 }
 
+impl Rebuild for Node {
+    fn adopt(&self, images: &mut dyn Iterator<Item = (ImageView<'_>, Location)>) {
+        for (view, location) in images {
+            let (key, version) = check_image(&view);
+            let mut map = self.map.lock();
+            let keeps = |held: &Held| match held.version.cmp(&version) {
+                std::cmp::Ordering::Less => false,
+                std::cmp::Ordering::Equal => self.store.is_original(held.location, location),
+                std::cmp::Ordering::Greater => true,
+            };
+            if !map.get(&key).is_some_and(keeps) {
+                map.insert(key, Held { location, version });
+            }
+        }
+    }
+
+    fn tell_live(&self, share: usize, shares: usize, live: &mut dyn FnMut(Location)) {
+        let map = self.map.lock();
+        let held = map.values().skip(share).step_by(shares);
+        held.for_each(|held| live(held.location));
+    }
+}
+
 impl Node {
     /// Opens, rebuilds the map and starts.
     fn open(config: StoreConfig, media: Vec<Arc<dyn Medium>>) -> (Node, ScanReport) {
@@ -245,25 +270,7 @@ impl Node {
             map: Arc::default(),
             acks: Arc::default(),
         };
-        let progress = OpenProgress::default();
-        let report = node
-            .store
-            .scan(
-                &mut |view, location| {
-                    let (key, version) = check_image(&view);
-                    let mut map = node.map.lock();
-                    match map.get(&key) {
-                        Some(held) if held.version >= version => ScanVerdict::Stale,
-                        held => {
-                            let replaced = held.map(|held| held.location);
-                            map.insert(key, Held { location, version });
-                            ScanVerdict::Live { replaced }
-                        }
-                    }
-                },
-                &progress,
-            )
-            .unwrap();
+        let report = node.store.scan(&node, &OpenProgress::default()).unwrap();
         (node, report)
     }
 

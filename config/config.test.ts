@@ -54,6 +54,13 @@ test('the shortest configuration has every default', () => {
     'default-read-touch-ttl-pct': 0,
     'stop-writes-used-pct': 70,
     'stop-writes-avail-pct': 5,
+    'stop-writes-sys-memory-pct': 90,
+    'indexes-memory-budget': 0,
+    'evict-used-pct': 0,
+    'evict-indexes-memory-pct': 0,
+    'evict-tenths-pct': 5,
+    'evict-hist-buckets': 10_000,
+    sets: [],
     'storage-engine': {
       type: 'memory',
       'data-size': 1024 * MiB,
@@ -201,6 +208,24 @@ test('a time to live without its removal has to be asked for', () => {
   const text = (more: string) => `namespaces: [{ name: a, default-ttl: 12h, nsup-period: 0${more}, storage-engine: { type: memory, data-size: 1G } }]`
   assert.match(theMessage(text('')), /default-ttl: "12h" while nsup-period is 0/)
   assert.equal(parseConfigText(text(', allow-ttl-without-nsup: true')).namespaces[0]!['default-ttl'], 43_200)
+})
+
+test('what a set has of its own is checked like the rest', () => {
+  const text = (more: string) => `namespaces: [{ name: a, ${more}, storage-engine: { type: memory, data-size: 1G } }]`
+  const [set] = parseConfigText(text('sets: [{ name: users, default-ttl: 1d, stop-writes-size: 10G }]')).namespaces[0]!.sets
+  assert.deepEqual(set, {
+    name: 'users', 'default-ttl': 86_400, 'default-read-touch-ttl-pct': 0, 'disable-eviction': false, 'stop-writes-count': 0, 'stop-writes-size': 10 * 1024 * MiB
+  })
+  assert.match(theMessage(text('sets: [{ name: users, default-read-touch-ttl-pct: -2 }]')), /sets\[0\]\.default-read-touch-ttl-pct: "-2" is out of bounds/)
+  assert.match(theMessage(text('sets: [{ name: users }, { name: users }]')), /sets\[1\]\.name: "users" is used twice/)
+  assert.match(theMessage(text('nsup-period: 0, sets: [{ name: users, default-ttl: 1d }]')), /sets\[0\]\.default-ttl: "1d" while nsup-period is 0/)
+})
+
+test('eviction needs passes, and a share of a budget needs the budget', () => {
+  const text = (more: string) => `namespaces: [{ name: a, ${more}, storage-engine: { type: memory, data-size: 1G } }]`
+  assert.match(theMessage(text('nsup-period: 0, evict-used-pct: 60')), /evict-used-pct: "60" while nsup-period is 0/)
+  assert.match(theMessage(text('evict-indexes-memory-pct: 60')), /evict-indexes-memory-pct: "60" while indexes-memory-budget is 0/)
+  assert.deepEqual(messages(text('evict-used-pct: 60, indexes-memory-budget: 1G, evict-indexes-memory-pct: 60')), [])
 })
 
 test('endpoints carry a port', () => {

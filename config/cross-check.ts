@@ -21,6 +21,8 @@ export function crossCheck (root: unknown): CrossIssue[] {
   const files = new Map<string, string>()
   namespaces.forEach((namespace, i) => {
     timeToLive(namespace, ['namespaces', i], issues)
+    eviction(namespace, ['namespaces', i], issues)
+    unique(list(namespace['sets']).map((set) => text(section(set)['name'])), (j) => ['namespaces', i, 'sets', j, 'name'], issues)
     storage(namespace, ['namespaces', i], files, issues)
   })
 
@@ -49,14 +51,26 @@ function unique (names: Array<string | undefined>, at: (i: number) => CrossIssue
 
 // Such records would never be removed, and the engine refuses to write them.
 function timeToLive (namespace: Section, path: CrossIssue['path'], issues: CrossIssue[]): void {
-  const ttl = seconds(namespace['default-ttl']) ?? 0
-  const period = seconds(namespace['nsup-period'])
-  const allowed = text(namespace['allow-ttl-without-nsup']) === 'true'
-  if (ttl > 0 && period === 0 && !allowed) {
+  if (seconds(namespace['nsup-period']) !== 0 || text(namespace['allow-ttl-without-nsup']) === 'true') return
+  const sets = list(namespace['sets']).map((set, i) => ({ of: section(set), at: [...path, 'sets', i] }))
+  for (const { of, at } of [{ of: namespace, at: path }, ...sets]) {
+    if ((seconds(of['default-ttl']) ?? 0) === 0) continue
     issues.push({
-      path: [...path, 'default-ttl'],
-      message: `${JSON.stringify(namespace['default-ttl'])} while nsup-period is 0; allowed: 0, an nsup-period above 0, or allow-ttl-without-nsup: true`
+      path: [...at, 'default-ttl'],
+      message: `${JSON.stringify(of['default-ttl'])} while nsup-period is 0; allowed: 0, an nsup-period above 0, or allow-ttl-without-nsup: true`
     })
+  }
+}
+
+// Records are evicted by the passes that remove what has expired.
+function eviction (namespace: Section, path: CrossIssue['path'], issues: CrossIssue[]): void {
+  const wanted = ['evict-used-pct', 'evict-indexes-memory-pct'].filter((key) => Number(text(namespace[key]) ?? 0) > 0)
+  const report = (key: string, other: string) => issues.push({
+    path: [...path, key], message: `${JSON.stringify(namespace[key])} while ${other} is 0; allowed: 0, or ${other} above 0`
+  })
+  if (seconds(namespace['nsup-period']) === 0) wanted.forEach((key) => report(key, 'nsup-period'))
+  else if (wanted.includes('evict-indexes-memory-pct') && (bytes(namespace['indexes-memory-budget']) ?? 0) === 0) {
+    report('evict-indexes-memory-pct', 'indexes-memory-budget')
   }
 }
 

@@ -10,6 +10,8 @@ export const TiB = 1024 * GiB
 export const NAMESPACES_MAX = 32
 export const DATACENTERS_MAX = 64
 export const NAME_BYTES_MAX = 31
+export const SET_NAME_BYTES_MAX = 63
+export const SETS_MAX = 4095
 /** Ten years, the longest time to live on the wire. */
 export const TTL_SECONDS_MAX = 315_360_000
 

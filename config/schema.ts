@@ -6,7 +6,7 @@
 
 import { z } from 'zod'
 import {
-  DATACENTERS_MAX, GiB, KiB, MiB, NAME_BYTES_MAX, NAMESPACES_MAX, TTL_SECONDS_MAX, TiB, luaWorkersDefault, serviceThreadsDefault
+  DATACENTERS_MAX, GiB, KiB, MiB, NAME_BYTES_MAX, NAMESPACES_MAX, SETS_MAX, SET_NAME_BYTES_MAX, TTL_SECONDS_MAX, TiB, luaWorkersDefault, serviceThreadsDefault
 } from './defaults.js'
 import { DURATION_FORM, SIZE_FORM, formatSize, parseDuration, parseSize, type DurationUnit } from './units.js'
 
@@ -124,8 +124,9 @@ const choice = <const T extends string> (choices: readonly T[], o: LeafOptions<N
 
 // Names travel in info commands, where these separate things.
 const NAME = /^[^\s:;,/=<>"']+$/
-const nameAllowed = `1 to ${NAME_BYTES_MAX} bytes without spaces, quotes and : ; , / = < >`
-const nameLeaf = (o: LeafOptions<string>) => textLeaf('a name', nameAllowed, (text) => NAME.test(text) && Buffer.byteLength(text) <= NAME_BYTES_MAX, o)
+const nameOf = (bytesMax: number) => (o: LeafOptions<string>) => textLeaf('a name', `1 to ${bytesMax} bytes without spaces, quotes and : ; , / = < >`,
+  (text) => NAME.test(text) && Buffer.byteLength(text) <= bytesMax, o)
+const nameLeaf = nameOf(NAME_BYTES_MAX)
 
 const HOST = /^[A-Za-z0-9_.:-]+$/
 const hostAllowed = 'an IP address or a host name'
@@ -218,6 +219,20 @@ const storageDevice = z.strictObject({
 
 const storageEngine = z.discriminatedUnion('type', [storageMemory, storageDevice])
 
+const set = z.strictObject({
+  name: required(nameOf(SET_NAME_BYTES_MAX)({ doc: 'Name of the set. One that is not listed has the defaults.' })),
+  'default-ttl': duration('s', { min: 0, max: TTL_SECONDS_MAX, default: 0, doc: 'Time to live of a record that is written without one; 0 takes the namespace\'s.' }),
+  'default-read-touch-ttl-pct': integer({ min: -1, max: 100, default: 0, doc: 'As for the namespace; 0 takes the namespace\'s, -1 never renews.' }),
+  'disable-eviction': flag({ default: false, doc: 'Records of the set are never evicted.' }),
+  'stop-writes-count': integer({ min: 0, max: 1e12, default: 0, doc: 'Writes to the set are answered with FORBIDDEN from this many records on; 0 never.' }),
+  'stop-writes-size': size({ min: 0, max: 1024 * TiB, default: 0, doc: 'As `stop-writes-count`, by stored bytes; 0 never.' })
+})
+
+/** The settings of a set that the configuration does not name. */
+export function setDefaults (name: string): z.output<typeof set> {
+  return set.parse({ name })
+}
+
 const namespace = z.strictObject({
   name: required(nameLeaf({ doc: 'Name of the namespace.' })),
   'replication-factor': integer({ min: 1, max: 255, default: 1, doc: 'Copies of each record, the first included.' }),
@@ -228,6 +243,13 @@ const namespace = z.strictObject({
   'default-read-touch-ttl-pct': integer({ min: 0, max: 100, default: 0, doc: 'A read renews the time to live when less than this share of it is left; 0 never.' }),
   'stop-writes-used-pct': integer({ min: 0, max: 100, default: 70, doc: 'Writes stop above this share of storage used; 0 never.' }),
   'stop-writes-avail-pct': integer({ min: 0, max: 100, default: 5, doc: 'Writes stop below this share of free blocks; 0 never.' }),
+  'stop-writes-sys-memory-pct': integer({ min: 0, max: 100, default: 90, doc: 'Writes stop above this share of the memory of the machine, or of the control group, in use; 0 never.' }),
+  'indexes-memory-budget': size({ min: 0, max: 64 * TiB, default: 0, doc: 'Writes stop when indexes take more memory; 0 never.' }),
+  'evict-used-pct': integer({ min: 0, max: 100, default: 0, doc: 'Records are evicted above this share of storage used; 0 never.' }),
+  'evict-indexes-memory-pct': integer({ min: 0, max: 100, default: 0, doc: 'Records are evicted above this share of `indexes-memory-budget`; 0 never.' }),
+  'evict-tenths-pct': integer({ min: 1, max: 1000, default: 5, doc: 'Tenths of a percent of the records that can expire that one pass may evict.' }),
+  'evict-hist-buckets': integer({ min: 100, max: 10_000_000, default: 10_000, doc: 'Buckets in which a pass counts times to live, to find what is nearest to its end.' }),
+  sets: z.array(set).max(SETS_MAX).default([]),
   'storage-engine': storageEngine
 })
 
@@ -306,6 +328,7 @@ export const nodeConfigSchema = document.transform((config) => ({
 /** A whole, checked configuration: kebab-case names, bytes, seconds and milliseconds as plain numbers, so it is JSON for the engine too. */
 export type NodeConfig = z.output<typeof nodeConfigSchema>
 export type NamespaceConfig = NodeConfig['namespaces'][number]
+export type SetConfig = NamespaceConfig['sets'][number]
 export type StorageConfig = NamespaceConfig['storage-engine']
 export type DatacenterConfig = NodeConfig['xdr']['dcs'][number]
 export type DatacenterNamespaceConfig = DatacenterConfig['namespaces'][number]

@@ -39,6 +39,8 @@ export interface NativeNode {
   setOwnership (epoch: number, namespace: string, masters: Uint8Array): void
   start (onInfo: (request: InfoRequest) => void): Listening
   answerInfo (id: number, reply: string): void
+  /** Forgets how far eviction has come. */
+  resetEviction (namespace: string): void
   /** JSON of `EngineStats`. */
   stats (): string
   drain (): Promise<void>

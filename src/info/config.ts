@@ -1,7 +1,8 @@
 // Configuration as it is in force, in the flat `key=value;...` layout of tools.
 
-import type { NamespaceConfig } from '../../config/schema.js'
+import { setDefaults, type NamespaceConfig } from '../../config/schema.js'
 import { ResultCode } from '../engine/constants.js'
+import { namespaceOf } from './limits.js'
 import type { InfoCommand } from './registry.js'
 import { InfoError, pairs } from './request.js'
 import { xdrConfig } from './xdr.js'
@@ -20,13 +21,19 @@ function flatten (value: object, prefix = ''): Pair[] {
 }
 
 export function namespaceConfigPairs (config: NamespaceConfig): Pair[] {
-  const { name: _, 'storage-engine': { type, ...storage }, ...rest } = config
+  const { name: _, sets: __, 'storage-engine': { type, ...storage }, ...rest } = config
   return [...flatten(rest), ['storage-engine', type], ...flatten(storage, 'storage-engine.')]
+}
+
+/** The settings of a set, whether it is named in the configuration or not. */
+export function setConfigPairs (config: NamespaceConfig, name: string): Pair[] {
+  const { name: _, ...settings } = config.sets.find((set) => set.name === name) ?? setDefaults(name)
+  return flatten(settings)
 }
 
 const getConfig: InfoCommand = (node, call) => {
   const context = call.parameters.get('context')
-  const { service, network, logging, 'mod-lua': lua, namespaces } = node.config
+  const { service, network, logging, 'mod-lua': lua } = node.config
   switch (context) {
     case undefined:
       return pairs([...flatten(service), ...flatten(network), ...flatten(logging, 'logging.'), ...flatten(lua, 'mod-lua.')])
@@ -41,10 +48,9 @@ const getConfig: InfoCommand = (node, call) => {
     case 'security':
       return 'enable-security=false'
     case 'namespace': {
-      const id = call.parameters.need('id', { aliases: ['namespace'], code: ResultCode.NAMESPACE })
-      const config = namespaces.find((namespace) => namespace.name === id)
-      if (config === undefined) throw new InfoError(ResultCode.NAMESPACE, 'namespace not found on node')
-      return pairs(namespaceConfigPairs(config))
+      const config = namespaceOf(node, call, 'id')
+      const set = call.parameters.get('set')
+      return pairs(set === undefined ? namespaceConfigPairs(config) : setConfigPairs(config, set))
     }
     case 'xdr':
       return xdrConfig(node, call)

@@ -3,6 +3,7 @@
 import { setImmediate } from 'node:timers/promises'
 import { ResultCode } from '../engine/constants.js'
 import { configCommands } from './config.js'
+import { limitsCommands } from './limits.js'
 import { identityCommands } from './identity.js'
 import type { NodeView } from './node-view.js'
 import { partitionCommands } from './partitions.js'
@@ -17,7 +18,7 @@ export type InfoCommand = (node: NodeView, call: InfoCommandCall) => string | Pr
 const NOT_YET = [
   'sindex-create', 'sindex-delete', 'sindex-stat', 'truncate', 'truncate-undo', 'truncate-namespace', 'truncate-namespace-undo', 'set-config', 'quiesce',
   'quiesce-undo', 'recluster', 'roster-set', 'revive', 'xdr-set-filter', 'xdr-get-filter', 'query-abort', 'query-abort-all', 'tip', 'tip-clear',
-  'masking', 'log-set', 'eviction-reset'
+  'masking', 'log-set'
 ]
 
 function notYet (_: NodeView, call: InfoCommandCall): never {
@@ -26,7 +27,7 @@ function notYet (_: NodeView, call: InfoCommandCall): never {
 
 const commands: ReadonlyMap<string, InfoCommand> = new Map<string, InfoCommand>([
   ...Object.entries({
-    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...udfCommands, ...xdrCommands
+    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...limitsCommands, ...udfCommands, ...xdrCommands
   }),
   ...NOT_YET.map((name): [string, InfoCommand] => [name, notYet]),
   ['help', () => [...commandNames].sort().join(';')]

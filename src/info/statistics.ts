@@ -2,7 +2,8 @@
 
 import type { EngineStats, Statistic } from '../engine/native.js'
 import { ResultCode } from '../engine/constants.js'
-import { namespaceConfigPairs } from './config.js'
+import type { NamespaceConfig } from '../../config/schema.js'
+import { namespaceConfigPairs, setConfigPairs } from './config.js'
 import type { NodeView } from './node-view.js'
 import type { InfoCommand } from './registry.js'
 import { InfoError, pairs } from './request.js'
@@ -21,9 +22,9 @@ function namespaceConfig (node: NodeView, name: string | undefined) {
   return node.config.namespaces.find((namespace) => namespace.name === name)
 }
 
-function setPairs (set: EngineStats['sets'][string][string]): Pair[] {
+function setPairs (config: NamespaceConfig, name: string, set: EngineStats['sets'][string][string]): Pair[] {
   return [['objects', set.objects], ['tombstones', set.tombstones], ['data_used_bytes', set.data_used_bytes], ['truncate_lut', 0], ['sindexes', 0],
-    ['truncating', false], ['disable-eviction', false], ['enable-index', false], ['stop-writes-count', 0], ['stop-writes-size', 0]]
+    ['truncating', false], ['enable-index', false], ...setConfigPairs(config, name)]
 }
 
 export const statisticsCommands: Record<string, InfoCommand> = {
@@ -58,14 +59,14 @@ export const statisticsCommands: Record<string, InfoCommand> = {
   sets: (node, call) => {
     const [wanted, set] = call.path
     const { sets } = node.engine.stats()
-    if (wanted !== undefined && sets[wanted] === undefined) return 'ns_type=unknown'
-    const names = wanted === undefined ? Object.keys(sets) : [wanted]
+    const configs = wanted === undefined ? node.config.namespaces : node.config.namespaces.filter(({ name }) => name === wanted)
+    if (configs.length === 0) return 'ns_type=unknown'
     if (set !== undefined) {
       const stats = sets[wanted ?? '']?.[set]
-      return stats === undefined ? '' : `${pairs(setPairs(stats), ':')};`
+      return stats === undefined ? '' : `${pairs(setPairs(configs[0]!, set, stats), ':')};`
     }
-    return names.flatMap((namespace) => Object.entries(sets[namespace] ?? {}).map(([name, stats]) => {
-      return `${pairs([['ns', namespace], ['set', name], ...setPairs(stats)], ':')};`
+    return configs.flatMap((config) => Object.entries(sets[config.name] ?? {}).map(([name, stats]) => {
+      return `${pairs([['ns', config.name], ['set', name], ...setPairs(config, name, stats)], ':')};`
     })).join('')
   },
 

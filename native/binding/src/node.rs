@@ -1,7 +1,7 @@
 //! One node's data plane as a JavaScript object.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use napi::bindgen_prelude::{AsyncTask, Buffer, Uint8Array};
@@ -10,6 +10,8 @@ use napi::{Env, Status, Task};
 use napi_derive::napi;
 use parking_lot::Mutex;
 use perigee_engine::change_queue::Confirmation;
+use perigee_engine::limits::percent;
+use perigee_engine::namespace::Namespace;
 use perigee_engine::xdr::Datacenter;
 use perigee_service::server::{Engine, InfoRequest, Server, ServerConfig};
 use perigee_wire::PARTITIONS;
@@ -176,11 +178,17 @@ impl NativeNode {
             .as_ref()
             .try_into()
             .map_err(|_| failure("PERIGEE_ARGUMENT", "the ownership bitmap has 512 bytes"))?;
-        self.with_engine(|engine| {
-            let namespace = engine
-                .namespace(namespace.as_bytes())
-                .ok_or_else(|| failure("PERIGEE_ARGUMENT", format!("no namespace {namespace}")))?;
+        self.with_namespace(&namespace, |namespace| {
             namespace.set_ownership(epoch as u64, masters);
+            Ok(())
+        })
+    }
+
+    /// Forgets how far eviction has come.
+    #[napi]
+    pub fn reset_eviction(&self, namespace: String) -> napi::Result<()> {
+        self.with_namespace(&namespace, |namespace| {
+            namespace.reset_eviction();
             Ok(())
         })
     }
@@ -242,6 +250,17 @@ impl NativeNode {
             service.insert("udf_queue".into(), server.udf.queued().into());
         }
         self.with_engine(|engine| {
+            let first = engine.namespaces.first();
+            if let Some(memory) = first.and_then(|namespace| namespace.limits.memory()) {
+                service.insert(
+                    "system_free_mem_kbytes".into(),
+                    (memory.available_bytes / 1024).into(),
+                );
+                service.insert(
+                    "system_free_mem_pct".into(),
+                    percent(memory.available_bytes, memory.total_bytes).into(),
+                );
+            }
             let (mut namespaces, mut sets) = (serde_json::Map::new(), serde_json::Map::new());
             for namespace in &engine.namespaces {
                 let (stats, set_stats) = namespace_stats(namespace);
@@ -402,6 +421,17 @@ impl NativeNode {
         })
     }
 
+    fn with_namespace<R>(
+        &self,
+        name: &str,
+        f: impl FnOnce(&Namespace) -> napi::Result<R>,
+    ) -> napi::Result<R> {
+        self.with_engine(|engine| match engine.namespace(name.as_bytes()) {
+            Some(namespace) => f(namespace),
+            None => Err(failure("PERIGEE_ARGUMENT", format!("no namespace {name}"))),
+        })
+    }
+
     fn with_engine<R>(&self, f: impl FnOnce(&Engine) -> napi::Result<R>) -> napi::Result<R> {
         match &*self.state.lock() {
             State::Opened(engine) => f(engine),
@@ -419,9 +449,7 @@ impl NativeNode {
     }
 }
 
-fn namespace_stats(
-    namespace: &perigee_engine::namespace::Namespace,
-) -> (serde_json::Value, serde_json::Value) {
+fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Value) {
     let mut stats = serde_json::Map::new();
     stats.extend(
         namespace
@@ -431,6 +459,43 @@ fn namespace_stats(
             .map(|(k, v)| (k.to_owned(), v.into())),
     );
     let storage = namespace.store.stats();
+    let usage = namespace.usage();
+    let relaxed = |statistic: &AtomicU64| statistic.load(Ordering::Relaxed);
+    let expiry = &namespace.expiry;
+    let eviction = &namespace.eviction;
+    for (name, value) in [
+        ("index_used_bytes", usage.index_bytes),
+        ("data_used_bytes", usage.data_used_bytes),
+        ("data_total_bytes", usage.data_total_bytes),
+        ("data_used_pct", usage.data_used_pct()),
+        ("data_avail_pct", usage.data_avail_pct),
+        (
+            "indexes_memory_used_pct",
+            percent(
+                usage.index_bytes,
+                namespace.config.indexes_memory_budget.get(),
+            ),
+        ),
+        (
+            "non_expirable_objects",
+            relaxed(&expiry.non_expirable_objects),
+        ),
+        ("nsup_cycle_duration", relaxed(&expiry.nsup_cycle_duration)),
+        (
+            "nsup_cycle_deleted_pct",
+            relaxed(&expiry.nsup_cycle_deleted_pct),
+        ),
+        (
+            "evict_ttl",
+            eviction.evict_ttl.load(Ordering::Relaxed).into(),
+        ),
+        (
+            "evict_void_time",
+            eviction.evict_void_time.load(Ordering::Relaxed).into(),
+        ),
+    ] {
+        stats.insert(name.into(), value.into());
+    }
     stats.insert(
         "objects".into(),
         namespace.objects.load(Ordering::Relaxed).into(),
@@ -439,11 +504,13 @@ fn namespace_stats(
         "tombstones".into(),
         namespace.tombstones.load(Ordering::Relaxed).into(),
     );
-    stats.insert("index_used_bytes".into(), namespace.index_bytes().into());
     stats.insert("stop_writes".into(), namespace.stop_writes().into());
-    stats.insert("data_used_bytes".into(), storage.used_bytes.into());
-    stats.insert("data_total_bytes".into(), storage.total_bytes.into());
-    stats.insert("data_avail_pct".into(), storage.avail_pct.into());
+    stats.insert(
+        "stop_writes_reason".into(),
+        namespace.stop_writes_reason().into(),
+    );
+    stats.insert("hwm_breached".into(), namespace.limits.evict().any().into());
+    stats.insert("current_time".into(), namespace.clock.wall_seconds().into());
     stats.insert(
         "storage".into(),
         serde_json::to_value(&storage).unwrap_or_default(),
@@ -451,7 +518,6 @@ fn namespace_stats(
     let sets: serde_json::Map<_, _> = namespace
         .sets
         .all()
-        .into_iter()
         .map(|set| {
             let value = serde_json::json!({
                 "objects": set.objects.load(Ordering::Relaxed),

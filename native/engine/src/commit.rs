@@ -10,8 +10,9 @@
 use perigee_wire::ResultCode;
 
 use crate::change_queue::{Pushed, ships};
+use crate::expiry::is_expired;
 use crate::index::{Entry, flag};
-use crate::namespace::{Namespace, entry_flags, is_expired};
+use crate::namespace::{Namespace, entry_flags};
 use crate::partition::{PartitionState, lifetime};
 use crate::record::image::{ImageBuilder, ImageHeader, ImageView, add_flags, image_flag};
 use crate::stats::count;
@@ -27,7 +28,7 @@ impl Namespace {
         image: &mut [u8],
         set_id: u16,
     ) -> Result<CommitTicket, ResultCode> {
-        if image.len() > self.config.max_record_size as usize {
+        if image.len() > self.config.max_record_size.get() as usize {
             count(&self.stats.mine().fail_record_too_big);
             return Err(ResultCode::RecordTooBig);
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::storage::{MediumConfig, OpenError, StoreConfig};
+use crate::tunable::Tunable;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -14,16 +15,105 @@ pub struct NamespaceConfig {
     pub name: String,
     pub replication_factor: u8,
     /// Seconds; 0 never expires.
-    pub default_ttl: u32,
+    pub default_ttl: Tunable<u32>,
     /// Seconds between passes of the expiry thread; 0 turns it off.
-    pub nsup_period: u32,
-    pub allow_ttl_without_nsup: bool,
+    pub nsup_period: Tunable<u32>,
+    pub allow_ttl_without_nsup: Tunable<bool>,
     /// Bytes of a stored record, header included.
-    pub max_record_size: u32,
-    pub default_read_touch_ttl_pct: u8,
-    pub stop_writes_used_pct: u8,
-    pub stop_writes_avail_pct: u8,
+    pub max_record_size: Tunable<u32>,
+    pub default_read_touch_ttl_pct: Tunable<u8>,
+    /// Percentages of 0 are no threshold, here and below.
+    pub stop_writes_used_pct: Tunable<u8>,
+    pub stop_writes_avail_pct: Tunable<u8>,
+    pub stop_writes_sys_memory_pct: Tunable<u8>,
+    /// Bytes of memory that indexes may take; 0 is no limit.
+    pub indexes_memory_budget: Tunable<u64>,
+    pub evict_used_pct: Tunable<u8>,
+    /// Of `indexes_memory_budget`.
+    pub evict_indexes_memory_pct: Tunable<u8>,
+    /// Tenths of a percent of the records that can expire.
+    pub evict_tenths_pct: Tunable<u32>,
+    pub evict_hist_buckets: Tunable<u32>,
+    pub sets: Vec<SetConfig>,
     pub storage_engine: StorageConfig,
+}
+
+/// What a set has of its own. A set that is not named has the defaults.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SetConfig {
+    pub name: String,
+    /// Seconds; 0 takes the namespace's.
+    pub default_ttl: Tunable<u32>,
+    /// 0 takes the namespace's, -1 never touches.
+    pub default_read_touch_ttl_pct: Tunable<i8>,
+    pub disable_eviction: Tunable<bool>,
+    /// Records, and bytes of them, from which on writes are refused; 0 is no limit.
+    pub stop_writes_count: Tunable<u64>,
+    pub stop_writes_size: Tunable<u64>,
+}
+
+impl NamespaceConfig {
+    /// Takes over every value that may change while the namespace is open. The others are left as they are.
+    pub fn retune(&self, changed: &NamespaceConfig) {
+        // Named one by one, so that a key that is added later has to be put on one side or the other.
+        let NamespaceConfig {
+            name: _,
+            replication_factor: _,
+            default_ttl,
+            nsup_period,
+            allow_ttl_without_nsup,
+            max_record_size,
+            default_read_touch_ttl_pct,
+            stop_writes_used_pct,
+            stop_writes_avail_pct,
+            stop_writes_sys_memory_pct,
+            indexes_memory_budget,
+            evict_used_pct,
+            evict_indexes_memory_pct,
+            evict_tenths_pct,
+            evict_hist_buckets,
+            sets: _,
+            storage_engine: _,
+        } = changed;
+        self.default_ttl.set(default_ttl.get());
+        self.nsup_period.set(nsup_period.get());
+        self.allow_ttl_without_nsup
+            .set(allow_ttl_without_nsup.get());
+        self.max_record_size.set(max_record_size.get());
+        self.default_read_touch_ttl_pct
+            .set(default_read_touch_ttl_pct.get());
+        self.stop_writes_used_pct.set(stop_writes_used_pct.get());
+        self.stop_writes_avail_pct.set(stop_writes_avail_pct.get());
+        self.stop_writes_sys_memory_pct
+            .set(stop_writes_sys_memory_pct.get());
+        self.indexes_memory_budget.set(indexes_memory_budget.get());
+        self.evict_used_pct.set(evict_used_pct.get());
+        self.evict_indexes_memory_pct
+            .set(evict_indexes_memory_pct.get());
+        self.evict_tenths_pct.set(evict_tenths_pct.get());
+        self.evict_hist_buckets.set(evict_hist_buckets.get());
+    }
+}
+
+impl SetConfig {
+    /// As [`NamespaceConfig::retune`].
+    pub fn retune(&self, changed: &SetConfig) {
+        let SetConfig {
+            name: _,
+            default_ttl,
+            default_read_touch_ttl_pct,
+            disable_eviction,
+            stop_writes_count,
+            stop_writes_size,
+        } = changed;
+        self.default_ttl.set(default_ttl.get());
+        self.default_read_touch_ttl_pct
+            .set(default_read_touch_ttl_pct.get());
+        self.disable_eviction.set(disable_eviction.get());
+        self.stop_writes_count.set(stop_writes_count.get());
+        self.stop_writes_size.set(stop_writes_size.get());
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -34,9 +34,9 @@ struct Node {
 /// Of a namespace on a device, or in memory with a device behind it.
 fn config(in_memory: bool) -> NamespaceConfig {
     let mut config = namespace_config();
-    config.max_record_size = 15 << 10;
-    config.stop_writes_used_pct = 0;
-    config.stop_writes_avail_pct = 0;
+    config.max_record_size.set(15 << 10);
+    config.stop_writes_used_pct.set(0);
+    config.stop_writes_avail_pct.set(0);
     let common = CommonStorageConfig {
         // The disk is given; these only satisfy the configuration.
         files: vec!["disk".into()],

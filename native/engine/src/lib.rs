@@ -6,7 +6,10 @@ mod commit;
 pub mod config;
 #[cfg(test)]
 mod deletion_tests;
+pub mod eviction;
+pub mod expiry;
 pub mod index;
+pub mod limits;
 pub mod namespace;
 pub mod partition;
 pub mod progress;
@@ -18,8 +21,10 @@ mod request_tests;
 pub mod sets;
 pub mod stats;
 pub mod storage;
+mod sweep;
 #[cfg(test)]
 mod testing;
+pub mod tunable;
 pub mod udf;
 pub mod xdr;
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! A namespace: 4096 partitions over one store, and what belongs to all of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use perigee_wire::{Digest, PARTITIONS, PartitionId, partition_of};
 use thiserror::Error;
 
 use crate::clock::HybridClock;
 use crate::config::NamespaceConfig;
+use crate::eviction::EvictionStats;
+use crate::expiry::{ExpiryStats, is_expired};
 use crate::index::{Entry, Location, flag};
+use crate::limits::Limits;
 use crate::partition::{Partition, Waiter};
 use crate::progress::{OpenPhase, OpenProgress};
 use crate::record::image::{ImageView, image_flag};
@@ -39,6 +42,9 @@ pub struct Namespace {
     pub store: Arc<Store>,
     pub sets: SetRegistry,
     pub stats: NamespaceStats,
+    pub expiry: ExpiryStats,
+    pub eviction: EvictionStats,
+    pub limits: Limits,
     pub clock: Arc<HybridClock>,
     /// Requests that may wait for one busy record.
     pub pending_limit: usize,
@@ -49,7 +55,6 @@ pub struct Namespace {
     /// One bit a partition: this node is its master.
     owned: Box<[AtomicU64]>,
     owned_epoch: AtomicU64,
-    stop_writes: AtomicBool,
 }
 
 /// A record's bytes as the device holds them, read while nothing was locked.
@@ -110,9 +115,11 @@ impl Namespace {
                 .collect(),
             owned: (0..PARTITIONS / 64).map(|_| AtomicU64::new(0)).collect(),
             owned_epoch: AtomicU64::new(0),
-            stop_writes: AtomicBool::new(false),
-            sets: SetRegistry::default(),
+            sets: SetRegistry::new(&config.sets),
             stats: NamespaceStats::new(),
+            expiry: ExpiryStats::default(),
+            eviction: EvictionStats::default(),
+            limits: Limits::default(),
             objects: AtomicI64::new(0),
             tombstones: AtomicI64::new(0),
             store: Arc::new(store),
@@ -169,28 +176,9 @@ impl Namespace {
         self.owned[partition / 64].load(Ordering::Acquire) >> (partition % 64) & 1 == 1
     }
 
-    /// Whether the namespace takes no new data at present.
-    pub fn stop_writes(&self) -> bool {
-        self.stop_writes.load(Ordering::Relaxed)
-    }
-
-    /// Compares use of the store with its thresholds. Called about once a second.
-    pub fn update_limits(&self) {
-        let stats = self.store.stats();
-        let used_pct = stats.used_bytes * 100 / stats.total_bytes.max(1);
-        // A threshold of 0 is no threshold.
-        let used_max = u64::from(self.config.stop_writes_used_pct);
-        let stop = (used_max > 0 && used_pct >= used_max)
-            || u64::from(stats.avail_pct) < u64::from(self.config.stop_writes_avail_pct);
-        if self.stop_writes.swap(stop, Ordering::Relaxed) != stop {
-            tracing::warn!(
-                namespace = %self.name,
-                used_pct,
-                avail_pct = stats.avail_pct,
-                "{}",
-                if stop { "stop-writes: new data is refused" } else { "stop-writes ended" }
-            );
-        }
+    /// A record that a client can see.
+    pub(crate) fn is_live(&self, entry: &Entry, now: u32) -> bool {
+        entry.flags & flag::TOMBSTONE == 0 && !is_expired(entry, now)
     }
 
     /// Whether deletes leave a tombstone without being asked to: a datacenter has to hear of them.
@@ -271,45 +259,6 @@ impl Namespace {
         }
     }
 
-    /// Removes what has expired. Called every `nsup-period` by the engine's housekeeping thread; each partition is locked
-    /// for one short step at a time; between two, `stop` may end the pass.
-    pub fn expire(&self, stop: impl Fn() -> bool) -> u64 {
-        let mut expired = 0;
-        for partition in &self.partitions {
-            if stop() {
-                break;
-            }
-            let mut due: Vec<Digest> = Vec::new();
-            let now = self.clock.wall_seconds();
-            {
-                let state = partition.lock();
-                due.extend(
-                    state
-                        .table
-                        .iter()
-                        .filter(|e| is_expired(e, now))
-                        .map(|e| e.digest),
-                );
-            }
-            for digest in due {
-                let mut state = partition.lock();
-                let Some(entry) = state.table.get(&digest) else {
-                    continue;
-                };
-                // What a datacenter has not seen yet is kept until it has: an older version may live on over there.
-                let unshipped = state.changes.iter().any(|queue| queue.holds(&entry));
-                if is_expired(&entry, now) && !unshipped && !state.busy.contains(&digest) {
-                    expired += u64::from(self.drop_entry(&mut state, &entry));
-                }
-            }
-        }
-        self.stats
-            .mine()
-            .expired_objects
-            .fetch_add(expired, Ordering::Relaxed);
-        expired
-    }
-
     /// Bytes of memory that the index takes.
     pub fn index_bytes(&self) -> u64 {
         self.partitions
@@ -317,15 +266,6 @@ impl Namespace {
             .map(|partition| partition.lock().table.memory_bytes() as u64)
             .sum()
     }
-}
-
-pub(crate) fn is_expired(entry: &Entry, now: u32) -> bool {
-    entry.void_time != 0 && entry.void_time <= now
-}
-
-/// A record that a client can see.
-pub(crate) fn is_live(entry: &Entry, now: u32) -> bool {
-    entry.flags & flag::TOMBSTONE == 0 && !is_expired(entry, now)
 }
 
 pub(crate) fn entry_flags(image: &ImageView<'_>) -> u8 {

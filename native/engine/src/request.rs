@@ -9,10 +9,11 @@ use perigee_wire::{
 };
 
 use crate::index::{Entry, Location, flag};
-use crate::namespace::{DeviceCopy, Namespace, is_live};
+use crate::namespace::{DeviceCopy, Namespace};
 use crate::partition::{Admission, PartitionState, Waiter};
 use crate::record::image::{ImageBuilder, ImageHeader, ImageView, image_flag};
 use crate::record::operation::{WorkingRecord, WriteRules, apply, check_read, reply_bins};
+use crate::sets::SetInfo;
 use crate::stats::count;
 use crate::storage::CommitTicket;
 use crate::udf::UdfTask;
@@ -227,13 +228,13 @@ impl Namespace {
     fn read(&self, request: &Request<'_>, reply: &mut ReplyWriter<'_>) -> Result<Done, Stop> {
         let message = request.message;
         check_read(message)?;
-        let bytes_max = self.config.max_record_size as usize;
+        let bytes_max = self.config.max_record_size.get() as usize;
         let now = self.clock.wall_seconds();
         let mut state = self.partition(request.digest).lock();
         let entry = state
             .table
             .get(request.digest)
-            .filter(|entry| is_live(entry, now))
+            .filter(|entry| self.is_live(entry, now))
             .ok_or(ResultCode::NotFound)?;
         let checks_key = message.key.is_some() && entry.flags & flag::KEY_STORED != 0;
         // A touch keeps the generation, so its time alone tells it from the version that it replaces.
@@ -285,7 +286,7 @@ impl Namespace {
         now: u32,
     ) -> Result<Option<u32>, ResultCode> {
         let percent = match message.header.record_ttl as i32 {
-            0 => u32::from(self.config.default_read_touch_ttl_pct),
+            0 => self.default_read_touch_ttl_pct(entry.set_id),
             -1 => 0,
             percent @ 1..=100 => percent as u32,
             _ => return Err(ResultCode::Parameter),
@@ -302,7 +303,11 @@ impl Namespace {
 
     fn store_touch(&self, state: &mut PartitionState, entry: &Entry) {
         let stats = self.stats.mine();
-        if state.busy.contains(&entry.digest) || self.stop_writes() {
+        let set_is_full = self
+            .sets
+            .get(entry.set_id)
+            .is_some_and(SetInfo::stop_writes);
+        if state.busy.contains(&entry.digest) || self.stop_writes() || set_is_full {
             count(&stats.read_touch_skip);
             return;
         }
@@ -318,7 +323,7 @@ impl Namespace {
     fn write(&self, request: &Request<'_>, reply: &mut ReplyWriter<'_>) -> Result<Done, Stop> {
         let message = request.message;
         let rules = WriteRules::of(message)?;
-        let bytes_max = self.config.max_record_size as usize;
+        let bytes_max = self.config.max_record_size.get() as usize;
         let now = self.clock.wall_seconds();
         let mut state = self.partition(request.digest).lock();
         self.admit(&mut state, request)?;
@@ -326,7 +331,7 @@ impl Namespace {
             return Err(ResultCode::OutOfSpace.into());
         }
         let stored = state.table.get(request.digest);
-        let live = stored.filter(|entry| is_live(entry, now));
+        let live = stored.filter(|entry| self.is_live(entry, now));
         let standing = match message.lut {
             Some(time) => self.check_conflict(request, time, stored.as_ref())?,
             None => Standing::Newer,
@@ -339,12 +344,13 @@ impl Namespace {
             _ => {}
         }
         check_generation(message, live.as_ref())?;
-        let void_time = self.void_time(message, live.as_ref(), now)?;
         let set = message.set.unwrap_or_default();
         let set_id = match &live {
             Some(entry) => entry.set_id,
             None => self.sets.id_of(set).ok_or(ResultCode::Forbidden)?,
         };
+        self.check_set_limits(set_id)?;
+        let void_time = self.void_time(message, live.as_ref(), set_id, now)?;
         let time = match message.lut {
             Some(time) => time,
             None => self.next_update_time(&mut state, stored.as_ref())?,
@@ -396,7 +402,7 @@ impl Namespace {
         let mut state = self.partition(request.digest).lock();
         self.admit(&mut state, request)?;
         let stored = state.table.get(request.digest);
-        let live = stored.filter(|entry| is_live(entry, now));
+        let live = stored.filter(|entry| self.is_live(entry, now));
         if let Some(time) = message.lut {
             self.check_conflict(request, time, stored.as_ref())?;
         } else if live.is_none() {
@@ -558,7 +564,7 @@ impl Namespace {
     ) -> Result<u64, ResultCode> {
         let least = stored.map(|entry| {
             let restarts =
-                !is_live(entry, self.clock.wall_seconds()) || entry.generation == u16::MAX;
+                !self.is_live(entry, self.clock.wall_seconds()) || entry.generation == u16::MAX;
             entry.last_update_time + u64::from(restarts)
         });
         state
@@ -571,26 +577,64 @@ impl Namespace {
         &self,
         message: &Message<'_>,
         live: Option<&Entry>,
+        set_id: u16,
         now: u32,
     ) -> Result<u32, ResultCode> {
         if message.header.record_ttl == ttl::DONT_UPDATE && live.is_some() {
             return Ok(live.map_or(0, |entry| entry.void_time));
         }
-        self.void_time_of(message.header.record_ttl, now)
+        self.void_time_of(message.header.record_ttl, set_id, now)
     }
 
     /// The void time for a ttl as the protocol states it (seconds, or one of its special values).
-    pub(crate) fn void_time_of(&self, record_ttl: u32, now: u32) -> Result<u32, ResultCode> {
+    pub(crate) fn void_time_of(
+        &self,
+        record_ttl: u32,
+        set_id: u16,
+        now: u32,
+    ) -> Result<u32, ResultCode> {
         let seconds = match record_ttl {
             ttl::NEVER => 0,
-            ttl::DEFAULT | ttl::DONT_UPDATE => self.config.default_ttl,
+            ttl::DEFAULT | ttl::DONT_UPDATE => self.default_ttl(set_id),
             seconds if seconds > TTL_SECONDS_MAX => return Err(ResultCode::Parameter),
             seconds => seconds,
         };
-        if seconds != 0 && self.config.nsup_period == 0 && !self.config.allow_ttl_without_nsup {
+        let removed = self.config.nsup_period.get() > 0 || self.config.allow_ttl_without_nsup.get();
+        if seconds != 0 && !removed {
             return Err(ResultCode::Forbidden);
         }
         Ok(if seconds == 0 { 0 } else { now + seconds })
+    }
+
+    /// Seconds; 0 never expires.
+    fn default_ttl(&self, set_id: u16) -> u32 {
+        let of_set = self
+            .sets
+            .get(set_id)
+            .map(|set| set.config.default_ttl.get());
+        match of_set {
+            None | Some(0) => self.config.default_ttl.get(),
+            Some(seconds) => seconds,
+        }
+    }
+
+    fn default_read_touch_ttl_pct(&self, set_id: u16) -> u32 {
+        let of_set = self.sets.get(set_id);
+        match of_set.map(|set| set.config.default_read_touch_ttl_pct.get()) {
+            None | Some(0) => u32::from(self.config.default_read_touch_ttl_pct.get()),
+            Some(percent) => u32::try_from(percent).unwrap_or(0),
+        }
+    }
+
+    /// A set that has reached its limits takes no writes, not even such as would make records smaller; deletes go on.
+    pub(crate) fn check_set_limits(&self, set_id: u16) -> Result<(), ResultCode> {
+        match self.sets.get(set_id) {
+            Some(set) if set.stop_writes() => {
+                count(&self.stats.mine().fail_set_stop_writes);
+                Err(ResultCode::Forbidden)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,14 +1,19 @@
 //! Reads, writes and deletes of single records, by frames.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use perigee_wire::{
     RequestHeader, ResultCode, field, info1, info2, info3, op, particle_type as particle, ttl,
 };
 
+use crate::clock::HybridClock;
+use crate::config::SetConfig;
 use crate::partition::Waiter;
 use crate::request::Outcome;
 use crate::testing::{
-    Reply, delete, digest, get, int_bin, namespace_config, open, parse, put_frame, put_int,
-    request, run_frame, try_frame, write,
+    Reply, delete, digest, get, int_bin, namespace_config, open, open_at, parse, put_frame,
+    put_int, request, run_frame, try_frame, write,
 };
 use crate::udf::UdfResult;
 
@@ -238,8 +243,8 @@ fn a_stored_key_is_checked_and_kept() {
 
 #[test]
 fn time_to_live_follows_the_rules() {
-    let mut config = namespace_config();
-    config.default_ttl = 500;
+    let config = namespace_config();
+    config.default_ttl.set(500);
     let ns = open(config, vec![]);
     let put = |record_ttl| {
         let header = RequestHeader {
@@ -268,8 +273,8 @@ fn time_to_live_follows_the_rules() {
 
 #[test]
 fn a_time_to_live_is_refused_where_nothing_would_expire() {
-    let mut config = namespace_config();
-    config.nsup_period = 0;
+    let config = namespace_config();
+    config.nsup_period.set(0);
     let ns = open(config.clone(), vec![]);
     let header = RequestHeader {
         record_ttl: 10,
@@ -279,11 +284,83 @@ fn a_time_to_live_is_refused_where_nothing_would_expire() {
         w.op(op::WRITE, particle::INTEGER, b"a", &1i64.to_be_bytes());
     });
     assert_eq!(run_frame(&ns, &frame).code, ResultCode::Forbidden);
-    config.allow_ttl_without_nsup = true;
+    config.allow_ttl_without_nsup.set(true);
     assert_eq!(
         run_frame(&open(config, vec![]), &frame).code,
         ResultCode::Ok
     );
+}
+
+#[test]
+fn a_set_has_a_time_to_live_and_a_read_touch_of_its_own() {
+    let mut config = namespace_config();
+    config.default_ttl.set(500);
+    config.default_read_touch_ttl_pct.set(100);
+    config.sets = vec![SetConfig {
+        name: "demo".into(),
+        default_ttl: 100.into(),
+        default_read_touch_ttl_pct: (-1).into(),
+        ..SetConfig::default()
+    }];
+    let time = Arc::new(AtomicU64::new(500_000_000_000));
+    let clock = HybridClock::given(time.clone());
+    let ns = open_at(config, vec![], clock);
+    let ttl = |reply: Reply| reply.void_time - ns.clock.wall_seconds();
+    assert_eq!(ttl(put_int(&ns, "k", "a", 1)), 100);
+    time.fetch_add(50_000, Ordering::Relaxed);
+    get(&ns, "k");
+    assert_eq!(ttl(get(&ns, "k")), 50, "this set's reads never touch");
+    ns.sets.configure(&[SetConfig {
+        name: "demo".into(),
+        ..SetConfig::default()
+    }]);
+    get(&ns, "k");
+    assert_eq!(ttl(get(&ns, "k")), 100, "now as the namespace says");
+    assert_eq!(ttl(put_int(&ns, "k", "a", 1)), 500);
+}
+
+#[test]
+fn a_full_set_refuses_writes_and_still_reads_and_deletes() {
+    let mut config = namespace_config();
+    config.sets = vec![SetConfig {
+        name: "demo".into(),
+        stop_writes_count: 2.into(),
+        ..SetConfig::default()
+    }];
+    let ns = open(config, vec![]);
+    assert_eq!(put_int(&ns, "a", "n", 1).code, ResultCode::Ok);
+    assert_eq!(put_int(&ns, "b", "n", 1).code, ResultCode::Ok);
+    assert_eq!(put_int(&ns, "c", "n", 1).code, ResultCode::Forbidden);
+    assert_eq!(put_int(&ns, "a", "n", 2).code, ResultCode::Forbidden);
+    assert_eq!(get(&ns, "a").code, ResultCode::Ok);
+    assert_eq!(delete(&ns, "a").code, ResultCode::Ok);
+    assert_eq!(put_int(&ns, "c", "n", 1).code, ResultCode::Ok);
+}
+
+#[test]
+fn stopped_writes_answer_out_of_space_and_go_on_when_there_is_room() {
+    let config = namespace_config();
+    let ns = open(config, vec![]);
+    ns.config
+        .indexes_memory_budget
+        .set(ns.index_bytes() + (64 << 10));
+    let mut written = 0;
+    while !ns.stop_writes() {
+        assert_eq!(
+            put_int(&ns, &format!("k{written}"), "n", 1).code,
+            ResultCode::Ok
+        );
+        written += 1;
+        ns.update_limits(None);
+        assert!(written < 10_000, "the budget is never reached");
+    }
+    assert_eq!(ns.stop_writes_reason(), "indexes-memory-budget");
+    assert_eq!(put_int(&ns, "new", "n", 1).code, ResultCode::OutOfSpace);
+    assert_eq!(get(&ns, "k0").code, ResultCode::Ok);
+    ns.config.indexes_memory_budget.set(1 << 30);
+    ns.update_limits(None);
+    assert_eq!(put_int(&ns, "new", "n", 1).code, ResultCode::Ok);
+    assert_eq!(delete(&ns, "k0").code, ResultCode::Ok);
 }
 
 #[test]

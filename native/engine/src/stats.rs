@@ -33,7 +33,8 @@ counters! {
     read_touch_success, read_touch_skip, read_touch_error,
     fail_generation, fail_key_busy, fail_record_too_big, fail_xdr_forbidden, fail_xdr_lost_conflict,
     fail_client_lost_conflict,
-    client_tsvc_error, deleted_last_bin, expired_objects,
+    fail_set_stop_writes,
+    client_tsvc_error, deleted_last_bin, expired_objects, evicted_objects, truncated_objects,
 }
 
 pub struct NamespaceStats {

@@ -36,13 +36,20 @@ pub fn namespace_config() -> NamespaceConfig {
     NamespaceConfig {
         name: "test".into(),
         replication_factor: 1,
-        default_ttl: 0,
-        nsup_period: 120,
-        allow_ttl_without_nsup: false,
-        max_record_size: 32 << 10,
-        default_read_touch_ttl_pct: 0,
-        stop_writes_used_pct: 70,
-        stop_writes_avail_pct: 5,
+        default_ttl: 0.into(),
+        nsup_period: 120.into(),
+        allow_ttl_without_nsup: false.into(),
+        max_record_size: (32 << 10).into(),
+        default_read_touch_ttl_pct: 0.into(),
+        stop_writes_used_pct: 70.into(),
+        stop_writes_avail_pct: 5.into(),
+        stop_writes_sys_memory_pct: 0.into(),
+        indexes_memory_budget: 0.into(),
+        evict_used_pct: 0.into(),
+        evict_indexes_memory_pct: 0.into(),
+        evict_tenths_pct: 5.into(),
+        evict_hist_buckets: 10_000.into(),
+        sets: Vec::new(),
         storage_engine: StorageConfig::Memory {
             data_size: Some(16 << 20),
             common,
@@ -274,6 +281,18 @@ pub fn put_frame(key: &str, bin: &str, value: i64) -> Vec<u8> {
             &value.to_be_bytes(),
         );
     })
+}
+
+/// Writes a record with a time to live in seconds, which must be accepted.
+pub fn put_with_ttl(namespace: &Namespace, key: &str, record_ttl: u32) {
+    let header = RequestHeader {
+        record_ttl,
+        ..write(0, 0)
+    };
+    let frame = request(key, header, |w| {
+        w.op(op::WRITE, particle::INTEGER, b"n", &1i64.to_be_bytes());
+    });
+    assert_eq!(run_frame(namespace, &frame).code, ResultCode::Ok);
 }
 
 pub fn delete(namespace: &Namespace, key: &str) -> Reply {

@@ -6,7 +6,7 @@ use perigee_wire::{
 };
 
 use crate::index::{Entry, flag};
-use crate::namespace::{Namespace, is_live};
+use crate::namespace::Namespace;
 use crate::partition::{PartitionState, Waiter};
 use crate::record::image::{ImageHeader, ImageView, image_flag};
 use crate::record::operation::WorkingRecord;
@@ -90,7 +90,7 @@ impl Namespace {
         let entry = state
             .table
             .get(request.digest)
-            .filter(|e| is_live(e, self.clock.wall_seconds()));
+            .filter(|e| self.is_live(e, self.clock.wall_seconds()));
         let mut image = Vec::new();
         if let Some(entry) = &entry {
             self.with_image(entry, request.copy, |view| -> Result<(), ResultCode> {
@@ -207,15 +207,21 @@ impl Namespace {
         stored: Option<&Entry>,
     ) -> Result<(u16, u32, Option<CommitTicket>), ResultCode> {
         let now = self.clock.wall_seconds();
-        let bytes_max = self.config.max_record_size as usize;
+        let bytes_max = self.config.max_record_size.get() as usize;
         let old = task.entry.as_ref();
+        let view = task.view();
+        let set: &[u8] = view.as_ref().map_or(&task.set, |view| view.set_name());
+        let set_id = match old {
+            Some(entry) => entry.set_id,
+            None => self.sets.id_of(set).ok_or(ResultCode::Forbidden)?,
+        };
+        self.check_set_limits(set_id)?;
         let void_time = match (result.ttl_action, old) {
-            (ttl_action::SET, _) => self.void_time_of(result.ttl, now)?,
+            (ttl_action::SET, _) => self.void_time_of(result.ttl, set_id, now)?,
             (ttl_action::NEVER, _) => 0,
             (ttl_action::UNCHANGED, Some(entry)) => entry.void_time,
-            _ => self.void_time_of(ttl::DEFAULT, now)?,
+            _ => self.void_time_of(ttl::DEFAULT, set_id, now)?,
         };
-        let view = task.view();
         let mut record = view.as_ref().map_or_else(
             || WorkingRecord::empty(bytes_max),
             |view| WorkingRecord::of(view, bytes_max),
@@ -230,11 +236,6 @@ impl Namespace {
             count(&self.stats.mine().deleted_last_bin);
             return self.remove_by_udf(state, task, stored);
         }
-        let set: &[u8] = view.as_ref().map_or(&task.set, |view| view.set_name());
-        let set_id = match old {
-            Some(entry) => entry.set_id,
-            None => self.sets.id_of(set).ok_or(ResultCode::Forbidden)?,
-        };
         let key = task
             .key
             .as_deref()

@@ -14,8 +14,9 @@ use perigee_wire::{
 
 use crate::change_queue::{ChangeQueue, Confirmation, ships};
 use crate::config::{DatacenterConfig, DatacenterNamespaceConfig};
+use crate::expiry::is_expired;
 use crate::index::Entry;
-use crate::namespace::{DeviceCopy, Namespace, is_expired};
+use crate::namespace::{DeviceCopy, Namespace};
 use crate::record::image::ImageView;
 
 /// Changes of one datacenter that are handed out and not confirmed. Bounds what a slow destination can hold.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -19,6 +19,7 @@ use perigee_engine::storage::DeviceError;
 use perigee_engine::xdr::{Datacenter, NamespaceShipping};
 
 use crate::dispatch::{ServiceThread, relaxed};
+use crate::housekeeping::Housekeeping;
 use crate::info_lane::InfoLane;
 use crate::mailbox::{Mail, Mailbox, Mailboxes};
 use crate::net::{self, LoopConfig, LoopControl, LoopKind};
@@ -419,48 +420,4 @@ fn listen(address: &str, port: u16) -> Result<TcpListener, ServerError> {
     socket.bind(&address.into()).map_err(failed)?;
     socket.listen(LISTEN_BACKLOG).map_err(failed)?;
     Ok(socket.into())
-}
-
-/// The thread that compares use with limits every second and removes what has expired.
-struct Housekeeping {
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: JoinHandle<()>,
-}
-
-impl Housekeeping {
-    fn start(engine: Arc<Engine>) -> std::io::Result<Self> {
-        let stop: Arc<(Mutex<bool>, Condvar)> = Arc::default();
-        let signal = stop.clone();
-        let thread = std::thread::Builder::new().name("housekeeping".into()).spawn(move || {
-            let mut last_expiry = vec![Instant::now(); engine.namespaces.len()];
-            let (stopped, changed) = &*signal;
-            loop {
-                {
-                    let mut stopped = stopped.lock();
-                    if !*stopped {
-                        changed.wait_for(&mut stopped, Duration::from_secs(1));
-                    }
-                    if *stopped {
-                        return;
-                    }
-                }
-                for (namespace, last) in engine.namespaces.iter().zip(&mut last_expiry) {
-                    namespace.update_limits();
-                    let period = u64::from(namespace.config.nsup_period);
-                    if period > 0 && last.elapsed() >= Duration::from_secs(period) {
-                        let expired = namespace.expire(|| *stopped.lock());
-                        *last = Instant::now();
-                        tracing::debug!(namespace = %namespace.name, expired, "expiry pass done");
-                    }
-                }
-            }
-        })?;
-        Ok(Housekeeping { stop, thread })
-    }
-
-    fn stop(self) {
-        *self.stop.0.lock() = true;
-        self.stop.1.notify_all();
-        let _ = self.thread.join();
-    }
 }

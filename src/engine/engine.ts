@@ -2,7 +2,7 @@
 
 import { addon } from './addon.js'
 import type { NodeConfig } from '../../config/schema.js'
-import type { EngineStats, InfoRequest, Listening, NativeNode } from './native.js'
+import type { EngineStats, InfoRequest, Listening, NativeNode, QueryListing } from './native.js'
 
 /** An error of the native side with its stable code, e.g. `PERIGEE_LISTEN`. */
 export class EngineError extends Error {
@@ -44,6 +44,11 @@ export class Engine {
     } catch (error) {
       throw EngineError.from(error)
     }
+  }
+
+  /** The long queries of a task, or all that are listed. */
+  queries (task?: string): QueryListing[] {
+    return JSON.parse(this.native.queries(task)) as QueryListing[]
   }
 
   stats (): EngineStats {

@@ -51,11 +51,38 @@ export interface NativeNode {
   /** The worker is gone: the task that it was running fails (0: not known which), what else it held goes to other workers. */
   udfAbandon (worker: number, running: number): void
 
+  /** JSON of `QueryListing[]`: every long query, or those of a task. */
+  queries (task?: string): string
+  /** Ends the long queries of a task, or all; how many. */
+  abortQueries (task?: string): number
+
   xdrTake (dc: string, bytesMax: number, recordsMax: number): Promise<Buffer>
   xdrConfirm (dc: string, outcomes: Uint8Array): void
   xdrStats (dc: string): string
   xdrShipTimes (dc: string, namespace: string): Buffer
   xdrSetShipTimes (dc: string, namespace: string, times: Uint8Array): void
+}
+
+/** A long query that runs, or has run. */
+export interface QueryListing {
+  /** 64 bits, in decimal digits. */
+  task: string
+  namespace: string
+  /** Empty for all sets. */
+  set: string
+  /** Address and port of the client. */
+  peer: string
+  partitions: number
+  'partitions-done': number
+  'records-per-second': number
+  'socket-timeout-ms': number
+  records: number
+  throttled: number
+  bytes: number
+  'run-time-ms': number
+  /** How it ended; null while it runs. */
+  done: string | null
+  'since-done-ms': number
 }
 
 export type Statistic = number | string | boolean

@@ -6,7 +6,7 @@ import { parseConfigText } from '../../config/load.js'
 import { UdfError } from '../../udf/errors.js'
 import { packageRoot } from '../engine/addon.js'
 import { ResultCode } from '../engine/constants.js'
-import type { EngineStats } from '../engine/native.js'
+import type { EngineStats, QueryListing } from '../engine/native.js'
 import { BUILD, EDITION } from './identity.js'
 import type { NodeView } from './node-view.js'
 import { answerInfo, commandNames } from './registry.js'
@@ -38,6 +38,10 @@ function scratchNode (parts: { stats?: () => EngineStats, udf?: Partial<NodeView
     remove: async () => {},
     ...parts.udf
   }
+  const queries = {
+    queries: (task?: string) => task === undefined || task === QUERY.task ? [QUERY] : [],
+    native: { abortQueries: (task?: string) => task === undefined || task === QUERY.task ? 1 : 0 }
+  }
   const view: Omit<NodeView, 'engine' | 'udf' | 'xdr'> = {
     config: parseConfigText(CONFIG),
     nodeId: 'A1',
@@ -46,7 +50,12 @@ function scratchNode (parts: { stats?: () => EngineStats, udf?: Partial<NodeView
     partitionGeneration: 1,
     startedAt: Date.now()
   }
-  return { ...view, engine: { stats: parts.stats ?? (() => STATS) }, udf, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
+  return { ...view, engine: { stats: parts.stats ?? (() => STATS), ...queries }, udf, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
+}
+
+const QUERY: QueryListing = {
+  task: '18446744073709551615', namespace: 'test', set: '', peer: '10.0.0.1:4000', partitions: 4096, 'partitions-done': 1024, 'records-per-second': 0,
+  'socket-timeout-ms': 30_000, records: 77, throttled: 0, bytes: 4096, 'run-time-ms': 12, done: null, 'since-done-ms': 0
 }
 
 const unexpected = (error: unknown): void => { throw error }
@@ -259,4 +268,18 @@ test('a request that names a bulky command again and again gets no reply without
   assert.equal(lines.length, 600)
   assert.match(lines[0]!, /^udf-get:filename=big\.lua;\ttype=LUA;content=/)
   assert.match(lines[599]!, /\tERROR:4:the reply is too long$/)
+})
+
+test('queries are listed as tools read them, with task ids of 64 bits', async () => {
+  const line = 'trid=18446744073709551615:ns=test:n-pids-requested=4096:rps=0:active-threads=1:status=active(ok):job-progress=25.00:run-time=12:' +
+    'time-since-done=0:recs-throttled=0:recs-filtered-meta=0:recs-filtered-bins=0:recs-succeeded=77:recs-failed=0:from=10.0.0.1+4000:job-type=basic:' +
+    'net-io-bytes=4096:socket-timeout=30000'
+  assert.equal(await ask('query-show'), line)
+  assert.equal(await ask('query-show:id=0xffffffffffffffff'), line)
+  assert.equal(await ask('query-show:trid=5'), 'ERROR:2:job not found')
+  assert.equal(await ask('query-show:id=18446744073709551616'), "ERROR:4:bad 'id' value")
+  assert.equal(await ask('query-abort:trid=18446744073709551615'), 'ok')
+  assert.equal(await ask('query-abort:id=5'), 'ERROR:2:id not active')
+  assert.equal(await ask('query-abort'), "ERROR:4:missing 'id'")
+  assert.equal(await ask('query-abort-all'), 'number-of-queries-killed:1')
 })

@@ -7,6 +7,7 @@ import { limitsCommands } from './limits.js'
 import { identityCommands } from './identity.js'
 import type { NodeView } from './node-view.js'
 import { partitionCommands } from './partitions.js'
+import { queryCommands } from './query.js'
 import { InfoError, parseInfoCommand, type InfoCommandCall } from './request.js'
 import { statisticsCommands } from './statistics.js'
 import { udfCommands } from './udf.js'
@@ -17,7 +18,7 @@ export type InfoCommand = (node: NodeView, call: InfoCommandCall) => string | Pr
 /** Known to tools of this protocol and not carried out yet: refused by name, so that nobody takes silence for success. */
 const NOT_YET = [
   'sindex-create', 'sindex-delete', 'sindex-stat', 'truncate', 'truncate-undo', 'truncate-namespace', 'truncate-namespace-undo', 'set-config', 'quiesce',
-  'quiesce-undo', 'recluster', 'roster-set', 'revive', 'xdr-set-filter', 'xdr-get-filter', 'query-abort', 'query-abort-all', 'tip', 'tip-clear',
+  'quiesce-undo', 'recluster', 'roster-set', 'revive', 'xdr-set-filter', 'xdr-get-filter', 'tip', 'tip-clear',
   'masking', 'log-set'
 ]
 
@@ -27,7 +28,7 @@ function notYet (_: NodeView, call: InfoCommandCall): never {
 
 const commands: ReadonlyMap<string, InfoCommand> = new Map<string, InfoCommand>([
   ...Object.entries({
-    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...limitsCommands, ...udfCommands, ...xdrCommands
+    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...limitsCommands, ...udfCommands, ...queryCommands, ...xdrCommands
   }),
   ...NOT_YET.map((name): [string, InfoCommand] => [name, notYet]),
   ['help', () => [...commandNames].sort().join(';')]

@@ -70,11 +70,10 @@ export const statisticsCommands: Record<string, InfoCommand> = {
     })).join('')
   },
 
-  // There are no secondary indexes yet, and no jobs.
+  // There are no secondary indexes yet.
   'sindex-list': () => '',
   sindex: (_, call) => {
     if (call.path[1] !== undefined) throw new InfoError(ResultCode.SINDEX_NOT_FOUND, 'no index')
     return ''
-  },
-  'query-show': () => ''
+  }
 }

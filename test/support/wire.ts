@@ -23,6 +23,7 @@ const FIELD_SET = 1
 const FIELD_DIGEST = 4
 const OPERATION_WRITE = 2
 const PARTICLE_INTEGER = 1
+const PARTICLE_BLOB = 4
 
 export function frame (type: number, body: Buffer, version = 2): Buffer {
   return Buffer.concat([frameHeader(type, body.length, version), body])
@@ -88,6 +89,10 @@ export function putInteger (key: RawKey, bin: string, value: bigint): Buffer {
   const bytes = Buffer.alloc(8)
   bytes.writeBigInt64BE(value)
   return message({ info2: INFO2_WRITE, fields: keyFields(key), operations: [operation(OPERATION_WRITE, PARTICLE_INTEGER, bin, bytes)] })
+}
+
+export function putBlob (key: RawKey, bin: string, value: Buffer): Buffer {
+  return message({ info2: INFO2_WRITE, fields: keyFields(key), operations: [operation(OPERATION_WRITE, PARTICLE_BLOB, bin, value)] })
 }
 
 export function getAll (key: RawKey): Buffer {
@@ -182,6 +187,15 @@ export class RawConnection {
     } finally {
       clearTimeout(timer)
     }
+  }
+
+  /** Reads nothing more until `resume`: the peer is held back. */
+  pause (): void {
+    this.#socket.pause()
+  }
+
+  resume (): void {
+    this.#socket.resume()
   }
 
   close (): void {

@@ -248,6 +248,7 @@ impl NativeNode {
                     .map(|(k, v)| (k.to_owned(), v.into())),
             );
             service.insert("udf_queue".into(), server.udf.queued().into());
+            service.insert("long_queries_active".into(), server.queries.active().into());
         }
         self.with_engine(|engine| {
             let first = engine.namespaces.first();
@@ -317,6 +318,21 @@ impl NativeNode {
     pub fn udf_abandon(&self, worker: u32, running: Option<f64>) -> napi::Result<()> {
         let running = running.filter(|task| *task > 0.0).map(|task| task as u64);
         self.with_server(|server| server.udf.abandon(worker, running))
+    }
+
+    /// Long queries, under way and ended, as JSON: all, or those of a task (a decimal number).
+    #[napi]
+    pub fn queries(&self, task: Option<String>) -> napi::Result<String> {
+        let task = task.map(|task| task_id(&task)).transpose()?;
+        let listing = self.with_server(|server| server.queries.show(task))?;
+        serde_json::to_string(&listing).map_err(|error| failure("PERIGEE_INTERNAL", error))
+    }
+
+    /// Ends the long queries of a task, or all, and returns how many.
+    #[napi]
+    pub fn abort_queries(&self, task: Option<String>) -> napi::Result<u32> {
+        let task = task.map(|task| task_id(&task)).transpose()?;
+        self.with_server(|server| server.queries.abort(task) as u32)
     }
 
     /// A batch of changes for a datacenter (layout in docs/ARCHITECTURE.md), in flight until each is confirmed.
@@ -447,6 +463,11 @@ impl NativeNode {
         };
         Ok(f(&server))
     }
+}
+
+fn task_id(text: &str) -> napi::Result<u64> {
+    text.parse()
+        .map_err(|_| failure("PERIGEE_ARGUMENT", format!("{text:?} is not a task id")))
 }
 
 fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Value) {

@@ -13,6 +13,9 @@ pub mod limits;
 pub mod namespace;
 pub mod partition;
 pub mod progress;
+pub mod query;
+#[cfg(test)]
+mod query_tests;
 mod rebuild;
 pub mod record;
 pub mod request;

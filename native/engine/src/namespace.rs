@@ -172,7 +172,11 @@ impl Namespace {
     }
 
     pub fn owns(&self, digest: &Digest) -> bool {
-        let partition = partition_of(digest).index();
+        self.owns_partition(partition_of(digest))
+    }
+
+    pub fn owns_partition(&self, partition: PartitionId) -> bool {
+        let partition = partition.index();
         self.owned[partition / 64].load(Ordering::Acquire) >> (partition % 64) & 1 == 1
     }
 

@@ -33,6 +33,10 @@ counters! {
     read_touch_success, read_touch_skip, read_touch_error,
     fail_generation, fail_key_busy, fail_record_too_big, fail_xdr_forbidden, fail_xdr_lost_conflict,
     fail_client_lost_conflict,
+    pi_query_long_basic_complete, pi_query_long_basic_error, pi_query_long_basic_abort,
+    pi_query_short_basic_complete, pi_query_short_basic_error, pi_query_short_basic_timeout,
+    /// Records that a query left out because the device did not give them back.
+    query_unreadable_records,
     fail_set_stop_writes,
     client_tsvc_error, deleted_last_bin, expired_objects, evicted_objects, truncated_objects,
 }

@@ -20,6 +20,7 @@ use perigee_wire::{
 
 use crate::mailbox::Mail;
 use crate::net::{ConnId, Consumed, Flow, Handler, Net};
+use crate::query_job::{QueryContext, QueryJobs, is_query};
 use crate::reader::DeviceRead;
 use crate::server::{InfoRequest, Shared};
 use crate::udf_lane::UdfJob;
@@ -36,6 +37,7 @@ pub(crate) struct ServiceThread {
     shared: Arc<Shared>,
     peers: Vec<Option<SocketAddr>>,
     parked: HashMap<u64, Parked>,
+    queries: QueryJobs,
     next_request: u64,
     malformed_logged: Option<Instant>,
 }
@@ -70,6 +72,7 @@ impl ServiceThread {
             shared,
             peers: Vec::new(),
             parked: HashMap::new(),
+            queries: QueryJobs::default(),
             next_request: 0,
             malformed_logged: None,
         }
@@ -156,9 +159,14 @@ impl ServiceThread {
             answer_stream(&message, code, out);
             return Step::Answered;
         };
-        let Some(digest) = digest_of(&message) else {
+        let digest = digest_of(&message);
+        if digest.is_none() && is_query(&message) {
+            let namespace = namespace.clone();
+            return self.on_query(conn, &namespace, &message, out);
+        }
+        let Some(digest) = digest else {
             count(&self.shared.stats.early_tsvc_client_error);
-            let code = if runs_over_records(&message) {
+            let code = if message.batch.is_some() {
                 ResultCode::UnsupportedFeature
             } else {
                 ResultCode::Parameter
@@ -173,6 +181,62 @@ impl ServiceThread {
         self.run(
             conn, request, deadline, &namespace, &message, &digest, None, body, out,
         )
+    }
+
+    /// Takes up a query: its connection is parked until the last record is sent.
+    fn on_query(
+        &mut self,
+        conn: ConnId,
+        namespace: &Arc<Namespace>,
+        message: &Message<'_>,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        let (peer, deadline) = (self.peer(conn), self.deadline(message));
+        let registry = &self.shared.queries;
+        let started = self
+            .queries
+            .start(conn, namespace, message, peer, deadline, registry);
+        match started {
+            Ok(()) => {
+                self.wake_for_queries();
+                Step::Parked
+            }
+            Err(code) => {
+                count(&namespace.stats.mine().client_tsvc_error);
+                answer_stream(message, code, out);
+                Step::Answered
+            }
+        }
+    }
+
+    /// Turns are taken in `on_wake`, one a query, so that other connections are served in between.
+    fn wake_for_queries(&self) {
+        if self.queries.is_ready()
+            && let Some(mailbox) = self.shared.mailboxes.0.get(self.number as usize)
+        {
+            mailbox.wake();
+        }
+    }
+
+    fn run_queries(&mut self, net: &mut dyn Net) {
+        let (shared, thread, next_request) = (&self.shared, self.number, &mut self.next_request);
+        let mut read = |namespace: &Arc<Namespace>, location| {
+            *next_request += 1;
+            let request = *next_request;
+            shared.readers.submit(DeviceRead {
+                namespace: namespace.clone(),
+                location,
+                thread,
+                request,
+            });
+            request
+        };
+        let mut context = QueryContext {
+            registry: &shared.queries,
+            read: &mut read,
+        };
+        self.queries.run(net, &mut context);
+        self.wake_for_queries();
     }
 
     /// Runs a request, for the first time or after it was parked.
@@ -325,6 +389,9 @@ impl ServiceThread {
         copy: Option<Result<DeviceCopy, Unread>>,
         net: &mut dyn Net,
     ) {
+        let Some(copy) = self.queries.deliver(request, copy) else {
+            return;
+        };
         let Some(parked) = self.parked.remove(&request) else {
             return;
         };
@@ -382,6 +449,7 @@ impl Handler for ServiceThread {
         if let Some(peer) = self.peers.get_mut(conn.index()) {
             *peer = None;
         }
+        self.queries.closed(conn, &self.shared.queries);
         count(&self.shared.stats.client_connections_closed);
     }
 
@@ -419,11 +487,19 @@ impl Handler for ServiceThread {
                 net.resume(conn);
             }
         }
+        self.run_queries(net);
+    }
+
+    fn on_drained(&mut self, conn: ConnId, _net: &mut dyn Net) {
+        self.queries.drained(conn);
+        self.wake_for_queries();
     }
 
     fn on_tick(&mut self, net: &mut dyn Net) {
         let now = Instant::now();
         self.shared.udf.expire(now);
+        self.queries.tick(now, net, &self.shared.queries);
+        self.wake_for_queries();
         // Only waiting for a record can be given up: elsewhere the answer is on its way, and a write may have happened.
         let late: Vec<u64> = self
             .parked
@@ -468,18 +544,9 @@ fn digest_of(message: &Message<'_>) -> Option<Digest> {
     Some(compute_digest(message.set.unwrap_or_default(), *kind, key))
 }
 
-/// Batches, queries and jobs: requests for many records.
-fn runs_over_records(message: &Message<'_>) -> bool {
-    message.batch.is_some()
-        || message.partitions.is_some()
-        || message.digests_after.is_some()
-        || message.udf_op.is_some_and(|op| op != 0)
-        || message.task_id.is_some()
-}
-
 /// Answers a request that cannot be served. Replies of several parts end with LAST, without which clients wait on.
 fn answer_stream(message: &Message<'_>, code: ResultCode, out: &mut Vec<u8>) {
-    let info3 = if runs_over_records(message) {
+    let info3 = if message.batch.is_some() || is_query(message) {
         info3::LAST
     } else {
         0

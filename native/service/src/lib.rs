@@ -5,6 +5,8 @@ mod housekeeping;
 mod info_lane;
 mod mailbox;
 pub mod net;
+mod query_job;
+pub mod query_registry;
 mod reader;
 pub mod server;
 pub mod udf_lane;

@@ -52,6 +52,11 @@ impl Mailbox {
         self.waker.wake();
     }
 
+    /// Lets the thread look at what it has to do, without mail.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
     pub fn take(&self) -> Option<Mail> {
         self.mail.pop()
     }

@@ -23,6 +23,7 @@ use crate::housekeeping::Housekeeping;
 use crate::info_lane::InfoLane;
 use crate::mailbox::{Mail, Mailbox, Mailboxes};
 use crate::net::{self, LoopConfig, LoopControl, LoopKind};
+use crate::query_registry::QueryRegistry;
 use crate::reader::DeviceReaders;
 use crate::udf_lane::UdfLane;
 
@@ -211,6 +212,7 @@ pub(crate) struct Shared {
     pub info: Arc<InfoLane>,
     pub on_info: OnInfo,
     pub udf: Arc<UdfLane>,
+    pub queries: Arc<QueryRegistry>,
     pub readers: DeviceReaders,
     pub stats: Arc<ServiceStats>,
     pub transaction_max_ms: u32,
@@ -221,6 +223,7 @@ pub struct Server {
     pub engine: Arc<Engine>,
     pub udf: Arc<UdfLane>,
     pub stats: Arc<ServiceStats>,
+    pub queries: Arc<QueryRegistry>,
     pub local_address: SocketAddr,
     pub loop_kind: LoopKind,
     info: Arc<InfoLane>,
@@ -270,12 +273,14 @@ impl Server {
         ));
         let stats = Arc::new(ServiceStats::default());
         let info = Arc::new(InfoLane::default());
+        let queries = Arc::new(QueryRegistry::default());
         let shared = Arc::new(Shared {
             engine: engine.clone(),
             mailboxes: mailboxes.clone(),
             info: info.clone(),
             on_info,
             udf: udf.clone(),
+            queries: queries.clone(),
             readers: DeviceReaders::start(mailboxes.clone()).map_err(ServerError::Thread)?,
             stats: stats.clone(),
             transaction_max_ms: config.transaction_max_ms,
@@ -323,6 +328,7 @@ impl Server {
             engine,
             udf,
             stats,
+            queries,
             local_address,
             loop_kind,
             info,
@@ -356,6 +362,7 @@ impl Server {
         for datacenter in &self.engine.datacenters {
             datacenter.stop();
         }
+        self.queries.stop();
         for control in &self.controls {
             control.stop(DRAIN_GRACE);
         }

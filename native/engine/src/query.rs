@@ -1,0 +1,283 @@
+//! A primary index query: the records of a partition in digest order, piece by piece. A piece ends where its budget does,
+//! or where the next record must be read from the device; the cursor says where the next one begins, so the partition is
+//! unlocked between two.
+
+use std::collections::HashMap;
+
+use perigee_wire::{
+    Digest, Message, PartitionId, ReplyHeader, ReplyWriter, ResultCode, field, info1, op,
+};
+
+use crate::index::{Entry, Location, flag};
+use crate::namespace::{DeviceCopy, Namespace, Unread};
+use crate::record::image::ImageView;
+use crate::record::operation::unsupported_operation;
+use crate::stats::count;
+use crate::storage::ReadNow;
+
+/// Device reads of one query that are under way, or done and not yet answered, at once.
+const READ_AHEAD_RECORDS_MAX: usize = 32;
+/// Their bytes together; a single record may have more.
+const READ_AHEAD_BYTES_MAX: usize = 4 << 20;
+
+/// What a query asks for.
+pub struct RecordQuery {
+    set: SetChoice,
+    bins: BinChoice,
+}
+
+enum SetChoice {
+    All,
+    Id(u16),
+    /// A set that has no records.
+    Unknown,
+}
+
+enum BinChoice {
+    All,
+    Header,
+    /// Sorted, without repetitions: a bin that is asked for twice is sent once.
+    Named(Box<[Box<[u8]>]>),
+}
+
+/// Where a query is in a partition: behind this digest, or at the start.
+pub struct PartitionCursor {
+    pub partition: PartitionId,
+    pub after: Option<Digest>,
+}
+
+/// How much a piece may still do; each piece reduces it.
+pub struct QueryBudget {
+    /// Index entries that are looked at.
+    pub visits: usize,
+    /// Records that are sent.
+    pub records: u64,
+    /// Bytes of them. The last record may exceed it.
+    pub bytes: usize,
+}
+
+impl QueryBudget {
+    pub fn is_spent(&self) -> bool {
+        self.visits == 0 || self.records == 0 || self.bytes == 0
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum PieceEnd {
+    /// The partition has no further records.
+    Done,
+    /// The budget is spent.
+    Budget,
+    /// The next record lies on the device. The listed locations are to be read and delivered to the read-ahead; others may
+    /// be on their way already.
+    NeedsDevice(Vec<Location>),
+}
+
+/// Records of one query that are being read from the device.
+#[derive(Default)]
+pub struct ReadAhead {
+    reads: HashMap<Location, Read>,
+}
+
+enum Read {
+    UnderWay,
+    Done(DeviceCopy),
+    Failed(Unread),
+}
+
+impl ReadAhead {
+    /// Takes what was read. What is no longer wanted is dropped.
+    pub fn deliver(&mut self, location: Location, read: Result<DeviceCopy, Unread>) {
+        if let Some(slot) = self.reads.get_mut(&location) {
+            *slot = match read {
+                Ok(copy) => Read::Done(copy),
+                Err(unread) => Read::Failed(unread),
+            };
+        }
+    }
+
+    fn copy(&self, location: Location) -> Option<&DeviceCopy> {
+        match self.reads.get(&location) {
+            Some(Read::Done(copy)) => Some(copy),
+            _ => None,
+        }
+    }
+
+    /// Keeps what is wanted and nothing else, and returns what is not under way yet.
+    fn want(&mut self, wanted: &[Location]) -> Vec<Location> {
+        self.reads.retain(|location, _| wanted.contains(location));
+        let new = wanted
+            .iter()
+            .copied()
+            .filter(|location| !self.reads.contains_key(location));
+        let new: Vec<Location> = new.collect();
+        self.reads
+            .extend(new.iter().map(|location| (*location, Read::UnderWay)));
+        new
+    }
+}
+
+impl RecordQuery {
+    /// What a message asks for (PROTOCOL section 10), or the code to refuse it with.
+    pub fn of(namespace: &Namespace, message: &Message<'_>) -> Result<RecordQuery, ResultCode> {
+        if message.header.info1 & info1::READ == 0 {
+            return Err(ResultCode::Parameter);
+        }
+        if message.filter.is_some() || message.mrt_id.is_some() {
+            return Err(ResultCode::UnsupportedFeature);
+        }
+        let mut names = Vec::new();
+        for operation in message.ops {
+            match operation.code {
+                op::READ if operation.name.is_empty() => return Err(ResultCode::Parameter),
+                op::READ => names.push(operation.name.into()),
+                code => return Err(unsupported_operation(code)),
+            }
+        }
+        let header_only = message.header.info1 & info1::GET_NO_BINS != 0;
+        let bins = match names.is_empty() {
+            _ if header_only => BinChoice::Header,
+            true => BinChoice::All,
+            false => {
+                names.sort_unstable();
+                names.dedup();
+                BinChoice::Named(names.into())
+            }
+        };
+        let set = match message.set {
+            None => SetChoice::All,
+            Some(name) => match namespace.sets.find(name) {
+                Some(id) => SetChoice::Id(id),
+                None => SetChoice::Unknown,
+            },
+        };
+        Ok(RecordQuery { set, bins })
+    }
+
+    fn is_in_set(&self, entry: &Entry) -> bool {
+        match self.set {
+            SetChoice::All => true,
+            SetChoice::Id(id) => entry.set_id == id,
+            SetChoice::Unknown => false,
+        }
+    }
+
+    fn write_bins(&self, view: &ImageView<'_>, reply: &mut ReplyWriter<'_>) {
+        match &self.bins {
+            BinChoice::Header => {}
+            BinChoice::All => view
+                .bins()
+                .for_each(|bin| reply.op(bin.name, bin.particle, bin.value)),
+            BinChoice::Named(names) => view
+                .bins()
+                .filter(|bin| {
+                    names
+                        .binary_search_by(|name| (**name).cmp(bin.name))
+                        .is_ok()
+                })
+                .for_each(|bin| reply.op(bin.name, bin.particle, bin.value)),
+        }
+    }
+}
+
+impl Namespace {
+    /// Appends records from the cursor on, each a message of its own for a frame that the caller owns, and moves the
+    /// cursor. Expired records, tombstones and records of other sets are left out; so are records that the device does
+    /// not give back, which are counted and logged.
+    pub fn query_piece(
+        &self,
+        query: &RecordQuery,
+        cursor: &mut PartitionCursor,
+        budget: &mut QueryBudget,
+        reads: &mut ReadAhead,
+        out: &mut Vec<u8>,
+    ) -> PieceEnd {
+        if matches!(query.set, SetChoice::Unknown) {
+            return PieceEnd::Done;
+        }
+        let now = self.clock.wall_seconds();
+        let state = self.partitions()[cursor.partition.index()].lock();
+        let mut entries = state.table.iter_after(cursor.after.as_ref());
+        loop {
+            if budget.is_spent() {
+                return PieceEnd::Budget;
+            }
+            let here = entries.clone();
+            let Some(entry) = entries.next() else {
+                return PieceEnd::Done;
+            };
+            budget.visits -= 1;
+            if query.is_in_set(&entry) && self.is_live(&entry, now) {
+                let start = out.len();
+                match self.write_query_record(query, &entry, reads, out) {
+                    Ok(()) => {
+                        budget.records -= 1;
+                        budget.bytes = budget.bytes.saturating_sub(out.len() - start);
+                    }
+                    Err(location) => match reads.reads.get(&location) {
+                        Some(Read::Failed(unread)) => {
+                            count(&self.stats.mine().query_unreadable_records);
+                            tracing::error!(namespace = %self.name, reason = %unread.reason, "a query left out a record that could not be read");
+                        }
+                        _ => {
+                            let wanted = self.to_be_read(query, here, now);
+                            return PieceEnd::NeedsDevice(reads.want(&wanted));
+                        }
+                    },
+                }
+            }
+            cursor.after = Some(entry.digest);
+        }
+    }
+
+    /// The locations of the next records that are not in memory, as many as are read at once.
+    fn to_be_read(
+        &self,
+        query: &RecordQuery,
+        entries: impl Iterator<Item = Entry>,
+        now: u32,
+    ) -> Vec<Location> {
+        let mut bytes = 0;
+        entries
+            .filter(|entry| query.is_in_set(entry) && self.is_live(entry, now))
+            .map(|entry| entry.location)
+            .filter(|location| matches!(self.store.read(*location, |_| ()), ReadNow::NeedsDevice))
+            .take(READ_AHEAD_RECORDS_MAX)
+            .take_while(|location| {
+                let fits = bytes == 0 || bytes + location.bytes() <= READ_AHEAD_BYTES_MAX;
+                bytes += location.bytes();
+                fits
+            })
+            .collect()
+    }
+
+    fn write_query_record(
+        &self,
+        query: &RecordQuery,
+        entry: &Entry,
+        reads: &ReadAhead,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Location> {
+        let mut reply = ReplyWriter::begin_part(out);
+        reply.field(field::NAMESPACE, self.name.as_bytes());
+        if let Some(set) = self.sets.get(entry.set_id) {
+            reply.field(field::SET, &set.name);
+        }
+        reply.field(field::DIGEST, &entry.digest);
+        let has_key = entry.flags & flag::KEY_STORED != 0;
+        if has_key || !matches!(query.bins, BinChoice::Header) {
+            self.with_image(entry, reads.copy(entry.location), |view| {
+                if let Some(key) = view.key() {
+                    reply.field(field::KEY, key);
+                }
+                query.write_bins(view, &mut reply);
+            })?;
+        }
+        reply.finish_with(ReplyHeader {
+            generation: u32::from(entry.generation),
+            void_time: entry.void_time,
+            ..ReplyHeader::new(ResultCode::Ok)
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,511 @@
+//! Primary index queries on a service thread (PROTOCOL section 10). A query takes its turns among the thread's other work:
+//! each turn sends a piece, then the query waits for its next turn, for records from the device, for the peer to take what
+//! was sent, or for time to pass. One query a connection.
+//!
+//! Records come in digest order within a partition, each partition ends with a PARTITION_DONE message, the reply with LAST.
+//! A partition that is not this node's, or not to its end, is done with UNAVAILABLE: the client asks elsewhere.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use perigee_engine::index::Location;
+use perigee_engine::namespace::{DeviceCopy, Namespace, Unread};
+use perigee_engine::query::{PartitionCursor, PieceEnd, QueryBudget, ReadAhead, RecordQuery};
+use perigee_engine::stats::count;
+use perigee_wire::{
+    Digest, Message, PARTITIONS, PROTO_HEADER_BYTES, PartitionId, ProtoType, ReplyHeader,
+    ReplyWriter, ResultCode, info1, info2, info3, partition_of, patch_proto_header,
+    reserve_proto_header,
+};
+
+use crate::net::{ConnId, Net};
+use crate::query_registry::{QueryEnd, QueryRegistry, QueryStatus};
+
+/// A turn ends after so many index entries, records or bytes: some hundred microseconds.
+const TURN_VISITS: usize = 8192;
+const TURN_RECORDS: u64 = 512;
+const TURN_BYTES: usize = 256 << 10;
+/// Partitions begun in one turn: an empty one costs next to nothing but not nothing.
+const TURN_PARTITIONS: usize = 256;
+
+/// A frame is sent when it has grown to this, or is this old.
+const FRAME_BYTES: usize = 1 << 20;
+const FRAME_AGE: Duration = Duration::from_millis(100);
+/// Output that the peer has not taken, above which the query waits.
+const UNSENT_BYTES_MAX: usize = 2 << 20;
+/// How long a peer may take nothing, when its request does not say.
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The queries of one service thread.
+#[derive(Default)]
+pub(crate) struct QueryJobs {
+    jobs: HashMap<ConnId, Job>,
+    ready: VecDeque<ConnId>,
+    /// Reads under way, by the number that they were submitted under.
+    reads: HashMap<u64, (ConnId, Location)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Ready,
+    Device,
+    /// The peer has this much to take, and has taken nothing since then.
+    Output {
+        unsent: usize,
+        since: Instant,
+    },
+    /// Its records of this second are sent.
+    Time,
+}
+
+struct Job {
+    conn: ConnId,
+    namespace: Arc<Namespace>,
+    query: RecordQuery,
+    partitions: VecDeque<PartitionCursor>,
+    reads: ReadAhead,
+    /// The frame under construction; empty, or with room for its header in front.
+    frame: Vec<u8>,
+    frame_since: Instant,
+    state: State,
+    records_left: u64,
+    pace: Option<Pace>,
+    socket_timeout: Duration,
+    kind: Kind,
+}
+
+enum Kind {
+    Long(Arc<QueryStatus>),
+    /// Not listed, and answered TIMEOUT when it takes longer than this.
+    Short {
+        deadline: Instant,
+    },
+}
+
+/// Records per second, as an allowance that grows with time.
+struct Pace {
+    per_second: f64,
+    allowance: f64,
+    since: Instant,
+}
+
+impl Pace {
+    /// What may be sent at once after a wait.
+    const BURST_SECONDS: f64 = 0.1;
+
+    fn new(per_second: u32) -> Pace {
+        Pace {
+            per_second: f64::from(per_second),
+            allowance: 1.0,
+            since: Instant::now(),
+        }
+    }
+
+    fn allowance(&mut self, now: Instant) -> u64 {
+        let seconds = now.duration_since(self.since).as_secs_f64();
+        self.since = now;
+        let most = (self.per_second * Self::BURST_SECONDS).max(1.0);
+        self.allowance = (self.allowance + seconds * self.per_second).min(most);
+        self.allowance as u64
+    }
+}
+
+enum Next {
+    Again,
+    /// Read these; others may be on their way.
+    Read(Vec<Location>),
+    Wait(State),
+    Done,
+}
+
+/// What a query meets outside of its thread.
+pub(crate) struct QueryContext<'a> {
+    pub registry: &'a QueryRegistry,
+    /// Submits a read and returns the number that it will be delivered under.
+    pub read: &'a mut dyn FnMut(&Arc<Namespace>, Location) -> u64,
+}
+
+/// Whether a message is a query, a scan or a background job, rather than a request for one record or a batch.
+pub(crate) fn is_query(message: &Message<'_>) -> bool {
+    message.batch.is_none()
+        && (message.partitions.is_some()
+            || message.digests_after.is_some()
+            || message.udf_op.is_some_and(|op| op != 0)
+            || message.task_id.is_some())
+}
+
+/// Refuses what only looks like a primary index query.
+fn refusal(message: &Message<'_>) -> Option<ResultCode> {
+    let aggregates = message.udf_op.is_some() || message.udf_function.is_some();
+    let by_index = message.index_range.is_some()
+        || message.index_name.is_some()
+        || message.index_expression.is_some()
+        || message.index_context.is_some()
+        || message.index_type.is_some()
+        || message.bin_values_after.is_some();
+    let in_background = message.header.info2 & info2::WRITE != 0;
+    let by_partition = message.header.info3 & info3::PARTITION_DONE != 0
+        && (message.partitions.is_some() || message.digests_after.is_some());
+    let short = message.header.info1 & info1::SHORT_QUERY != 0;
+    if aggregates || by_index || in_background || !by_partition {
+        return Some(ResultCode::UnsupportedFeature);
+    }
+    let paced = message.records_per_second.is_some_and(|rate| rate > 0);
+    (short && paced).then_some(ResultCode::Parameter)
+}
+
+/// The partitions that a message names, each at most once, in ascending order.
+fn partitions_of(message: &Message<'_>) -> Result<VecDeque<PartitionCursor>, ResultCode> {
+    let mut wanted: Vec<Option<PartitionCursor>> = (0..PARTITIONS).map(|_| None).collect();
+    let mut want = |partition: PartitionId, after: Option<Digest>| {
+        let slot = &mut wanted[partition.index()];
+        match slot.replace(PartitionCursor { partition, after }) {
+            None => Ok(()),
+            Some(_) => Err(ResultCode::Parameter),
+        }
+    };
+    for id in message.partitions.unwrap_or_default().chunks_exact(2) {
+        let id = u16::from_le_bytes([id[0], id[1]]);
+        want(PartitionId::new(id).ok_or(ResultCode::Parameter)?, None)?;
+    }
+    let digests = message.digests_after.unwrap_or_default();
+    for digest in digests.as_chunks::<{ size_of::<Digest>() }>().0 {
+        want(partition_of(digest), Some(*digest))?;
+    }
+    Ok(wanted.into_iter().flatten().collect())
+}
+
+impl QueryJobs {
+    /// Takes up a query whose connection is parked from now on. On an error it is refused.
+    pub fn start(
+        &mut self,
+        conn: ConnId,
+        namespace: &Arc<Namespace>,
+        message: &Message<'_>,
+        peer: String,
+        deadline: Instant,
+        registry: &QueryRegistry,
+    ) -> Result<(), ResultCode> {
+        if let Some(code) = refusal(message) {
+            return Err(code);
+        }
+        let query = RecordQuery::of(namespace, message)?;
+        let partitions = partitions_of(message)?;
+        let rate = message.records_per_second.unwrap_or_default();
+        let timeout_ms = message.socket_timeout.unwrap_or_default();
+        if !registry.admit() {
+            return Err(ResultCode::QueryQueueFull);
+        }
+        let kind = if message.header.info1 & info1::SHORT_QUERY != 0 {
+            Kind::Short { deadline }
+        } else {
+            let set = message.set.unwrap_or_default();
+            let status = QueryStatus::new(
+                message.task_id.unwrap_or_default(),
+                &namespace.name,
+                set,
+                peer,
+            );
+            let status = Arc::new(QueryStatus {
+                partitions: partitions.len(),
+                records_per_second: rate,
+                socket_timeout_ms: timeout_ms,
+                ..status
+            });
+            registry.list(status.clone());
+            Kind::Long(status)
+        };
+        let job = Job {
+            conn,
+            namespace: namespace.clone(),
+            query,
+            partitions,
+            reads: ReadAhead::default(),
+            frame: Vec::new(),
+            frame_since: Instant::now(),
+            state: State::Ready,
+            records_left: match message.sample_max {
+                None | Some(0) => u64::MAX,
+                Some(most) => most,
+            },
+            pace: (rate > 0).then(|| Pace::new(rate)),
+            socket_timeout: match timeout_ms {
+                0 => SOCKET_TIMEOUT,
+                ms => Duration::from_millis(u64::from(ms)),
+            },
+            kind,
+        };
+        self.jobs.insert(conn, job);
+        self.ready.push_back(conn);
+        Ok(())
+    }
+
+    /// Whether a query waits for its turn.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Gives every query that is ready one turn.
+    pub fn run(&mut self, net: &mut dyn Net, context: &mut QueryContext<'_>) {
+        for _ in 0..self.ready.len() {
+            let Some(conn) = self.ready.pop_front() else {
+                return;
+            };
+            let Some(job) = self.jobs.get_mut(&conn) else {
+                continue;
+            };
+            match job.turn(net, context.registry) {
+                Next::Again => self.ready.push_back(conn),
+                Next::Wait(state) => job.state = state,
+                Next::Read(locations) => {
+                    job.state = State::Device;
+                    for location in locations {
+                        let number = (context.read)(&job.namespace, location);
+                        self.reads.insert(number, (conn, location));
+                    }
+                }
+                Next::Done => {
+                    self.jobs.remove(&conn);
+                    context.registry.leave();
+                    net.resume(conn);
+                }
+            }
+        }
+    }
+
+    /// Takes a read that was submitted for a query; gives it back when it is none of theirs.
+    pub fn deliver(
+        &mut self,
+        number: u64,
+        read: Option<Result<DeviceCopy, Unread>>,
+    ) -> Option<Option<Result<DeviceCopy, Unread>>> {
+        let Some((conn, location)) = self.reads.remove(&number) else {
+            return Some(read);
+        };
+        if let Some(job) = self.jobs.get_mut(&conn)
+            && let Some(read) = read
+        {
+            job.reads.deliver(location, read);
+            if job.state == State::Device {
+                self.wake(conn);
+            }
+        }
+        None
+    }
+
+    /// The peer has taken all that was sent.
+    pub fn drained(&mut self, conn: ConnId) {
+        let waits = |job: &Job| matches!(job.state, State::Output { .. });
+        if self.jobs.get(&conn).is_some_and(waits) {
+            self.wake(conn);
+        }
+    }
+
+    /// The connection is gone, and its query with it.
+    pub fn closed(&mut self, conn: ConnId, registry: &QueryRegistry) {
+        if let Some(job) = self.jobs.remove(&conn) {
+            job.count(QueryEnd::Abandoned, registry);
+            registry.leave();
+        }
+    }
+
+    /// Wakes the queries that wait for time, or that somebody has ended; ends those whose peer takes nothing.
+    pub fn tick(&mut self, now: Instant, net: &mut dyn Net, registry: &QueryRegistry) {
+        let mut due = Vec::new();
+        for (conn, job) in &mut self.jobs {
+            let ended = registry.is_stopping() || job.is_aborted() || job.is_late(now);
+            match &mut job.state {
+                State::Ready => {}
+                State::Time => due.push(*conn),
+                State::Device if ended => due.push(*conn),
+                State::Device => {}
+                State::Output { .. } if ended => due.push(*conn),
+                State::Output { unsent, since } => {
+                    let left = net.unsent(*conn);
+                    if left < *unsent {
+                        (*unsent, *since) = (left, now);
+                    } else if now.duration_since(*since) >= job.socket_timeout {
+                        // The rest of the frame cannot be sent, so no other answer can be.
+                        net.close(*conn);
+                    }
+                }
+            }
+        }
+        due.into_iter().for_each(|conn| self.wake(conn));
+    }
+
+    fn wake(&mut self, conn: ConnId) {
+        if let Some(job) = self.jobs.get_mut(&conn)
+            && job.state != State::Ready
+        {
+            job.state = State::Ready;
+            self.ready.push_back(conn);
+        }
+    }
+}
+
+impl Job {
+    fn turn(&mut self, net: &mut dyn Net, registry: &QueryRegistry) -> Next {
+        let now = Instant::now();
+        if self.is_aborted() {
+            return self.finish(ResultCode::QueryAborted, QueryEnd::Aborted, net, registry);
+        }
+        if self.is_late(now) {
+            return self.finish(ResultCode::Timeout, QueryEnd::Failed, net, registry);
+        }
+        let unsent = net.unsent(self.conn);
+        if unsent > UNSENT_BYTES_MAX && !registry.is_stopping() {
+            return Next::Wait(State::Output { unsent, since: now });
+        }
+        let allowance = self
+            .pace
+            .as_mut()
+            .map_or(u64::MAX, |pace| pace.allowance(now));
+        if allowance == 0 {
+            self.send(net);
+            if let Kind::Long(status) = &self.kind {
+                count(&status.throttled);
+            }
+            return Next::Wait(State::Time);
+        }
+        let records = TURN_RECORDS.min(self.records_left).min(allowance);
+        let mut budget = QueryBudget {
+            visits: TURN_VISITS,
+            records,
+            bytes: TURN_BYTES,
+        };
+        let wanted = self.pieces(&mut budget, registry);
+        let sent = records - budget.records;
+        self.records_left -= sent;
+        if let Some(pace) = &mut self.pace {
+            pace.allowance -= sent as f64;
+        }
+        if let Kind::Long(status) = &self.kind {
+            status.records.fetch_add(sent, Ordering::Relaxed);
+        }
+        if self.partitions.is_empty() || self.records_left == 0 {
+            return self.finish(ResultCode::Ok, QueryEnd::Complete, net, registry);
+        }
+        if self.frame.len() >= FRAME_BYTES || now.duration_since(self.frame_since) >= FRAME_AGE {
+            self.send(net);
+        }
+        wanted.map_or(Next::Again, Next::Read)
+    }
+
+    /// Appends records until the budget is spent, the partitions are done, or the device must be asked.
+    fn pieces(
+        &mut self,
+        budget: &mut QueryBudget,
+        registry: &QueryRegistry,
+    ) -> Option<Vec<Location>> {
+        if self.frame.is_empty() {
+            reserve_proto_header(&mut self.frame);
+            self.frame_since = Instant::now();
+        }
+        let mut begun = 0;
+        while let Some(cursor) = self.partitions.front_mut() {
+            let partition = cursor.partition;
+            if registry.is_stopping() || !self.namespace.owns_partition(partition) {
+                self.partition_done(partition, ResultCode::Unavailable);
+                continue;
+            }
+            if budget.is_spent() || begun == TURN_PARTITIONS {
+                return None;
+            }
+            begun += 1;
+            let end = self.namespace.query_piece(
+                &self.query,
+                cursor,
+                budget,
+                &mut self.reads,
+                &mut self.frame,
+            );
+            match end {
+                PieceEnd::Done => self.partition_done(partition, ResultCode::Ok),
+                PieceEnd::Budget => return None,
+                PieceEnd::NeedsDevice(locations) => return Some(locations),
+            }
+        }
+        None
+    }
+
+    fn partition_done(&mut self, partition: PartitionId, result: ResultCode) {
+        self.partitions.pop_front();
+        ReplyWriter::begin_part(&mut self.frame).finish_with(ReplyHeader {
+            info3: info3::PARTITION_DONE,
+            generation: u32::from(partition.get()),
+            ..ReplyHeader::new(result)
+        });
+        if let Kind::Long(status) = &self.kind {
+            status.partitions_done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn finish(
+        &mut self,
+        result: ResultCode,
+        end: QueryEnd,
+        net: &mut dyn Net,
+        registry: &QueryRegistry,
+    ) -> Next {
+        if self.frame.is_empty() {
+            reserve_proto_header(&mut self.frame);
+        }
+        ReplyWriter::begin_part(&mut self.frame).finish_with(ReplyHeader {
+            info3: info3::LAST,
+            ..ReplyHeader::new(result)
+        });
+        self.send(net);
+        self.count(end, registry);
+        Next::Done
+    }
+
+    /// Completes the frame and hands it to the connection, if there is anything in it.
+    fn send(&mut self, net: &mut dyn Net) {
+        if self.frame.len() <= PROTO_HEADER_BYTES {
+            return;
+        }
+        patch_proto_header(&mut self.frame, 0, ProtoType::Message);
+        if let Kind::Long(status) = &self.kind {
+            let bytes = self.frame.len() as u64;
+            status.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        if let Some(out) = net.output(self.conn) {
+            if out.is_empty() {
+                std::mem::swap(out, &mut self.frame);
+            } else {
+                out.extend_from_slice(&self.frame);
+            }
+        }
+        self.frame.clear();
+    }
+
+    fn is_aborted(&self) -> bool {
+        matches!(&self.kind, Kind::Long(status) if status.aborted.load(Ordering::Relaxed))
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        matches!(self.kind, Kind::Short { deadline } if deadline <= now)
+    }
+
+    fn count(&self, end: QueryEnd, registry: &QueryRegistry) {
+        let stats = self.namespace.stats.mine();
+        match &self.kind {
+            Kind::Long(status) => {
+                registry.end(status, end);
+                count(match end {
+                    QueryEnd::Complete => &stats.pi_query_long_basic_complete,
+                    QueryEnd::Aborted => &stats.pi_query_long_basic_abort,
+                    QueryEnd::Abandoned | QueryEnd::Failed => &stats.pi_query_long_basic_error,
+                });
+            }
+            Kind::Short { .. } => count(match end {
+                QueryEnd::Complete => &stats.pi_query_short_basic_complete,
+                QueryEnd::Failed => &stats.pi_query_short_basic_timeout,
+                QueryEnd::Aborted | QueryEnd::Abandoned => &stats.pi_query_short_basic_error,
+            }),
+        }
+    }
+}

@@ -123,7 +123,7 @@ test('wrong command lines end with 2', async () => {
 test('help and version end with 0', async () => {
   const help = await perigee('--help')
   assert.equal(help.code, 0)
-  for (const name of ['serve', 'info', 'udf', 'xdr', 'get', 'bench', 'completion']) assert.match(help.out, new RegExp(`^ {2}${name} `, 'm'))
+  for (const name of ['serve', 'info', 'udf', 'xdr', 'get', 'bench', 'act', 'completion']) assert.match(help.out, new RegExp(`^ {2}${name} `, 'm'))
   assert.match((await perigee('--version')).out, /^\d+\.\d+\.\d+\n$/)
   assert.equal((await perigee('get', '--help')).code, 0)
 })

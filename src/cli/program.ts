@@ -103,18 +103,20 @@ function records (program: Command, io: Io, end: End): void {
 }
 
 function tools (program: Command, io: Io, end: End): void {
-  program.command('bench')
-    .description('put load on a node; `perigee bench --help` prints its own options')
-    .argument('[argument...]')
-    .helpOption(false)
-    .allowUnknownOption()
-    .passThroughOptions()
+  forwarding(program.command('bench').description('put load on a node; `perigee bench --help` prints its own options'))
     .action(async (args: string[]) => end(await (await import('./commands/bench.js')).bench(io, args)))
+  forwarding(program.command('act').description('check a device with the storage load of this engine, see docs/guides/device-check.md; `perigee act --help` prints its own options'))
+    .action(async (args: string[]) => end(await (await import('./commands/act.js')).act(io, args)))
 
   program.command('completion')
     .description('print a completion script for a shell')
     .argument('<shell>', 'bash, zsh or fish')
     .action(async (shell: string) => (await import('./completion.js')).printCompletion(io, program, shell))
+}
+
+/** Its arguments are another program's. */
+function forwarding (command: Command): Command {
+  return command.argument('[argument...]').helpOption(false).allowUnknownOption().passThroughOptions()
 }
 
 function json (command: Command): Command {

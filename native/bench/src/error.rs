@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -28,6 +29,18 @@ pub enum BenchError {
     Stalled { seconds: u64, operations: u64 },
     #[error("the echo process: {0}")]
     Echo(String),
+    #[error("{0}")]
+    Option(String),
+    #[error("{path}: {what}")]
+    Device { path: PathBuf, what: String },
+    #[error("{path}: cannot {operation}: {source}")]
+    DeviceIo {
+        path: PathBuf,
+        operation: &'static str,
+        source: io::Error,
+    },
+    #[error("interrupted before anything was measured")]
+    Interrupted,
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]

@@ -179,7 +179,8 @@ struct Pace {
     interval: Duration,
 }
 
-fn histogram() -> Histogram<u64> {
+/// Latencies in nanoseconds, from a microsecond to a minute, to three digits.
+pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, 3).expect("valid bounds")
 }
 

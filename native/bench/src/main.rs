@@ -3,8 +3,10 @@
 //!
 //! A connection has one request in flight. Requests are prepared frames in which only the digest
 //! changes, and all connections of a thread share one network loop, so that the generator leaves
-//! the processors to the server.
+//! the processors to the server. `act` is for storage what the rest is for a host: it puts the
+//! engine's load on a device without an engine.
 
+mod act;
 mod cpu;
 mod echo;
 mod error;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
             server,
             rounds,
         } => limit::run(common, *server, *rounds),
+        Command::Act(options) => act::run(options),
         Command::Echo(echo) => echo::serve(echo).map(|()| true),
     };
     match outcome {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use perigee_service::net::LoopKind;
 
+use crate::act::ActOptions;
 use crate::error::BenchError;
 use crate::frames::FrameShape;
 
@@ -53,6 +54,12 @@ pub enum Command {
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
         rounds: u8,
     },
+    /// Check a device with the storage load of this engine, before it is trusted with data
+    ///
+    /// Random reads of records at a rate, large writes as a rate of record writes makes them, and
+    /// what defragmentation adds to both, with direct I/O. Ends with 0 when the device passes, 1
+    /// when it fails, 2 when it could not be checked.
+    Act(Box<ActOptions>),
     /// One echo server, for `limit`
     #[command(hide = true)]
     Echo(EchoOptions),
@@ -85,13 +92,13 @@ pub struct Common {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32_767))]
     pub bins: u16,
     /// Measured seconds [default: 10]
-    #[arg(long, conflicts_with = "operations", value_parser = parse_seconds)]
+    #[arg(long, conflicts_with = "operations", value_parser = parse_time)]
     pub duration: Option<Duration>,
     /// Measure so many operations instead
     #[arg(long)]
     pub operations: Option<u64>,
     /// Seconds before the measurement
-    #[arg(long, default_value = "2", value_parser = parse_seconds)]
+    #[arg(long, default_value = "2", value_parser = parse_time)]
     pub warmup: Duration,
     /// Operations a second of all threads together [default: as many as come back]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
@@ -140,11 +147,17 @@ impl LoopName {
     }
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text
+/// A time in seconds, or with one of the units ms, s, m and h.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let (number, seconds) = units
+        .iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)))
+        .unwrap_or((text, 1.0));
+    let number: f64 = number
         .parse()
-        .map_err(|_| "a number of seconds is expected".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+        .map_err(|_| "a time is expected, such as 10, 500ms or 24h".to_owned())?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
 }
 
 impl Common {
@@ -187,6 +200,16 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_time("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_time("20ms"), Ok(Duration::from_millis(20)));
+        assert_eq!(parse_time("24h"), Ok(Duration::from_secs(86_400)));
+        for wrong in ["", "s", "-1", "1d", "nan", "inf"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub struct Latency {
 }
 
 impl Latency {
-    fn new(histogram: &Histogram<u64>) -> Option<Self> {
+    /// In microseconds; `None` without any value.
+    pub fn new(histogram: &Histogram<u64>) -> Option<Self> {
         let us = |nanoseconds: u64| nanoseconds as f64 / 1e3;
         (!histogram.is_empty()).then(|| Self {
             p50: us(histogram.value_at_quantile(0.5)),

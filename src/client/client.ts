@@ -15,7 +15,8 @@ import {
   applyRequest, existsRequest, getRequest, operateRequest, putRequest, removeRequest, selectRequest, touchRequest,
   type Command, type Key, type Policy, type WritePolicy
 } from './request.js'
-import type { Bins, Value } from './value.js'
+import { scanPages, type ScanOptions, type ScanPage } from './scan.js'
+import { setOwn, type Bins, type Value } from './value.js'
 
 export interface ClientOptions {
   /** Where to start from: `host`, `host:port` or `{ host, port }`. */
@@ -44,6 +45,13 @@ export interface ClientRecord {
   readonly key?: Value
 }
 
+/** A record that a scan met: it is known by its digest, and by its key only where the record stores it. */
+export interface ScannedRecord extends ClientRecord {
+  readonly digest: Buffer
+  /** Empty for a record without a set. */
+  readonly set: string
+}
+
 export type RecordMetadata = Omit<ClientRecord, 'bins' | 'key'>
 
 const TIMEOUT_MS = 1000
@@ -58,6 +66,7 @@ const WAITING_MAX = 16_384
 export class Client {
   readonly #cluster: Cluster
   readonly #timeoutMs: number
+  readonly #connectTimeoutMs: number
   readonly #retriesMax: number
 
   /** Resolves when the cluster can be used. Rejects with CLIENT_NO_NODE when it cannot within `timeoutMs` (at least the time to connect). */
@@ -84,12 +93,13 @@ export class Client {
   private constructor (options: ClientOptions) {
     if (options.hosts.length === 0) throw new RangeError('a client needs at least one host')
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS
+    this.#connectTimeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS
     this.#retriesMax = options.retriesMax ?? RETRIES_MAX
     this.#cluster = new Cluster({
       seeds: options.hosts.map((host) => typeof host === 'string' ? parseEndpoint(host) : host),
       clusterName: options.clusterName,
       tendIntervalMs: options.tendIntervalMs ?? TEND_INTERVAL_MS,
-      connectTimeoutMs: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
+      connectTimeoutMs: this.#connectTimeoutMs,
       infoTimeoutMs: Math.max(this.#timeoutMs, TIMEOUT_MS),
       pool: {
         connectionsMax: options.connectionsMax ?? CONNECTIONS_MAX,
@@ -149,6 +159,27 @@ export class Client {
   /** Runs a Lua function on a record, where the record is. Rejects with UDF_EXECUTION and the script's message when it fails. */
   async apply (key: Key, module: string, name: string, args: readonly Value[] = [], policy: WritePolicy = {}): Promise<Value> {
     return udfResult(await this.#execute(applyRequest(key, module, name, args, policy), policy))
+  }
+
+  /**
+   * The records of a namespace or a set, in no order. They are read as fast as the caller takes them. A record that is there all the time comes once; where
+   * something fails on the way, the scan goes on behind the last record. Rejects with {@link RecordError} when nothing came for `patienceMs`.
+   */
+  async * scan (namespace: string, options: ScanOptions = {}): AsyncGenerator<ScannedRecord, void> {
+    for await (const { records } of this.scanPages(namespace, options)) {
+      for (const { digest, set, key, generation, voidTime, bins } of records) {
+        const decoded: Bins = {}
+        for (const { name, type, value } of bins) setOwn(decoded, utf8(name), decodeParticle(type, value))
+        const record = { digest, set: utf8(set), generation, voidTime, bins: decoded }
+        yield key === undefined ? record : { ...record, key: decodeParticle(key[0]!, key.subarray(1)) }
+      }
+    }
+  }
+
+  /** As `scan`, with records as they are on the wire, and told when a partition is complete: for those who keep track of where they are. */
+  scanPages (namespace: string, options: ScanOptions = {}): AsyncGenerator<ScanPage, void> {
+    if (!this.namespaces.includes(namespace)) throw this.#homeless(namespace, 0)
+    return scanPages(this.#cluster, namespace, options, this.#connectTimeoutMs)
   }
 
   /** One info command on one node (any, unless named). The answer may be an error: see `infoError`. */
@@ -256,6 +287,10 @@ function udfResult (message: Message): Value {
 function failureOf (message: Message): string | undefined {
   const op = message.ops.find(({ name }) => name === UDF_FAILURE)
   return op?.value.toString('utf8')
+}
+
+function utf8 (latin1: string): string {
+  return Buffer.from(latin1, 'latin1').toString('utf8')
 }
 
 function metadataOf (message: Message): RecordMetadata {

@@ -161,7 +161,7 @@ export class Connection {
   }
 }
 
-function reasonOf (error: Error): string {
+export function reasonOf (error: Error): string {
   const { code } = error as NodeJS.ErrnoException
   switch (code) {
     case 'ECONNREFUSED': return 'nothing listens there'

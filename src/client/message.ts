@@ -266,8 +266,8 @@ function binName (name: string): Buffer {
   return bytes
 }
 
-// A size comes from outside: it is held against the frame before anything is taken.
-function itemEnd (frame: Buffer, at: number, headBytes: number): number {
+/** Where a field or an operation ends. A size comes from outside: it is held against the frame before anything is taken. */
+export function itemEnd (frame: Buffer, at: number, headBytes: number): number {
   if (at + headBytes > frame.length) throw new FrameError(`cut at ${frame.length}, inside the item at ${at}`)
   const end = at + 4 + frame.readUInt32BE(at)
   if (end < at + headBytes || end > frame.length) throw new FrameError(`the item at ${at} ends at ${end} in a frame of ${frame.length} bytes`)

@@ -2,13 +2,13 @@
 //
 // It models: a TCP endpoint on 127.0.0.1 that answers in request order; info answers of one node of a cluster; records kept as the bytes that were written
 // (put, get, delete and apply, without generations, filters or bin deletion). Faults: answers cut into single bytes, requests swallowed, answers held
-// back until released, connections cut in the middle of an answer or before it, stray bytes, the listener gone and back on the same port.
+// back until released, queries answered by what the test gives, connections cut in the middle of an answer or before it, stray bytes, the listener gone and back on the same port.
 // It does not model: time limits, info behind held answers (info is answered at once), several frames an answer, half-open sockets, a full receive window.
 
 import { createServer, type Server, type Socket } from 'node:net'
 import { FieldId, Info1, Info2, Info3, Limit, PROTO_HEADER_BYTES, ProtoType, ResultCode } from '../engine/constants.js'
 import { FrameReader } from './frame-reader.js'
-import { decodeMessage, encodeRequest, textField, writeProto, type Field, type WireOp } from './message.js'
+import { decodeMessage, encodeRequest, textField, writeProto, type Field, type Message, type WireOp } from './message.js'
 
 /** What to do instead of answering: `swallow` never answers this request, `cut` ends the connection after half the answer, `drop` before it. */
 export type Fault = 'swallow' | 'cut' | 'drop'
@@ -31,6 +31,8 @@ export class ScratchNode {
   fault: (frame: Buffer) => Fault | undefined = () => undefined
   /** The result code to answer with; undefined to do what was asked. */
   result: (frame: Buffer) => number | undefined = () => undefined
+  /** Answers queries, frame by frame; without it they are swallowed. */
+  query: (request: Message, socket: Socket) => void = () => {}
   dribble = false
   partitionGeneration = 1
   peersGeneration = 1
@@ -104,6 +106,8 @@ export class ScratchNode {
   #handle (socket: Socket, frame: Buffer): void {
     if (frame[1] === ProtoType.INFO) return this.#write(socket, this.#answerInfo(frame))
     this.received.push(frame)
+    const message = decodeMessage(frame)
+    if (message.fields.has(FieldId.PARTITIONS) || message.fields.has(FieldId.DIGESTS_AFTER)) return this.query(message, socket)
     const fault = this.fault(frame)
     if (fault === 'swallow') return
     const answer = () => {

@@ -60,8 +60,9 @@ impl StoreConfig {
         }
     }
 
-    /// Header block, one block for each of the two streams, one in reserve, and one to spare.
-    pub const BLOCKS_MIN: u64 = 5;
+    /// Header block, one block for each of the two streams, one in reserve for copies and one for tombstones, and one to
+    /// spare.
+    pub const BLOCKS_MIN: u64 = 6;
 
     pub(super) fn validate(&self, devices: usize, device_bytes: u64) -> Result<(), OpenError> {
         let wrong = |what: String| {

@@ -115,13 +115,16 @@ impl Device {
             keeps
         });
         let pressed = self.is_pressed(state);
+        let desperate =
+            |block: u32| state.tombstone_refused && self.is_gainful_at_all(state, block);
         let queued = (0..queue.len())
             .filter(|i| self.is_durable(state, queue[*i]))
             .min_by_key(|i| self.live(queue[*i]));
         let block = match queued {
             Some(i) => Some(queue.swap_remove(i)),
             None if pressed => (0..self.blocks.len() as u32)
-                .filter(|block| self.is_gainful(state, *block) && self.is_durable(state, *block))
+                .filter(|block| self.is_gainful(state, *block) || desperate(*block))
+                .filter(|block| self.is_durable(state, *block))
                 .min_by_key(|block| self.live(*block)),
             None => None,
         };

@@ -26,10 +26,18 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Free blocks that only defragmentation may take: compacting one block needs at most one more.
-pub(super) const RESERVE_BLOCKS: usize = 1;
+const RESERVE_BLOCKS: usize = 1;
+/// Free blocks that records may not take, so that a full store takes the tombstones that make room in it.
+const TOMBSTONE_BLOCKS: usize = 1;
+/// Free blocks that records cannot have.
+const KEPT_BLOCKS: usize = RESERVE_BLOCKS + TOMBSTONE_BLOCKS;
 /// Compacting a block has to gain this part of it, or blocks that are merely padded would be copied
 /// forever.
 const GAIN_DIVISOR: usize = 16;
+/// As above while tombstones find no room, where deletes that are spread over many blocks gain little of each: a smaller
+/// part, and more than a compaction pads.
+const GAIN_DIVISOR_LEAST: usize = 256;
+const GAIN_PAGES_LEAST: usize = 4;
 /// Block buffers kept for the next block.
 const SPARE_BUFFERS_MAX: usize = 4;
 
@@ -96,6 +104,8 @@ pub(super) struct OpenBlock {
     pub(super) position: usize,
     /// Handed to the flush thread: whole pages, never written again.
     pub(super) taken: usize,
+    /// Opened by a tombstone when records could have no block. They stay out of it until there is another.
+    is_reserve: bool,
 }
 
 /// A complete block that is not yet handed to the flush thread as a whole.
@@ -155,6 +165,8 @@ pub(super) struct DeviceState {
     pub(super) flush_now: bool,
     /// A write found no block since one was opened last.
     pub(super) refused: bool,
+    /// So did a tombstone.
+    pub(super) tombstone_refused: bool,
     pub(super) failure: Option<DeviceError>,
     /// There is no flush thread any more that would tell waiters.
     pub(super) flush_ended: bool,
@@ -251,6 +263,7 @@ impl Device {
             unsynced_since: None,
             flush_now: false,
             refused: false,
+            tombstone_refused: false,
             failure: None,
             flush_ended: false,
             writes: 0,
@@ -327,13 +340,21 @@ impl Device {
         if state.failure.is_some() || self.closed.load(Ordering::Relaxed) {
             return Err(AppendError::DeviceFailed);
         }
-        let fits = |open: &OpenBlock| open.position + image.len() <= self.block_bytes;
+        let kept = match stream {
+            Stream::Defrag => 0,
+            Stream::Client if ImageView::trusted(image).is_tombstone() => RESERVE_BLOCKS,
+            Stream::Client => KEPT_BLOCKS,
+        };
+        let fits = |open: &OpenBlock| {
+            open.position + image.len() <= self.block_bytes
+                && !(open.is_reserve && kept == KEPT_BLOCKS && state.free.len() < KEPT_BLOCKS)
+        };
         if !state.streams[stream as usize]
             .open
             .as_ref()
             .is_some_and(fits)
         {
-            self.check_room(state, stream)?;
+            self.check_room(state, stream, kept)?;
             self.fill(state, stream);
             self.open(state, stream);
         }
@@ -375,8 +396,13 @@ impl Device {
         Ok(appended)
     }
 
-    /// Whether the stream may open another block.
-    fn check_room(&self, state: &mut DeviceState, stream: Stream) -> Result<(), AppendError> {
+    /// Whether the stream may open another block and leave `kept` free ones.
+    fn check_room(
+        &self,
+        state: &mut DeviceState,
+        stream: Stream,
+        kept: usize,
+    ) -> Result<(), AppendError> {
         if stream == Stream::Client && state.unwritten >= self.unwritten_max {
             return Err(AppendError::Overload);
         }
@@ -385,15 +411,11 @@ impl Device {
             self.work.notify_one();
             return Err(AppendError::Overload);
         }
-        let kept = if stream == Stream::Client {
-            RESERVE_BLOCKS
-        } else {
-            0
-        };
         if state.free.len() > kept {
             return Ok(());
         }
         state.refused |= stream == Stream::Client;
+        state.tombstone_refused |= kept == RESERVE_BLOCKS;
         // Retired blocks become free after the next sync.
         self.hurry(state);
         self.signal.raise();
@@ -424,6 +446,7 @@ impl Device {
             buffer,
             position,
             taken,
+            ..
         } = open;
         let end = position.next_multiple_of(PAGE_BYTES);
         if position < end {
@@ -504,9 +527,11 @@ impl Device {
             buffer,
             position: BLOCK_HEADER_BYTES,
             taken: 0,
+            is_reserve: state.free.len() < KEPT_BLOCKS,
         });
         if stream == Stream::Client {
             state.refused = false;
+            state.tombstone_refused = false;
         }
         if self.is_pressed(state) {
             self.signal.raise();
@@ -519,6 +544,10 @@ impl Device {
         for stream in STREAMS {
             let current = &state.streams[stream as usize];
             let Some(open) = &current.open else { continue };
+            // Its room is for tombstones yet to come.
+            if stream == Stream::Client && open.is_reserve && !state.tombstone_refused {
+                continue;
+            }
             let block = open.block;
             // Copies still fit, so of their block only what died again is to be gained.
             let filled = match stream {
@@ -657,15 +686,24 @@ impl Device {
 
     /// Worth emptying, if space is needed.
     pub(super) fn is_gainful(&self, state: &DeviceState, block: u32) -> bool {
+        self.gains(state, block, self.block_bytes / GAIN_DIVISOR)
+    }
+
+    /// Worth emptying, if tombstones need space.
+    pub(super) fn is_gainful_at_all(&self, state: &DeviceState, block: u32) -> bool {
+        let least = self.block_bytes / GAIN_DIVISOR_LEAST;
+        let least = least.max(GAIN_PAGES_LEAST * PAGE_BYTES);
+        self.gains(state, block, least.min(self.block_bytes / GAIN_DIVISOR))
+    }
+
+    fn gains(&self, state: &DeviceState, block: u32, bytes: usize) -> bool {
         let BlockState {
             phase,
             filled,
             shunned,
             ..
         } = state.blocks[block as usize];
-        phase == Phase::Used
-            && !shunned
-            && filled >= self.live(block) + self.block_bytes / GAIN_DIVISOR
+        phase == Phase::Used && !shunned && filled >= self.live(block) + bytes
     }
 
     /// Whether a crash would leave the block as it is. Copies of records that may vanish from it
@@ -677,7 +715,7 @@ impl Device {
 
     /// So few free blocks that those above the low-water mark have to be compacted too.
     pub(super) fn is_pressed(&self, state: &DeviceState) -> bool {
-        state.free.len() + state.retired.len() <= RESERVE_BLOCKS + 1
+        state.free.len() + state.retired.len() <= KEPT_BLOCKS + 1
     }
 
     /// Whether so many filled blocks wait for the device that copies should wait too.
@@ -802,7 +840,7 @@ impl Device {
         let state = self.state.lock();
         let blocks = self.blocks.len() as u64 - 1;
         let free = state.free.len() as u64;
-        let available = (free.saturating_sub(RESERVE_BLOCKS as u64) * 100 / blocks) as u8;
+        let available = (free.saturating_sub(KEPT_BLOCKS as u64) * 100 / blocks) as u8;
         stats.avail_pct = stats.avail_pct.min(available);
         stats.total_blocks += blocks;
         stats.total_bytes += blocks * self.block_bytes as u64;

@@ -178,18 +178,28 @@ fn value_of(key: Key, version: u64, bytes: usize) -> Vec<u8> {
 }
 
 fn image_of(key: Key, version: u64, bytes: usize) -> Vec<u8> {
-    let header = ImageHeader {
+    let mut image = Vec::new();
+    let mut builder = ImageBuilder::begin(&mut image, &header_of(key, version, 0), b"", None);
+    builder.bin(b"b", 4, &value_of(key, version, bytes));
+    builder.finish();
+    image
+}
+
+fn tombstone_of(key: Key, version: u64) -> Vec<u8> {
+    let header = header_of(key, version, image_flag::TOMBSTONE);
+    let mut image = Vec::new();
+    ImageBuilder::begin(&mut image, &header, b"", None).finish();
+    image
+}
+
+fn header_of(key: Key, version: u64, flags: u16) -> ImageHeader {
+    ImageHeader {
         digest: digest_of(key),
         last_update_time: version,
         generation: version as u16,
         void_time: 0,
-        flags: 0,
-    };
-    let mut image = Vec::new();
-    let mut builder = ImageBuilder::begin(&mut image, &header, b"", None);
-    builder.bin(b"b", 4, &value_of(key, version, bytes));
-    builder.finish();
-    image
+        flags,
+    }
 }
 
 /// Panics unless the image is one that a test wrote.
@@ -197,6 +207,9 @@ fn check_image(view: &ImageView<'_>) -> (Key, u64) {
     let (key, version) = (key_of(view.digest()), view.last_update_time());
     assert_eq!(*view.digest(), digest_of(key));
     assert_eq!(view.flags() & image_flag::FILLER, 0);
+    if view.is_tombstone() {
+        return (key, version);
+    }
     let bin = view.bins().next().expect("one bin");
     assert_eq!(
         bin.value,
@@ -285,7 +298,20 @@ impl Node {
     }
 
     fn put(&self, key: Key, version: u64, bytes: usize) -> Result<CommitTicket, AppendError> {
-        let mut image = image_of(key, version, bytes);
+        self.append(key, version, image_of(key, version, bytes))
+    }
+
+    /// Puts a tombstone in a record's place.
+    fn entomb(&self, key: Key, version: u64) -> Result<CommitTicket, AppendError> {
+        self.append(key, version, tombstone_of(key, version))
+    }
+
+    fn append(
+        &self,
+        key: Key,
+        version: u64,
+        mut image: Vec<u8>,
+    ) -> Result<CommitTicket, AppendError> {
         let mut map = self.map.lock();
         let Appended { location, ticket } = self.store.append(&mut image)?;
         let old = map.insert(key, Held { location, version });

@@ -175,7 +175,7 @@ fn crash_during_defrag_keeps_every_durable_record() {
 #[test]
 fn crashes_in_a_row_on_a_full_device_leave_room_to_compact() {
     for seed in 0..10 {
-        let disk = disk(8, seed);
+        let disk = disk(9, seed);
         let mut random = Random(seed);
         let mut version = 0;
         for _ in 0..12 {

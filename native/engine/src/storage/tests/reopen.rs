@@ -107,7 +107,7 @@ fn records_of_many_devices_stay_on_their_device() {
 
 #[test]
 fn stale_bytes_of_a_former_life_are_not_data() {
-    let disk = disk(5, 2);
+    let disk = disk(6, 2);
     let (node, _) = Node::open(config(), vec![disk.clone()]);
     // Fill two blocks with many small records, replace them, and let one large record be all that
     // the same blocks hold in their next life.

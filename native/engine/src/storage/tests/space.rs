@@ -15,23 +15,31 @@ fn fill(node: &Node, bytes: usize) -> Key {
 }
 
 fn every_medium(blocks: usize) -> Vec<Node> {
-    let data_size = (blocks * BLOCK_BYTES) as u64;
+    every_medium_of(blocks, BLOCK_BYTES)
+}
+
+/// Memory first.
+fn every_medium_of(blocks: usize, block_bytes: usize) -> Vec<Node> {
+    let data_size = (blocks * block_bytes) as u64;
+    let sized = |config: StoreConfig| StoreConfig {
+        write_block_bytes: block_bytes as u32,
+        write_cache_bytes_max: 4 * block_bytes as u64,
+        ..config
+    };
     let memory = StoreConfig {
         medium: MediumConfig::Memory { data_size },
-        ..config()
+        ..sized(config())
     };
+    let both = StoreConfig {
+        in_memory: true,
+        ..sized(committing())
+    };
+    let disk = || disk(blocks * block_bytes / BLOCK_BYTES, 1);
     vec![
         Node::started(Store::open(memory).unwrap()).0,
-        Node::open(config(), vec![disk(blocks, 1)]).0,
-        Node::open(committing(), vec![disk(blocks, 1)]).0,
-        Node::open(
-            StoreConfig {
-                in_memory: true,
-                ..committing()
-            },
-            vec![disk(blocks, 1)],
-        )
-        .0,
+        Node::open(sized(config()), vec![disk()]).0,
+        Node::open(sized(committing()), vec![disk()]).0,
+        Node::open(both, vec![disk()]).0,
     ]
 }
 
@@ -383,4 +391,51 @@ fn readers_and_writers_and_defragmentation_agree() {
         node.store.drain().unwrap();
         node.read_all();
     }
+}
+
+/// Every durable delete needs room for its tombstone, and a store without any refused them all.
+#[test]
+fn completely_full_store_takes_a_tombstone_for_every_record_and_recovers() {
+    // Blocks of which a compaction pads little, unlike the others here.
+    for (blocks, bytes) in [(12, 500), (12, 90), (24, 900)] {
+        for (medium, node) in every_medium_of(blocks, 256 << 10).iter().enumerate() {
+            let keys = fill(node, bytes);
+            assert!(node.put(keys, 1, bytes).is_err());
+            // One of every block, and the next of every block, is what gains least of each.
+            let stride = keys / blocks as Key + 1;
+            let order = (0..stride).flat_map(|from| (from..keys).step_by(stride as usize));
+            for (taken, key) in order.enumerate() {
+                let mut tries = 0;
+                while let Err(error) = node.entomb(key, 2) {
+                    // Of the others, the last block may be in use by a compaction.
+                    assert!(medium > 0 || taken > 0, "the first finds room: {error}");
+                    tries += 1;
+                    assert!(tries < 5000, "after {taken}: {:?}", node.store.stats());
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            for key in 0..keys / 4 {
+                node.put_patiently(key, 3, bytes).unwrap();
+            }
+            node.read_all();
+            node.check_used_bytes();
+        }
+    }
+}
+
+#[test]
+fn records_stay_out_of_the_block_that_is_kept_for_tombstones() {
+    // In memory, where no padding is to be gained by compacting.
+    let node = every_medium(12).swap_remove(0);
+    let keys = fill(&node, 500);
+    node.entomb(0, 2).unwrap();
+    // There is room in its block, but too little died to free another.
+    for key in keys..keys + 30 {
+        assert_eq!(node.put(key, 1, 300), Err(AppendError::Full));
+    }
+    for key in 1..keys {
+        assert!(node.entomb(key, 2).is_ok(), "{key} of {keys}");
+    }
+    node.put_patiently(keys, 1, 300).unwrap();
+    node.check_used_bytes();
 }

@@ -65,6 +65,7 @@ test('the shortest configuration has every default', () => {
       type: 'memory',
       'data-size': 1024 * MiB,
       'commit-to-device': false,
+      encryption: 'none',
       'write-block-size': 8 * MiB,
       'flush-size': MiB,
       'flush-max-ms': 1000,
@@ -190,6 +191,9 @@ test('records lie in one place, with what that place needs', () => {
   refuses('type: memory, files: [x]', /storage-engine\.filesize: is missing; allowed: the size of each file/)
   refuses('type: device, devices: [/dev/x], filesize: 1G', /storage-engine\.filesize: is given without files/)
   refuses('type: memory, data-size: 1G, commit-to-device: true', /storage-engine\.commit-to-device: "true" without files or devices/)
+  refuses('type: memory, data-size: 1G, encryption: aes-128, encryption-key-file: k', /storage-engine\.encryption: "aes-128" without files or devices/)
+  refuses('type: device, devices: [/dev/x], encryption: aes-256', /storage-engine\.encryption-key-file: is missing; allowed: a path, or encryption: none/)
+  refuses('type: device, devices: [/dev/x], encryption-key-file: k', /storage-engine\.encryption-key-file: is given with encryption: none/)
   const storage = (text: string) => parseConfigText(engine(text)).namespaces[0]!['storage-engine']
   assert.deepEqual(storage('type: device, devices: [/dev/x, /dev/y]').devices, ['/dev/x', '/dev/y'])
   assert.equal(storage('type: memory, files: [x], filesize: 1G, commit-to-device: true')['commit-to-device'], true)

@@ -129,6 +129,15 @@ function place (engine: Section, path: CrossIssue['path'], issues: CrossIssue[])
   if (first === 'data-size' && text(engine['commit-to-device']) === 'true') {
     issues.push({ path: [...path, 'commit-to-device'], message: '"true" without files or devices; allowed: false, or files or devices' })
   }
+  const encryption = text(engine['encryption']) ?? 'none'
+  const key = engine['encryption-key-file']
+  if (first === 'data-size' && encryption !== 'none') {
+    issues.push({ path: [...path, 'encryption'], message: `${JSON.stringify(encryption)} without files or devices; allowed: none, or files or devices` })
+  } else if (encryption !== 'none' && key === undefined) {
+    issues.push({ path: [...path, 'encryption-key-file'], message: 'is missing; allowed: a path, or encryption: none' })
+  } else if (encryption === 'none' && key !== undefined) {
+    issues.push({ path: [...path, 'encryption-key-file'], message: 'is given with encryption: none; allowed: with aes-128 or aes-256' })
+  }
 }
 
 function section (value: unknown): Section {

@@ -198,7 +198,11 @@ const backing = {
   devices: z.array(required(pathLeaf({
     doc: 'Raw block devices that hold the records, each as a whole, in place of `files`. They have to be blank, and neither mounted nor in use.'
   }))).min(1).max(128).optional(),
-  'commit-to-device': flag({ default: false, doc: 'A write is answered when it is durable. Without it `flush-max-ms` of writes are at risk.' })
+  'commit-to-device': flag({ default: false, doc: 'A write is answered when it is durable. Without it `flush-max-ms` of writes are at risk.' }),
+  encryption: choice(['none', 'aes-128', 'aes-256'], { default: 'none', doc: 'What lies on the files or devices is encrypted (XTS). Chosen when they are new; it cannot be changed later.' }),
+  'encryption-key-file': optional(pathLeaf({
+    doc: 'File that holds the key, 16 or 32 bytes: in hexadecimal, in base64, or as it is. Required with `encryption`; without it the records are lost.'
+  }))
 }
 
 const storageMemory = z.strictObject({

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::storage::{MediumConfig, OpenError, StoreConfig};
+use crate::storage::{Algorithm, Encryption, MediumConfig, OpenError, StoreConfig};
 use crate::tunable::Tunable;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -142,6 +142,8 @@ pub struct CommonStorageConfig {
     pub filesize: Option<u64>,
     pub devices: Vec<PathBuf>,
     pub commit_to_device: bool,
+    pub encryption: EncryptionConfig,
+    pub encryption_key_file: Option<PathBuf>,
     pub write_block_size: u32,
     pub flush_size: u32,
     pub flush_max_ms: u32,
@@ -157,6 +159,8 @@ impl Default for CommonStorageConfig {
             filesize: None,
             devices: Vec::new(),
             commit_to_device: false,
+            encryption: EncryptionConfig::None,
+            encryption_key_file: None,
             write_block_size: 8 << 20,
             flush_size: 1 << 20,
             flush_max_ms: 1000,
@@ -165,6 +169,16 @@ impl Default for CommonStorageConfig {
             defrag_lwm_pct: 50,
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum EncryptionConfig {
+    #[serde(rename = "none")]
+    None,
+    #[serde(rename = "aes-128")]
+    Aes128,
+    #[serde(rename = "aes-256")]
+    Aes256,
 }
 
 impl NamespaceConfig {
@@ -183,6 +197,8 @@ impl NamespaceConfig {
             filesize,
             devices,
             commit_to_device,
+            encryption,
+            encryption_key_file,
             write_block_size,
             flush_size,
             flush_max_ms,
@@ -206,10 +222,27 @@ impl NamespaceConfig {
         if commit_to_device && matches!(medium, MediumConfig::Memory { .. }) {
             return Err(wrong("commit-to-device needs files or devices"));
         }
+        let algorithm = match encryption {
+            EncryptionConfig::None => None,
+            EncryptionConfig::Aes128 => Some(Algorithm::Aes128),
+            EncryptionConfig::Aes256 => Some(Algorithm::Aes256),
+        };
+        let encryption = match (algorithm, encryption_key_file) {
+            (None, None) => None,
+            (Some(algorithm), Some(key_file)) => Some(Encryption {
+                algorithm,
+                key_file,
+            }),
+            _ => return Err(wrong("encryption and encryption-key-file go together")),
+        };
+        if encryption.is_some() && matches!(medium, MediumConfig::Memory { .. }) {
+            return Err(wrong("encryption needs files or devices"));
+        }
         Ok(StoreConfig {
             namespace: self.name.clone(),
             medium,
             in_memory,
+            encryption,
             write_block_bytes: write_block_size,
             flush_size_bytes: flush_size,
             flush_max: Duration::from_millis(u64::from(flush_max_ms)),

@@ -1,5 +1,6 @@
 //! What a store is told when it is opened.
 
+use super::encryption::Encryption;
 use super::error::OpenError;
 use super::medium::PAGE_BYTES;
 use crate::index::Location;
@@ -24,6 +25,8 @@ pub struct StoreConfig {
     pub medium: MediumConfig,
     /// Whether all that is on the devices is kept in memory too, and read from there.
     pub in_memory: bool,
+    /// What lies on the devices is encrypted.
+    pub encryption: Option<Encryption>,
     /// A power of two, at most 8 MiB and at least 16 KiB (64 KiB outside tests).
     pub write_block_bytes: u32,
     /// Unwritten bytes at which a block is written on, whatever its age. Divides the write block.
@@ -49,6 +52,7 @@ impl StoreConfig {
             namespace: namespace.into(),
             medium,
             in_memory: false,
+            encryption: None,
             write_block_bytes: WRITE_BLOCK_BYTES_MAX as u32,
             flush_size_bytes: 1 << 20,
             flush_max: Duration::from_secs(1),

@@ -20,6 +20,15 @@ pub enum OpenError {
         "{path} has no Perigee header, and is not blank: there are other bytes at {offset}. It was not touched"
     )]
     NotBlank { path: PathBuf, offset: u64 },
+    #[error("{path} holds a key of {found} bytes, {algorithm} takes {expected}")]
+    KeyFile {
+        path: PathBuf,
+        algorithm: &'static str,
+        expected: usize,
+        found: usize,
+    },
+    #[error("{path} was encrypted with another key than that in {key_file}. It was not touched")]
+    Key { path: PathBuf, key_file: PathBuf },
     #[error(
         "{path}: the device header is damaged (checksum {found:#010x}, the bytes give {expected:#010x}). It was not touched"
     )]

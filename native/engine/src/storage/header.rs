@@ -21,6 +21,7 @@
 //! All little endian. The device header has the first write block to itself. In version 1 it is zero from
 //! 312 on.
 
+use super::encryption::Algorithm;
 use super::error::OpenError;
 use super::medium::PAGE_BYTES;
 use crate::record::image::BLOCK_HEADER_BYTES;
@@ -172,8 +173,8 @@ impl DeviceHeader {
             ),
             (
                 "encryption",
-                self.encryption.to_string(),
-                configured.encryption.to_string(),
+                Algorithm::describe(self.encryption),
+                Algorithm::describe(configured.encryption),
             ),
             (
                 "store id",

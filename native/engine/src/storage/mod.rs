@@ -4,6 +4,7 @@
 mod config;
 mod defrag;
 mod device;
+mod encryption;
 mod error;
 mod flush;
 mod header;
@@ -16,6 +17,7 @@ mod tests;
 mod write_block;
 
 pub use config::{MediumConfig, StoreConfig};
+pub use encryption::{Algorithm, Encryption};
 pub use error::{AppendError, DeviceError, OpenError, ReadError, ScanError};
 pub use medium::{AlignedBuf, Medium};
 pub use stats::StoreStats;

@@ -5,9 +5,12 @@ use super::Store;
 use super::config::{MediumConfig, StoreConfig};
 use super::defrag::DefragSignal;
 use super::device::Device;
+use super::encryption::StoreKey;
 use super::error::OpenError;
-use super::header::{DeviceHeader, FORMAT_VERSION, KeyCheck, LEASE_OFFSETS, is_lease};
-use super::medium::{AlignedBuf, FileMedium, Mapping, Medium, MemoryMedium, PAGE_BYTES};
+use super::header::{DeviceHeader, FORMAT_VERSION, LEASE_OFFSETS, is_lease};
+use super::medium::{
+    AlignedBuf, EncryptedMedium, FileMedium, Mapping, Medium, MemoryMedium, PAGE_BYTES,
+};
 use super::stats::Counters;
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -48,6 +51,7 @@ impl Store {
         let smallest = media.iter().map(|medium| medium.len()).min().unwrap_or(0);
         config.validate(media.len(), smallest)?;
         let paths = paths(&config.medium, media.len());
+        let key = config.encryption.as_ref().map(StoreKey::read).transpose()?;
         let mut page = AlignedBuf::new(PAGE_BYTES);
         let mut found = Vec::new();
         for (medium, path) in media.iter().zip(&paths) {
@@ -63,13 +67,18 @@ impl Store {
         // All devices are looked at before any is written to.
         let store_id = found.iter().flatten().map(|header| header.store_id).next();
         let store_id = store_id.unwrap_or_else(random);
+        let key_check = |device_id: u64| {
+            let check = key.as_ref().map(|key| key.check(device_id));
+            check.unwrap_or_default()
+        };
         let mut headers = Vec::new();
         for (device, (found, path)) in found.iter().zip(&paths).enumerate() {
+            // 0 stands for the store id, in devices of an older format.
+            let device_id = random().max(1);
             let configured = DeviceHeader {
                 version: FORMAT_VERSION,
                 store_id,
-                // 0 stands for the store id, in devices of an older format.
-                device_id: random().max(1),
+                device_id,
                 device_bytes: media[device].len(),
                 // Half of the 32 bits that images carry is left to count through.
                 first_sequence: 1 + random() % (1 << 31),
@@ -77,12 +86,19 @@ impl Store {
                 device: device as u8,
                 devices: media.len() as u8,
                 namespace: config.namespace.clone(),
-                encryption: 0,
-                key_check: KeyCheck::default(),
+                encryption: key.as_ref().map_or(0, StoreKey::number),
+                key_check: key_check(device_id),
             };
             headers.push(match found {
                 Some(found) => {
                     found.check(&configured, path)?;
+                    if found.key_check != key_check(found.device_id) {
+                        let key_file = config.encryption.as_ref();
+                        return Err(OpenError::Key {
+                            path: path.clone(),
+                            key_file: key_file.map_or_else(PathBuf::new, |e| e.key_file.clone()),
+                        });
+                    }
                     if found.version != FORMAT_VERSION {
                         tracing::info!(
                             path = %path.display(),
@@ -135,6 +151,14 @@ impl Store {
             .zip(&headers)
             .zip(mappings)
             .map(|((medium, header), mapping)| {
+                let medium = match &key {
+                    Some(key) => Arc::new(EncryptedMedium::new(
+                        medium,
+                        key.cipher(header.device_id),
+                        u64::from(config.write_block_bytes),
+                    )),
+                    None => medium,
+                };
                 Arc::new(Device::new(
                     header.device,
                     count,

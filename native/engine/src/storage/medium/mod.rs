@@ -1,11 +1,13 @@
 //! Media: what blocks are written to. Siblings behind one narrow trait.
 
 mod buffer;
+mod encrypted;
 mod faulty;
 mod file;
 mod memory;
 
 pub use buffer::AlignedBuf;
+pub(crate) use encrypted::EncryptedMedium;
 pub use faulty::{Fault, FaultyMedium};
 pub use file::FileMedium;
 pub use memory::{Mapping, MemoryMedium};

@@ -1,6 +1,7 @@
 //! Tests of the store as a whole, against a plain map and media that fail.
 
 mod devices;
+mod encrypted;
 mod fault;
 mod images;
 mod power;

@@ -85,9 +85,16 @@ fn lives(seed: u64, nth: u64, blocks: usize) {
         promises: BTreeMap::new(),
     };
     let mut version = 0;
+    let key = TempFile::new(&format!("power-key-{seed}-{blocks}"));
+    std::fs::write(&key.0, [7; 16]).unwrap();
+    let encryption = (seed % 2 == 1).then(|| Encryption {
+        algorithm: Algorithm::Aes128,
+        key_file: key.0.clone(),
+    });
     // Whether it is kept in memory too may change from one life to the next.
     let mut config = || StoreConfig {
         in_memory: random_places.below(2) == 0,
+        encryption: encryption.clone(),
         ..committing()
     };
     for _ in 0..3 {

@@ -315,7 +315,11 @@ fn device_of_another_store_is_refused_and_untouched() {
         (12, 3_u32.to_le_bytes(), "was written with format version 3"),
         (12, 0_u32.to_le_bytes(), "was written with format version 0"),
         (16, 9_u32.to_le_bytes(), "was written with store id"),
-        (312, 7_u32.to_le_bytes(), "was written with encryption 7"),
+        (
+            312,
+            7_u32.to_le_bytes(),
+            "was written with encryption algorithm 7",
+        ),
     ] {
         std::fs::write(&second.0, with_header(&written[1], at, &bytes)).unwrap();
         // Which the first would be, since it is of an older version.

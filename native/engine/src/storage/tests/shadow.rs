@@ -6,6 +6,8 @@ fn in_memory(config: StoreConfig) -> StoreConfig {
     StoreConfig {
         in_memory: true,
         post_write_cache_bytes: 0,
+        // A copy that power cuts short looks like damage.
+        defrag_lwm_pct: 0,
         ..config
     }
 }

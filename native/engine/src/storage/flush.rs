@@ -226,21 +226,22 @@ impl Device {
         let blocks: Vec<u32> = state.retired.iter().take(count).map(|r| r.block).collect();
         drop(state);
 
-        let mut page = AlignedBuf::new(PAGE_BYTES);
-        let mut erase = |block: &u32| {
-            let offset = self.block_offset(*block);
+        let mut pages = AlignedBuf::new(blocks.len() * PAGE_BYTES);
+        for (page, block) in pages.chunks_mut(PAGE_BYTES).zip(&blocks) {
             // The rest of the page stays as it is: if power fails meanwhile, the block is either
             // erased or whole, and not a mixture with records missing.
-            if self.medium.read_at(offset, &mut page).is_err() {
+            if self
+                .medium
+                .read_at(self.block_offset(*block), page)
+                .is_err()
+            {
                 page.fill(0);
             }
             page[..BLOCK_HEADER_BYTES].fill(0);
-            self.medium.write_at(offset, &page)
-        };
-        let erased = blocks
-            .iter()
-            .try_for_each(&mut erase)
-            .and_then(|()| self.sync());
+        }
+        let offsets = blocks.iter().map(|block| self.block_offset(*block));
+        let writes: Vec<(u64, &[u8])> = offsets.zip(pages.chunks(PAGE_BYTES)).collect();
+        let erased = self.medium.write_all(&writes).and_then(|()| self.sync());
 
         let mut state = self.state.lock();
         match erased {
@@ -307,17 +308,20 @@ impl Device {
     }
 
     fn write(&self, transfers: &[Transfer]) -> io::Result<()> {
-        for transfer in transfers
+        let writes: Vec<(u64, &[u8])> = transfers
             .iter()
             .filter(|transfer| transfer.from < transfer.to)
-        {
-            // SAFETY: what was taken lies below the append position, and the reference is held.
-            let bytes = unsafe { transfer.buffer.slice(transfer.from..transfer.to) };
-            let offset = self.block_offset(transfer.block) + transfer.from as u64;
-            self.medium.write_at(offset, bytes)?;
-            self.counters.flushes.add(1);
-            self.counters.flush_bytes.add(bytes.len() as u64);
-        }
+            .map(|transfer| {
+                // SAFETY: what was taken lies below the append position, and the reference is held.
+                let bytes = unsafe { transfer.buffer.slice(transfer.from..transfer.to) };
+                let offset = self.block_offset(transfer.block) + transfer.from as u64;
+                (offset, bytes)
+            })
+            .collect();
+        self.medium.write_all(&writes)?;
+        let bytes: usize = writes.iter().map(|(_, bytes)| bytes.len()).sum();
+        self.counters.flushes.add(writes.len() as u64);
+        self.counters.flush_bytes.add(bytes as u64);
         Ok(())
     }
 

@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-/// What is encrypted and written at a time.
+/// What is encrypted at a time.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Chunks kept for the next write.
-const SPARE_CHUNKS_MAX: usize = 4;
+/// Chunks that are written together, and kept for the next write.
+const CHUNKS_MAX: usize = 8;
 
 /// Encrypts a medium page by page. Its start stays as it is: it says how the rest is to be read.
 pub(crate) struct EncryptedMedium {
@@ -41,6 +41,18 @@ impl EncryptedMedium {
         let from = self.clear_bytes.saturating_sub(offset).min(bytes as u64);
         (from as usize, (offset + from) / PAGE_BYTES as u64)
     }
+
+    /// Writes what was encrypted, and keeps the memory.
+    fn write_group(&self, group: &mut Vec<(u64, AlignedBuf, usize)>) -> io::Result<()> {
+        let writes: Vec<(u64, &[u8])> = (group.iter())
+            .map(|(offset, chunk, bytes)| (*offset, &chunk[..*bytes]))
+            .collect();
+        let written = self.inner.write_all(&writes);
+        let mut spare = self.spare.lock();
+        let room = CHUNKS_MAX - spare.len().min(CHUNKS_MAX);
+        spare.extend(group.drain(..).take(room).map(|(_, chunk, _)| chunk));
+        written
+    }
 }
 
 impl Medium for EncryptedMedium {
@@ -59,24 +71,27 @@ impl Medium for EncryptedMedium {
     }
 
     fn write_at(&self, offset: u64, buffer: &[u8]) -> io::Result<()> {
-        let spare = self.spare.lock().pop();
-        let mut chunk = spare.unwrap_or_default();
-        chunk.reserve(buffer.len().min(CHUNK_BYTES));
-        let chunks = buffer.chunks(CHUNK_BYTES).enumerate();
-        let written = chunks.map(|(i, bytes)| {
-            let offset = offset + (i * CHUNK_BYTES) as u64;
-            let chunk = &mut chunk[..bytes.len()];
-            chunk.copy_from_slice(bytes);
-            let (from, number) = self.encrypted_part(offset, chunk.len());
-            self.cipher.encrypt(number, &mut chunk[from..]);
-            self.inner.write_at(offset, chunk)
+        self.write_all(&[(offset, buffer)])
+    }
+
+    fn write_all(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
+        let pieces = writes.iter().flat_map(|(offset, buffer)| {
+            let chunks = buffer.chunks(CHUNK_BYTES).enumerate();
+            chunks.map(move |(i, bytes)| (offset + (i * CHUNK_BYTES) as u64, bytes))
         });
-        let written = written.collect();
-        let mut spare = self.spare.lock();
-        if spare.len() < SPARE_CHUNKS_MAX {
-            spare.push(chunk);
+        let mut group: Vec<(u64, AlignedBuf, usize)> = Vec::new();
+        for (offset, bytes) in pieces {
+            if group.len() == CHUNKS_MAX {
+                self.write_group(&mut group)?;
+            }
+            let mut chunk = self.spare.lock().pop().unwrap_or_default();
+            chunk.reserve(bytes.len());
+            chunk[..bytes.len()].copy_from_slice(bytes);
+            let (from, number) = self.encrypted_part(offset, bytes.len());
+            self.cipher.encrypt(number, &mut chunk[from..bytes.len()]);
+            group.push((offset, chunk, bytes.len()));
         }
-        written
+        self.write_group(&mut group)
     }
 
     fn sync(&self) -> io::Result<()> {

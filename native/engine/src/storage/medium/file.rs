@@ -1,7 +1,8 @@
 //! A file or a raw block device, with direct I/O.
 
+use super::ring::{PIECE_BYTES, WriteRing};
 use super::{Medium, PAGE_BYTES};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
@@ -16,6 +17,15 @@ pub struct FileMedium {
     file: RwLock<Option<Arc<File>>>,
     bytes: u64,
     is_block_device: bool,
+    ring: Mutex<Ring>,
+}
+
+/// A ring is taken out while it is used.
+enum Ring {
+    NotYet,
+    Idle(Box<WriteRing>),
+    /// In use, or refused by the kernel: then writes go one after the other.
+    Unavailable,
 }
 
 impl FileMedium {
@@ -77,6 +87,7 @@ impl FileMedium {
             file: RwLock::new(Some(Arc::new(file))),
             bytes,
             is_block_device,
+            ring: Mutex::new(Ring::NotYet),
         }
     }
 
@@ -219,6 +230,33 @@ impl Medium for FileMedium {
     fn write_at(&self, offset: u64, buffer: &[u8]) -> io::Result<()> {
         self.check(offset, buffer)?;
         self.opened()?.write_all_at(buffer, offset)
+    }
+
+    fn write_all(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
+        for (offset, buffer) in writes {
+            self.check(*offset, buffer)?;
+        }
+        let file = self.opened()?;
+        let one_by_one =
+            || (writes.iter()).try_for_each(|(offset, buffer)| file.write_all_at(buffer, *offset));
+        if writes.len() <= 1 && writes.iter().all(|(_, buffer)| buffer.len() <= PIECE_BYTES) {
+            return one_by_one();
+        }
+        let taken = std::mem::replace(&mut *self.ring.lock(), Ring::Unavailable);
+        let mut ring = match taken {
+            Ring::Idle(ring) => ring,
+            Ring::Unavailable => return one_by_one(),
+            Ring::NotYet => match WriteRing::new() {
+                Ok(ring) => Box::new(ring),
+                Err(error) => {
+                    tracing::info!(path = %self.path.display(), %error, "no io_uring here, writing one by one");
+                    return one_by_one();
+                }
+            },
+        };
+        let written = ring.write_all(&file, writes);
+        *self.ring.lock() = Ring::Idle(ring);
+        written
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -5,6 +5,7 @@ mod encrypted;
 mod faulty;
 mod file;
 mod memory;
+mod ring;
 
 pub use buffer::AlignedBuf;
 pub(crate) use encrypted::EncryptedMedium;
@@ -38,6 +39,14 @@ pub trait Medium: Send + Sync {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
     fn write_at(&self, offset: u64, buffer: &[u8]) -> io::Result<()>;
+
+    /// Writes each of the buffers at its offset, in any order, several at a time where the medium can; none overlap. After
+    /// an error it is not known what was written.
+    fn write_all(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
+        writes
+            .iter()
+            .try_for_each(|(offset, buffer)| self.write_at(*offset, buffer))
+    }
 
     /// When it returns, everything written before survives a loss of power.
     fn sync(&self) -> io::Result<()>;
@@ -125,6 +134,26 @@ mod tests {
                 medium.decode(0, &mut direct);
                 assert!(direct[..] == read[..], "the file holds what was written");
             }
+
+            // More than are in flight at a time, long and short ones, last first.
+            let buffers: Vec<AlignedBuf> =
+                (0..20).map(|i| filled(1 + i % 3, 10 + i as u8)).collect();
+            let mut offset = BYTES;
+            let writes: Vec<(u64, &[u8])> = (buffers.iter())
+                .map(|buffer| {
+                    offset -= buffer.len() as u64;
+                    (offset, &buffer[..])
+                })
+                .collect();
+            medium.write_all(&writes).unwrap();
+            for (offset, buffer) in &writes {
+                let mut read = AlignedBuf::new(buffer.len());
+                medium.read_at(*offset, &mut read).unwrap();
+                assert!(read[..] == **buffer, "at {offset}");
+            }
+            medium.write_all(&[]).unwrap();
+            let beyond = [(0, &buffers[0][..]), (BYTES, &buffers[0][..])];
+            assert!(medium.write_all(&beyond).is_err());
 
             assert!(medium.read_at(BYTES, &mut page).is_err());
             assert!(medium.write_at(BYTES, &page).is_err());

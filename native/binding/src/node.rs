@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use perigee_engine::change_queue::Confirmation;
 use perigee_engine::limits::percent;
 use perigee_engine::namespace::Namespace;
+use perigee_engine::storage::DeviceStats;
 use perigee_engine::xdr::Datacenter;
 use perigee_service::server::{Engine, InfoRequest, Server, ServerConfig};
 use perigee_wire::PARTITIONS;
@@ -470,6 +471,46 @@ fn task_id(text: &str) -> napi::Result<u64> {
         .map_err(|_| failure("PERIGEE_ARGUMENT", format!("{text:?} is not a task id")))
 }
 
+/// A device's statistics under the names that tools know: `file[0]` is its path, `file[0].free_wblocks` and the others
+/// what is known of it.
+fn insert_device(
+    store: &mut serde_json::Map<String, serde_json::Value>,
+    i: usize,
+    device: &DeviceStats,
+) {
+    let name = format!("{}[{i}]", device.kind);
+    if let Some(path) = &device.path {
+        store.insert(name.clone(), path.display().to_string().into());
+    }
+    for (statistic, value) in [
+        ("used_bytes", device.used_bytes),
+        ("free_wblocks", device.free_wblocks),
+        ("read_errors", device.read_errors),
+        ("write_q", device.write_q),
+        ("writes", device.writes),
+        ("partial_writes", device.partial_writes),
+        ("defrag_q", device.defrag_q),
+        ("defrag_reads", device.defrag_reads),
+        ("defrag_writes", device.defrag_writes),
+        ("defrag_partial_writes", device.defrag_partial_writes),
+    ] {
+        store.insert(format!("{name}.{statistic}"), value.into());
+    }
+    // How much of its life a device has used: nothing here asks it.
+    store.insert(format!("{name}.age"), (-1).into());
+    let state = if device.failure.is_some() {
+        "failed"
+    } else {
+        "ok"
+    };
+    store.insert(format!("{name}.state"), state.into());
+    if let Some(failure) = &device.failure {
+        // These separate statistics from one another.
+        let reason = failure.to_string().replace([';', '='], " ");
+        store.insert(format!("{name}.failure"), reason.into());
+    }
+}
+
 fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Value) {
     let mut stats = serde_json::Map::new();
     stats.extend(
@@ -532,10 +573,20 @@ fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Val
     );
     stats.insert("hwm_breached".into(), namespace.limits.evict().any().into());
     stats.insert("current_time".into(), namespace.clock.wall_seconds().into());
-    stats.insert(
-        "storage".into(),
-        serde_json::to_value(&storage).unwrap_or_default(),
-    );
+    for (name, value) in [
+        ("write_amplification", storage.write_amplification()),
+        ("defrag_write_share", storage.defrag_write_share()),
+    ] {
+        stats.insert(name.into(), format!("{value:.2}").into());
+    }
+    let mut store = match serde_json::to_value(&storage) {
+        Ok(serde_json::Value::Object(store)) => store,
+        _ => serde_json::Map::new(),
+    };
+    for (i, device) in namespace.store.device_stats().into_iter().enumerate() {
+        insert_device(&mut store, i, &device);
+    }
+    stats.insert("storage".into(), store.into());
     let sets: serde_json::Map<_, _> = namespace
         .sets
         .all()

@@ -180,6 +180,7 @@ impl Device {
         image: &mut Vec<u8>,
     ) -> Outcome {
         self.counters.defrag_reads.add(1);
+        self.own.defrag_reads.add(1);
         let cached = self.blocks[victim.block as usize].buffer.read().clone();
         let bytes: &[u8] = if let Some(mapping) = &self.mapping {
             let offset = self.block_offset(victim.block) as usize;
@@ -194,7 +195,7 @@ impl Device {
             let pages = victim.end.next_multiple_of(PAGE_BYTES);
             let offset = self.block_offset(victim.block);
             if let Err(error) = self.medium.read_at(offset, &mut buffer[..pages]) {
-                self.counters.read_errors.add(1);
+                self.count_read_error();
                 tracing::error!(
                     namespace = %self.config.namespace,
                     device = self.index,

@@ -12,7 +12,7 @@ use super::defrag::DefragSignal;
 use super::error::{AppendError, DeviceError, ReadError};
 use super::header::BlockHeader;
 use super::medium::{AlignedBuf, Mapping, Medium, PAGE_BYTES};
-use super::stats::{Counters, StoreStats};
+use super::stats::{Counter, Counters, DeviceCounters, DeviceStats, StoreStats};
 use super::write_block::BlockBuf;
 use super::{Appended, CommitTicket, CommitWaiter, ReadNow};
 use crate::index::Location;
@@ -21,6 +21,7 @@ use crate::record::image::{
 };
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
@@ -199,6 +200,7 @@ pub(super) struct Device {
     closed: AtomicBool,
     pub(super) used_bytes: AtomicU64,
     pub(super) counters: Arc<Counters>,
+    pub(super) own: DeviceCounters,
     pub(super) signal: Arc<DefragSignal>,
     unwritten_max: usize,
     cached_max: usize,
@@ -293,6 +295,7 @@ impl Device {
             closed: AtomicBool::new(false),
             used_bytes: AtomicU64::new(0),
             counters,
+            own: DeviceCounters::default(),
             signal,
         }
     }
@@ -380,9 +383,12 @@ impl Device {
         };
         let unit = self.config.flush_size_bytes as usize;
         let unit_complete = at / unit != open.position / unit;
-        if stream == Stream::Client {
-            state.writes += 1;
-            state.write_bytes += image.len() as u64;
+        match stream {
+            Stream::Client => {
+                state.writes += 1;
+                state.write_bytes += image.len() as u64;
+            }
+            Stream::Defrag => self.counters.defrag_write_bytes.add(image.len() as u64),
         }
         if !self.is_volatile {
             let first = state.unsynced_since.is_none();
@@ -469,6 +475,7 @@ impl Device {
         state.blocks[block as usize].log_end = (stream, log_end);
         state.blocks[block as usize].phase = Phase::Filled;
         if self.is_volatile {
+            self.own.writes[stream as usize].add(1);
             self.finish(state, stream, block);
             return;
         }
@@ -784,7 +791,7 @@ impl Device {
                 .read_at(from, &mut buffer[..length as usize])
                 .map(|()| buffer[skip..skip + bytes].to_vec())
                 .map_err(|source| {
-                    self.counters.read_errors.add(1);
+                    self.count_read_error();
                     ReadError::Io {
                         device,
                         offset,
@@ -830,10 +837,37 @@ impl Device {
         Ok(false)
     }
 
+    pub(super) fn count_read_error(&self) {
+        self.counters.read_errors.add(1);
+        self.own.read_errors.add(1);
+    }
+
     /// Refuses appends from now on.
     pub(super) fn refuse(&self) {
         let _state = self.state.lock();
         self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// What is counted and measured of this device alone.
+    pub(super) fn stats(&self, kind: &'static str, path: Option<PathBuf>) -> DeviceStats {
+        let of =
+            |counters: &[Counter; STREAMS.len()], stream: Stream| counters[stream as usize].get();
+        let state = self.state.lock();
+        DeviceStats {
+            kind,
+            path,
+            used_bytes: self.used_bytes.load(Ordering::Relaxed),
+            free_wblocks: state.free.len() as u64,
+            read_errors: self.own.read_errors.get(),
+            write_q: state.unwritten as u64,
+            writes: of(&self.own.writes, Stream::Client),
+            partial_writes: of(&self.own.partial_writes, Stream::Client),
+            defrag_q: state.defrag_queue.len() as u64,
+            defrag_reads: self.own.defrag_reads.get(),
+            defrag_writes: of(&self.own.writes, Stream::Defrag),
+            defrag_partial_writes: of(&self.own.partial_writes, Stream::Defrag),
+            failure: state.failure.clone(),
+        }
     }
 
     pub(super) fn add_stats(&self, stats: &mut StoreStats) {

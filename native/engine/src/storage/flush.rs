@@ -345,6 +345,12 @@ impl Device {
             drop(buffer);
             let current = &mut state.streams[stream as usize];
             current.written = current.written.max(log_end);
+            let kind = if completes_block {
+                &self.own.writes
+            } else {
+                &self.own.partial_writes
+            };
+            kind[stream as usize].add(1);
             if completes_block {
                 state.unwritten -= 1;
                 self.finish(state, stream, block);

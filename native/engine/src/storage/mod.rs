@@ -20,7 +20,7 @@ pub use config::{MediumConfig, StoreConfig};
 pub use encryption::{Algorithm, Encryption};
 pub use error::{AppendError, DeviceError, OpenError, ReadError, ScanError};
 pub use medium::{AlignedBuf, Medium};
-pub use stats::StoreStats;
+pub use stats::{DeviceStats, StoreStats};
 
 use crate::index::Location;
 use crate::record::image::{BLOCK_HEADER_BYTES, ImageView};
@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 use perigee_wire::Digest;
 use stats::Counters;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
@@ -227,6 +228,17 @@ impl Store {
     /// Whether nothing in the store outlives the process, so that no older version ever comes back.
     pub fn is_volatile(&self) -> bool {
         self.devices.iter().all(|device| device.is_volatile)
+    }
+
+    /// Each device by itself, in the order of the configuration.
+    pub fn device_stats(&self) -> Vec<DeviceStats> {
+        let (kind, paths): (_, &[PathBuf]) = match &self.config.medium {
+            MediumConfig::Memory { .. } => ("stripe", &[]),
+            MediumConfig::File { paths, .. } => ("file", paths),
+            MediumConfig::Device { paths } => ("device", paths),
+        };
+        let stats = |(i, device): (usize, &Arc<Device>)| device.stats(kind, paths.get(i).cloned());
+        self.devices.iter().enumerate().map(stats).collect()
     }
 
     /// The largest image that can be appended.

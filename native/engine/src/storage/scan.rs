@@ -304,7 +304,7 @@ impl Device {
     }
 
     fn tell_unreadable(&self, block: u32, offset: usize, error: &std::io::Error) {
-        self.counters.read_errors.add(1);
+        self.count_read_error();
         tracing::error!(
             namespace = %self.config.namespace,
             device = self.index,

@@ -1,5 +1,8 @@
 //! Counters of a store, and the snapshot that is read from them.
 
+use super::device::STREAMS;
+use super::error::DeviceError;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A snapshot of a store, summed over its devices.
@@ -29,9 +32,10 @@ pub struct StoreStats {
     /// Of those, bytes that only filled a page.
     pub padding_bytes: u64,
     pub syncs: u64,
-    /// Blocks read, and records copied, by defragmentation.
+    /// Blocks read, records copied, and their bytes, by defragmentation.
     pub defrag_reads: u64,
     pub defrag_writes: u64,
+    pub defrag_write_bytes: u64,
     /// Records read from a device.
     pub device_reads: u64,
     /// Places where stored bytes were damaged.
@@ -39,6 +43,64 @@ pub struct StoreStats {
     pub read_errors: u64,
     pub write_errors: u64,
     pub failed_devices: u64,
+}
+
+impl StoreStats {
+    /// Bytes written to the devices for each record byte that was given to the store; headers of blocks that are
+    /// erased, and leases, are not counted. 0 before the first write.
+    pub fn write_amplification(&self) -> f64 {
+        // Memory alone is never flushed.
+        let written = match self.flush_bytes {
+            0 => self.write_bytes + self.defrag_write_bytes,
+            flushed => flushed,
+        };
+        ratio(written, self.write_bytes)
+    }
+
+    /// The share of copies by defragmentation in all record bytes appended.
+    pub fn defrag_write_share(&self) -> f64 {
+        let appended = self.write_bytes + self.defrag_write_bytes;
+        ratio(self.defrag_write_bytes, appended)
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    match whole {
+        0 => 0.0,
+        whole => part as f64 / whole as f64,
+    }
+}
+
+/// A snapshot of one device. Blocks are write blocks; a partial write is one of less than a block.
+#[derive(Clone, Debug)]
+pub struct DeviceStats {
+    /// `file`, `device` or, for memory alone, `stripe`.
+    pub kind: &'static str,
+    pub path: Option<PathBuf>,
+    /// Live record bytes.
+    pub used_bytes: u64,
+    pub free_wblocks: u64,
+    pub read_errors: u64,
+    /// Filled but unwritten blocks.
+    pub write_q: u64,
+    pub writes: u64,
+    pub partial_writes: u64,
+    pub defrag_q: u64,
+    pub defrag_reads: u64,
+    pub defrag_writes: u64,
+    pub defrag_partial_writes: u64,
+    /// Why the device takes no more writes, if it does not.
+    pub failure: Option<DeviceError>,
+}
+
+/// What one device counts, as opposed to the store.
+#[derive(Default)]
+pub(super) struct DeviceCounters {
+    pub(super) read_errors: Counter,
+    /// By stream.
+    pub(super) writes: [Counter; STREAMS.len()],
+    pub(super) partial_writes: [Counter; STREAMS.len()],
+    pub(super) defrag_reads: Counter,
 }
 
 macro_rules! counters {
@@ -64,6 +126,7 @@ counters!(
     syncs,
     defrag_reads,
     defrag_writes,
+    defrag_write_bytes,
     device_reads,
     damaged,
     read_errors,

@@ -9,6 +9,7 @@ mod reopen;
 mod scan;
 mod shadow;
 mod space;
+mod statistics;
 
 use super::*;
 use crate::progress::OpenProgress;

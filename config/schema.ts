@@ -148,7 +148,7 @@ const service = z.strictObject({
     doc: 'A client that asks for another name does not use this node.'
   })),
   'service-threads': defaulted(integerLeaf({ min: 1, max: 256, doc: 'Threads that serve client connections.', defaultText: 'number of CPUs less one, at least 1' }), serviceThreadsDefault),
-  'work-directory': defaulted(pathLeaf({ default: './data', doc: 'Holds the node id, UDF modules and last-ship times.' }), () => './data'),
+  'work-directory': defaulted(pathLeaf({ default: './data', doc: 'Holds the node id, UDF modules, last-ship times and truncations.' }), () => './data'),
   'proto-fd-max': integer({ min: 1, max: 1_000_000, default: 15_000, doc: 'Client connections open at one time; further ones are closed at once.' }),
   'proto-fd-idle-ms': duration('ms', { min: 0, max: 86_400_000, default: 0, doc: 'A connection idle for this long is closed; 0 never.' }),
   'transaction-max-ms': duration('ms', { min: 1, max: 60_000, default: 1000, doc: 'Time limit of a request that carries none.' }),

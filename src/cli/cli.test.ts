@@ -190,6 +190,26 @@ function ships (node: ScratchNode): void {
   node.info.set('get-stats:context=xdr;dc=stream;namespace=test', 'lag_ms=2500')
 }
 
+test('truncate sends one command, with the time in nanoseconds', async (t) => {
+  const { node, at } = await scratch(t)
+  const lut = `${BigInt(Date.UTC(2026, 0, 2)) * 1_000_000n}`
+  for (const command of ['truncate-namespace:namespace=test', `truncate:namespace=test;set=users;lut=${lut}`, 'truncate-undo:namespace=test;set=users']) {
+    node.info.set(command, 'ok')
+  }
+  assert.deepEqual(await perigee('truncate', 'test', ...at), { code: 0, out: 'Successfully started truncation for namespace test\n', err: '' })
+  const json = await perigee('truncate', 'test', 'users', '--before', '2026-01-02', '--json', ...at)
+  assert.deepEqual(JSON.parse(json.out), { namespace: 'test', set: 'users', before: '2026-01-02T00:00:00.000Z', undo: false })
+  assert.match((await perigee('truncate', 'test', 'users', '--undo', ...at)).out, /^Successfully triggered undoing truncation for set users of namespace test$/m)
+  node.info.set('truncate-namespace:namespace=none', 'ERROR:20:namespace not found on node')
+  assert.equal((await perigee('truncate', 'none', ...at)).code, 1)
+})
+
+test('truncate refuses what is no time or no name before it asks', async () => {
+  for (const args of [['test', '--before', 'yesterday'], ['test', '--before', '1700000000'], ['test', '--before', '1h', '--undo'], ['test', 'a;b'], ['test', '']]) {
+    assert.equal((await perigee('truncate', ...args)).code, 2, args.join(' '))
+  }
+})
+
 test('xdr status has a line for each datacenter and namespace', async (t) => {
   const { node, at } = await scratch(t)
   ships(node)

@@ -67,6 +67,12 @@ function asking (program: Command, io: Io): void {
   target(udf.command('remove').description('remove a module').argument('<name>', 'name of the module'))
     .action(async (name: string, options: TargetOptions) => (await import('./commands/udf.js')).remove(io, name, options))
 
+  target(program.command('truncate').description('remove every record of a namespace, or of a set, that was last updated before now').argument('<namespace>').argument('[set]'))
+    .option('--before <time>', 'before this time instead: 2026-11-21T06:00:00Z, or so long ago, such as 2h')
+    .option('--undo', 'take a truncation back: records that were not removed yet show again')
+    .action(async (namespace: string, set: string | undefined, options: TargetOptions & { before?: string, undo?: boolean }) =>
+      (await import('./commands/truncate.js')).truncate(io, namespace, set, options))
+
   const xdr = program.command('xdr').helpCommand(false).description('shipping to other datacenters')
   target(xdr.command('status').description('how shipping goes, for each datacenter and namespace'))
     .option('--watch [seconds]', 'print it again and again (default: every second)')

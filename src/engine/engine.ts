@@ -21,6 +21,9 @@ export class EngineError extends Error {
   }
 }
 
+/** The truncations of a namespace that are in force when it opens; `lut` in milliseconds since 2010-01-01. */
+export type TruncationsOf = (namespace: string) => ReadonlyArray<{ set: string | undefined, lut: number }>
+
 /** A typed engine over one `NativeNode`. */
 export class Engine {
   readonly native: NativeNode
@@ -30,9 +33,9 @@ export class Engine {
   }
 
   /** Opens the namespaces and rebuilds their indexes. Rejects with an `EngineError`. */
-  static async open (config: NodeConfig): Promise<Engine> {
+  static async open (config: NodeConfig, truncations: TruncationsOf): Promise<Engine> {
     try {
-      return new Engine(await addon().NativeNode.open(JSON.stringify(nativeConfig(config))))
+      return new Engine(await addon().NativeNode.open(JSON.stringify(nativeConfig(config, truncations))))
     } catch (error) {
       throw EngineError.from(error)
     }
@@ -57,7 +60,7 @@ export class Engine {
 }
 
 /** What the engine needs of a configuration (`ServerConfig` in native/service). */
-function nativeConfig (config: NodeConfig): object {
+function nativeConfig (config: NodeConfig, truncations: TruncationsOf): object {
   const { service, network, namespaces, xdr } = config
   return {
     service: {
@@ -72,7 +75,7 @@ function nativeConfig (config: NodeConfig): object {
       'udf-workers': config['mod-lua'].workers,
       'udf-time-limit-ms': config['mod-lua']['time-limit-ms']
     },
-    namespaces,
+    namespaces: namespaces.map((namespace) => ({ ...namespace, truncations: truncations(namespace.name) })),
     datacenters: xdr.dcs.map((dc) => ({ name: dc.name, namespaces: dc.namespaces }))
   }
 }

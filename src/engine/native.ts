@@ -39,6 +39,10 @@ export interface NativeNode {
   setOwnership (epoch: number, namespace: string, masters: Uint8Array): void
   start (onInfo: (request: InfoRequest) => void): Listening
   answerInfo (id: number, reply: string): void
+  /** A truncation mark that parts what was acknowledged so far from all that will be (ms since 2010-01-01). */
+  truncationTime (namespace: string): number
+  /** Puts a truncation mark in force for a set, or for the namespace; 0 takes it away. */
+  setTruncation (namespace: string, set: string | undefined, lut: number): void
   /** Forgets how far eviction has come. */
   resetEviction (namespace: string): void
   /** JSON of `EngineStats`. */
@@ -91,5 +95,5 @@ export interface EngineStats {
   service: Record<string, number>
   /** `storage` is an object of the store's own counters; everything else is a plain statistic. */
   namespaces: Record<string, Record<string, Statistic | Record<string, Statistic>>>
-  sets: Record<string, Record<string, { objects: number, tombstones: number, data_used_bytes: number }>>
+  sets: Record<string, Record<string, { objects: number, tombstones: number, data_used_bytes: number, truncate_lut: number, truncating: boolean }>>
 }

@@ -9,7 +9,7 @@ import type { InfoCommand } from './registry.js'
 export const BUILD = '8.1.2.0'
 export const EDITION = 'Perigee'
 
-const FEATURES = ['float', 'peers', 'pipelining', 'replicas', 'replicas-all', 'replicas-master', 'udf']
+const FEATURES = ['float', 'peers', 'pipelining', 'replicas', 'replicas-all', 'replicas-master', 'truncate-namespace', 'udf']
 
 /** `host:port` as clients write it. */
 function endpoint (host: string, port: number): string {

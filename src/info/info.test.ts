@@ -26,11 +26,11 @@ xdr:
 const STATS: EngineStats = {
   service: { client_connections: 2 },
   namespaces: { test: { objects: 3, storage: { defrag_q: 1 } }, other: { objects: 4 } },
-  sets: { test: { cities: { objects: 3, tombstones: 0, data_used_bytes: 96 } }, other: {} }
+  sets: { test: { cities: { objects: 3, tombstones: 0, data_used_bytes: 96, truncate_lut: 5, truncating: true } }, other: {} }
 }
 
 /** A node that answers the same fixed state to everything and never fails by itself; a test that wants a fault replaces the part that has it. */
-function scratchNode (parts: { stats?: () => EngineStats, udf?: Partial<NodeView['udf']> } = {}): NodeView {
+function scratchNode (parts: { stats?: () => EngineStats, udf?: Partial<NodeView['udf']>, truncations?: Partial<NodeView['truncations']>, resetEviction?: (namespace: string) => void } = {}): NodeView {
   const udf = {
     list: () => [{ name: 'a.lua', type: 'LUA', hash: 'f'.repeat(40) }],
     get: (name: string) => name === 'a.lua' ? { name, content: Buffer.from('return 1') } : undefined,
@@ -42,7 +42,7 @@ function scratchNode (parts: { stats?: () => EngineStats, udf?: Partial<NodeView
     queries: (task?: string) => task === undefined || task === QUERY.task ? [QUERY] : [],
     native: { abortQueries: (task?: string) => task === undefined || task === QUERY.task ? 1 : 0 }
   }
-  const view: Omit<NodeView, 'engine' | 'udf' | 'xdr'> = {
+  const view: Omit<NodeView, 'engine' | 'udf' | 'xdr' | 'truncations'> = {
     config: parseConfigText(CONFIG),
     nodeId: 'A1',
     listening: { address: '127.0.0.1', port: 3100, networkLoop: 'epoll' },
@@ -50,7 +50,9 @@ function scratchNode (parts: { stats?: () => EngineStats, udf?: Partial<NodeView
     partitionGeneration: 1,
     startedAt: Date.now()
   }
-  return { ...view, engine: { stats: parts.stats ?? (() => STATS), ...queries }, udf, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
+  const { stats = () => STATS, truncations = {}, resetEviction } = parts
+  const engine = { stats, queries: queries.queries, native: { ...queries.native, resetEviction } }
+  return { ...view, engine, udf, truncations, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
 }
 
 const QUERY: QueryListing = {
@@ -212,8 +214,45 @@ test('statistics of a namespace come with its configuration and the counters of 
 })
 
 test('a set is listed with its namespace, and alone without it', async () => {
-  assert.match(await ask('sets'), /^ns=test:set=cities:objects=3:tombstones=0:data_used_bytes=96:[^;]*;$/)
+  assert.match(await ask('sets'), /^ns=test:set=cities:objects=3:tombstones=0:data_used_bytes=96:truncate_lut=5:[^;]*:truncating=true:[^;]*;$/)
   assert.match(await ask('sets/test/cities'), /^objects=3:tombstones=0:[^;]*;$/)
+})
+
+test('a truncation takes its names and its time, and refuses what it cannot mean', async () => {
+  const calls: unknown[][] = []
+  const truncations = {
+    truncate: async (...call: unknown[]) => { calls.push(['truncate', ...call]) },
+    undo: async (...call: unknown[]) => { calls.push(['undo', ...call]) }
+  }
+  const node = scratchNode({ truncations })
+  const lut = BigInt(Date.UTC(2026, 0, 2)) * 1_000_000n
+  for (const command of ['truncate:namespace=test;set=users', `truncate:ns=test;set=users;lut=${lut + 999_999n}`, 'truncate-namespace:namespace=test;lut=0',
+    'truncate-undo:namespace=test;set=users', 'truncate-namespace-undo:namespace=test']) {
+    assert.equal(await ask(command, node), 'ok', command)
+  }
+  assert.deepEqual(calls, [
+    ['truncate', 'test', 'users', undefined], ['truncate', 'test', 'users', Date.UTC(2026, 0, 2) - Date.UTC(2010, 0, 1)],
+    ['truncate', 'test', undefined, undefined], ['undo', 'test', 'users'], ['undo', 'test', undefined]
+  ])
+  const refusals: Record<string, RegExp> = {
+    'truncate:set=users': /^ERROR:20:missing 'namespace'$/,
+    'truncate:namespace=none;set=users': /^ERROR:20:namespace not found/,
+    'truncate:namespace=test': /^ERROR:4:missing 'set'$/,
+    [`truncate:namespace=test;set=${'x'.repeat(64)}`]: /^ERROR:4:'set' is longer than 63 bytes$/,
+    'truncate-namespace:namespace=test;lut=soon': /^ERROR:4:bad 'lut' 'soon'/,
+    [`truncate-namespace:namespace=test;lut=${BigInt(Date.now() + 60_000) * 1_000_000n}`]: /^ERROR:4:'lut' \d+ is in the future$/,
+    'truncate-namespace:namespace=test;lut=1': /^ERROR:4:'lut' 1 is before 2010$/
+  }
+  for (const [command, refusal] of Object.entries(refusals)) assert.match(await ask(command, node), refusal)
+  assert.equal(calls.length, 5)
+})
+
+test('an eviction is forgotten, and its depth cannot be set', async () => {
+  const calls: string[] = []
+  const node = scratchNode({ resetEviction: (namespace) => { calls.push(namespace) } })
+  assert.equal(await ask('eviction-reset:namespace=test', node), 'ok')
+  assert.match(await ask('eviction-reset:namespace=test;ttl=60', node), /^ERROR:16:/)
+  assert.deepEqual(calls, ['test'])
 })
 
 test('configuration is answered by context, and refused with the code of what is wrong', async () => {

@@ -2,6 +2,7 @@ import type { NodeConfig } from '../../config/schema.js'
 import type { UdfHost } from '../../udf/host.js'
 import type { Engine } from '../engine/engine.js'
 import type { Listening } from '../engine/native.js'
+import type { Truncations } from '../node/truncations.js'
 import type { Xdr } from '../xdr/xdr.js'
 
 /** What info commands may see of the node that they run on. */
@@ -11,6 +12,7 @@ export interface NodeView {
   readonly nodeId: string
   readonly engine: Engine
   readonly listening: Listening
+  readonly truncations: Truncations
   readonly udf: UdfHost
   readonly xdr: Xdr
   /** 512 bytes: the partitions that this node is master of. */

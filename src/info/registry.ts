@@ -10,6 +10,7 @@ import { partitionCommands } from './partitions.js'
 import { queryCommands } from './query.js'
 import { InfoError, parseInfoCommand, type InfoCommandCall } from './request.js'
 import { statisticsCommands } from './statistics.js'
+import { truncateCommands } from './truncate.js'
 import { udfCommands } from './udf.js'
 import { xdrCommands } from './xdr.js'
 
@@ -17,7 +18,7 @@ export type InfoCommand = (node: NodeView, call: InfoCommandCall) => string | Pr
 
 /** Known to tools of this protocol and not carried out yet: refused by name, so that nobody takes silence for success. */
 const NOT_YET = [
-  'sindex-create', 'sindex-delete', 'sindex-stat', 'truncate', 'truncate-undo', 'truncate-namespace', 'truncate-namespace-undo', 'set-config', 'quiesce',
+  'sindex-create', 'sindex-delete', 'sindex-stat', 'set-config', 'quiesce',
   'quiesce-undo', 'recluster', 'roster-set', 'revive', 'xdr-set-filter', 'xdr-get-filter', 'tip', 'tip-clear',
   'masking', 'log-set'
 ]
@@ -28,7 +29,8 @@ function notYet (_: NodeView, call: InfoCommandCall): never {
 
 const commands: ReadonlyMap<string, InfoCommand> = new Map<string, InfoCommand>([
   ...Object.entries({
-    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...limitsCommands, ...udfCommands, ...queryCommands, ...xdrCommands
+    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...limitsCommands, ...truncateCommands, ...udfCommands,
+    ...queryCommands, ...xdrCommands
   }),
   ...NOT_YET.map((name): [string, InfoCommand] => [name, notYet]),
   ['help', () => [...commandNames].sort().join(';')]

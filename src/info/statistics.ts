@@ -23,8 +23,8 @@ function namespaceConfig (node: NodeView, name: string | undefined) {
 }
 
 function setPairs (config: NamespaceConfig, name: string, set: EngineStats['sets'][string][string]): Pair[] {
-  return [['objects', set.objects], ['tombstones', set.tombstones], ['data_used_bytes', set.data_used_bytes], ['truncate_lut', 0], ['sindexes', 0],
-    ['truncating', false], ['enable-index', false], ...setConfigPairs(config, name)]
+  return [['objects', set.objects], ['tombstones', set.tombstones], ['data_used_bytes', set.data_used_bytes], ['truncate_lut', set.truncate_lut], ['sindexes', 0],
+    ['truncating', set.truncating], ['enable-index', false], ...setConfigPairs(config, name)]
 }
 
 export const statisticsCommands: Record<string, InfoCommand> = {

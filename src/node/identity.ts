@@ -1,15 +1,15 @@
 // Which node this is: configured, or made up once and kept in the work directory.
 
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, readFile, rename } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { replaceFile } from '../files/replace-file.js'
 
 const NODE_ID = /^[0-9A-F]{1,16}$/
 
 /** The node's id, upper-case hexadecimal. Rejects when the kept one cannot be read or is damaged: a node must not change its name by accident. */
 export async function nodeIdentity (workDirectory: string, configured: string | undefined): Promise<string> {
   if (configured !== undefined) return configured.toUpperCase()
-  await mkdir(workDirectory, { recursive: true })
   const path = join(workDirectory, 'node-id')
   let kept: string
   try {
@@ -24,13 +24,6 @@ export async function nodeIdentity (workDirectory: string, configured: string | 
 
 async function makeIdentity (path: string): Promise<string> {
   const id = `B${randomBytes(7).toString('hex').toUpperCase()}`
-  const file = await open(`${path}.new`, 'w')
-  try {
-    await file.writeFile(`${id}\n`)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-  await rename(`${path}.new`, path)
+  await replaceFile(path, `${id}\n`)
   return id
 }

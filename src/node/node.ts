@@ -11,6 +11,8 @@ import { answerInfo } from '../info/registry.js'
 import { clusterDestination } from '../xdr/destination.js'
 import { Xdr } from '../xdr/xdr.js'
 import { nodeIdentity } from './identity.js'
+import { SystemMetadata } from './system-metadata.js'
+import { Truncations, truncationsOf } from './truncations.js'
 
 /** Bits of the 4096 partitions. */
 const PARTITION_BITMAP_BYTES = 512
@@ -23,6 +25,7 @@ export class Node {
   readonly #log: Logger
   readonly #nodeId: string
   readonly #engine: Engine
+  readonly #truncations: Truncations
   readonly #udf: UdfHost
   readonly #xdr: Xdr
   readonly #masters = Buffer.alloc(PARTITION_BITMAP_BYTES, 0xff)
@@ -30,11 +33,12 @@ export class Node {
   #drained: Promise<void> | undefined
   #closed: Promise<void> | undefined
 
-  private constructor (config: NodeConfig, log: Logger, nodeId: string, engine: Engine) {
+  private constructor (config: NodeConfig, log: Logger, nodeId: string, engine: Engine, metadata: SystemMetadata) {
     this.#config = config
     this.#log = log
     this.#nodeId = nodeId
     this.#engine = engine
+    this.#truncations = new Truncations(metadata, engine.native)
     this.#udf = new UdfHost({
       native: engine.native,
       handle: engine.native.handle,
@@ -56,8 +60,9 @@ export class Node {
   /** Opens namespaces (rebuilding their indexes), modules and last-ship times. Rejects with what is wrong; nothing is left open then. */
   static async open (config: NodeConfig, log: Logger): Promise<Node> {
     const nodeId = await nodeIdentity(config.service['work-directory'], config.service['node-id'])
-    const engine = await Engine.open(config)
-    const node = new Node(config, log, nodeId, engine)
+    const metadata = await SystemMetadata.open(config.service['work-directory'])
+    const engine = await Engine.open(config, (namespace) => truncationsOf(metadata, namespace))
+    const node = new Node(config, log, nodeId, engine, metadata)
     try {
       await node.#xdr.open()
       for (const { name } of config.namespaces) engine.native.setOwnership(OWNERSHIP_EPOCH, name, node.#masters)
@@ -75,6 +80,7 @@ export class Node {
       config: this.#config,
       nodeId: this.#nodeId,
       engine: this.#engine,
+      truncations: this.#truncations,
       listening,
       udf: this.#udf,
       xdr: this.#xdr,

@@ -6,10 +6,11 @@
 // state only ships again what was shipped; a damaged file is therefore read as zeros, which ship everything again.
 
 import { createHash } from 'node:crypto'
-import { mkdir, open, readFile, rename } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Log } from '../../connectors/connector.js'
 import { Limit } from '../engine/constants.js'
+import { replaceFile } from '../files/replace-file.js'
 
 const MAGIC = Buffer.from('PRGE-LST', 'latin1')
 const VERSION = 1
@@ -21,14 +22,12 @@ export const TIMES_BYTES = Limit.PARTITIONS * 8
 const FILE_BYTES = TIMES_OFFSET + TIMES_BYTES
 
 export class ShipTimes {
-  readonly #directory: string
   readonly #path: string
   readonly #log: Log
   #saved: Buffer | undefined
 
   constructor (workDirectory: string, dc: string, namespace: string, log: Log) {
-    this.#directory = join(workDirectory, 'xdr')
-    this.#path = join(this.#directory, `${fileName(dc)}.${fileName(namespace)}.lst`)
+    this.#path = join(workDirectory, 'xdr', `${fileName(dc)}.${fileName(namespace)}.lst`)
     this.#log = log
   }
 
@@ -58,22 +57,7 @@ export class ShipTimes {
     times.copy(bytes, TIMES_OFFSET)
     checksum(bytes).copy(bytes, CHECKSUM_OFFSET)
 
-    await mkdir(this.#directory, { recursive: true })
-    const temporary = `${this.#path}.tmp`
-    const file = await open(temporary, 'w')
-    try {
-      await file.writeFile(bytes)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    await rename(temporary, this.#path)
-    const directory = await open(this.#directory, 'r')
-    try {
-      await directory.sync()
-    } finally {
-      await directory.close()
-    }
+    await replaceFile(this.#path, bytes)
     this.#saved = Buffer.from(times)
   }
 }

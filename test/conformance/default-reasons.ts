@@ -6,7 +6,6 @@ const REASONS: ReadonlyArray<readonly [files: RegExp, reason: string]> = [
   [/^(query|index)/, 'secondary indexes and queries are not there yet'],
   [/^(scan|bin_projection)$/, 'scans are not there yet'],
   [/^(stats|circuit_breaker)$/, 'runs a scan on the way, and scans are not there yet'],
-  [/^truncate$/, 'truncate is not there yet'],
   [/^batch_/, 'batch commands are not there yet'],
   [/^(lists|maps|cdt_context|path_)/, 'list and map operations are not there yet'],
   [/^(bitwise|hll)$/, 'bit and HyperLogLog operations are not there yet'],

@@ -194,6 +194,30 @@ impl NativeNode {
         })
     }
 
+    /// A truncation mark that parts what was acknowledged so far from all that will be (ms since 2010-01-01).
+    #[napi]
+    pub fn truncation_time(&self, namespace: String) -> napi::Result<f64> {
+        self.with_namespace(&namespace, |namespace| {
+            Ok(namespace.truncation_time() as f64)
+        })
+    }
+
+    /// Puts a truncation mark in force for a set, or for the namespace; 0 takes it away.
+    #[napi]
+    pub fn set_truncation(
+        &self,
+        namespace: String,
+        set: Option<String>,
+        lut: f64,
+    ) -> napi::Result<()> {
+        let set = set.as_deref().map(str::as_bytes);
+        self.with_namespace(&namespace, |namespace| {
+            namespace
+                .set_truncation(set, lut as u64)
+                .map_err(|error| failure("PERIGEE_ARGUMENT", error))
+        })
+    }
+
     /// Binds the port and serves. Info requests come to `on_info`, answers go to `answerInfo`.
     #[napi]
     pub fn start(
@@ -547,6 +571,7 @@ fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Val
             "nsup_cycle_deleted_pct",
             relaxed(&expiry.nsup_cycle_deleted_pct),
         ),
+        ("truncate_lut", namespace.truncation.mark()),
         (
             "evict_ttl",
             eviction.evict_ttl.load(Ordering::Relaxed).into(),
@@ -571,6 +596,8 @@ fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Val
         "stop_writes_reason".into(),
         namespace.stop_writes_reason().into(),
     );
+    let truncating = namespace.truncation.truncating();
+    stats.insert("truncating".into(), truncating.into());
     stats.insert("hwm_breached".into(), namespace.limits.evict().any().into());
     stats.insert("current_time".into(), namespace.clock.wall_seconds().into());
     for (name, value) in [
@@ -595,6 +622,8 @@ fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Val
                 "objects": set.objects.load(Ordering::Relaxed),
                 "tombstones": set.tombstones.load(Ordering::Relaxed),
                 "data_used_bytes": set.data_used_bytes.load(Ordering::Relaxed),
+                "truncate_lut": set.mark(),
+                "truncating": truncating && set.mark() > 0,
             });
             (String::from_utf8_lossy(&set.name).into_owned(), value)
         })

@@ -35,7 +35,19 @@ pub struct NamespaceConfig {
     pub evict_tenths_pct: Tunable<u32>,
     pub evict_hist_buckets: Tunable<u32>,
     pub sets: Vec<SetConfig>,
+    /// Truncations that are in force.
+    #[serde(default)]
+    pub truncations: Vec<TruncationConfig>,
     pub storage_engine: StorageConfig,
+}
+
+/// Records of a set, or of the namespace, that were last updated before `lut` are gone.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TruncationConfig {
+    pub set: Option<String>,
+    /// Milliseconds since 2010-01-01.
+    pub lut: u64,
 }
 
 /// What a set has of its own. A set that is not named has the defaults.
@@ -74,6 +86,7 @@ impl NamespaceConfig {
             evict_tenths_pct,
             evict_hist_buckets,
             sets: _,
+            truncations: _,
             storage_engine: _,
         } = changed;
         self.default_ttl.set(default_ttl.get());

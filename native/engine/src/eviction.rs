@@ -88,13 +88,13 @@ impl VoidTimes {
 }
 
 impl Namespace {
-    /// Evicts if a high-water mark was passed when limits were last compared: of the records that can expire at most
+    /// Evicts if use is above a high-water mark: of the records that can expire at most
     /// `evict-tenths-pct` tenths of a percent (and at least one), nearest expiry first. Sets with `disable-eviction` are left
     /// out, and so are records that a datacenter has not seen yet; an eviction itself is not shipped, as the record may be
     /// wanted elsewhere. Returns how many records went. `stop` as in `expire`.
     pub fn evict(&self, stop: impl Fn() -> bool) -> u64 {
         let now = self.clock.wall_seconds();
-        if !self.limits.evict().any() {
+        if !self.update_high_water(&self.usage()).any() {
             return 0;
         }
         let can_go = |entry: &Entry| {
@@ -229,8 +229,10 @@ mod tests {
         (0..100).for_each(|i| {
             put_int(&namespace, &format!("never{i}"), "n", 1);
         });
-        assert_eq!(namespace.evict(|| false), 0, "no mark was passed yet");
-        namespace.update_limits(None);
+        let mark = namespace.config.indexes_memory_budget.get();
+        namespace.config.indexes_memory_budget.set(1 << 40);
+        assert_eq!(namespace.evict(|| false), 0, "use is below the mark");
+        namespace.config.indexes_memory_budget.set(mark);
         assert_eq!(namespace.evict(|| false), 10);
         let there = |key: &str| get(&namespace, key).code == ResultCode::Ok;
         for i in 0..100 {
@@ -248,7 +250,6 @@ mod tests {
         config.evict_tenths_pct.set(500);
         let namespace = open(config, vec![]);
         (0..64).for_each(|i| put_with_ttl(&namespace, &format!("k{i}"), 5000));
-        namespace.update_limits(None);
         assert_eq!(namespace.evict(|| false), 32);
         assert_eq!(namespace.evict(|| false), 16);
     }
@@ -259,7 +260,6 @@ mod tests {
         config.evict_tenths_pct.set(1000);
         let (namespace, _to_nobody) = site_on(config, 1 << 16);
         put_with_ttl(&namespace, "unshipped", 1000);
-        namespace.update_limits(None);
         assert_eq!(namespace.evict(|| false), 0);
 
         let config = evicting();
@@ -272,7 +272,6 @@ mod tests {
         };
         namespace.sets.configure(&[protected(true)]);
         put_with_ttl(&namespace, "k", 1000);
-        namespace.update_limits(None);
         assert_eq!(namespace.evict(|| false), 0);
         namespace.sets.configure(&[protected(false)]);
         assert_eq!(namespace.evict(|| false), 1);

@@ -27,6 +27,9 @@ pub mod storage;
 mod sweep;
 #[cfg(test)]
 mod testing;
+pub mod truncate;
+#[cfg(test)]
+mod truncate_tests;
 pub mod tunable;
 pub mod udf;
 pub mod xdr;

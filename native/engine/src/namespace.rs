@@ -20,6 +20,7 @@ use crate::stats::NamespaceStats;
 use crate::storage::{
     CommitSink, OpenError, ReadError, ReadNow, Relocate, ScanError, ScanReport, Store,
 };
+use crate::truncate::{TruncateError, Truncation};
 use crate::xdr::NamespaceShipping;
 
 #[derive(Debug, Error)]
@@ -34,6 +35,11 @@ pub enum NamespaceError {
         namespace: String,
         source: ScanError,
     },
+    #[error("namespace {namespace}: {source}")]
+    Truncation {
+        namespace: String,
+        source: TruncateError,
+    },
 }
 
 pub struct Namespace {
@@ -45,6 +51,7 @@ pub struct Namespace {
     pub expiry: ExpiryStats,
     pub eviction: EvictionStats,
     pub limits: Limits,
+    pub truncation: Truncation,
     pub clock: Arc<HybridClock>,
     /// Requests that may wait for one busy record.
     pub pending_limit: usize,
@@ -120,6 +127,7 @@ impl Namespace {
             expiry: ExpiryStats::default(),
             eviction: EvictionStats::default(),
             limits: Limits::default(),
+            truncation: Truncation::default(),
             objects: AtomicI64::new(0),
             tombstones: AtomicI64::new(0),
             store: Arc::new(store),
@@ -129,6 +137,15 @@ impl Namespace {
             name: config.name.clone(),
             config,
         };
+        for truncation in &namespace.config.truncations {
+            let set = truncation.set.as_deref().map(str::as_bytes);
+            namespace
+                .set_truncation(set, truncation.lut)
+                .map_err(|source| NamespaceError::Truncation {
+                    namespace: namespace.name.clone(),
+                    source,
+                })?;
+        }
         let report = progress
             .logged(&namespace.name, || {
                 namespace.store.scan(&namespace, progress)
@@ -182,7 +199,7 @@ impl Namespace {
 
     /// A record that a client can see.
     pub(crate) fn is_live(&self, entry: &Entry, now: u32) -> bool {
-        entry.flags & flag::TOMBSTONE == 0 && !is_expired(entry, now)
+        !entry.is_tombstone() && !is_expired(entry, now) && !self.is_truncated(entry)
     }
 
     /// Whether deletes leave a tombstone without being asked to: a datacenter has to hear of them.

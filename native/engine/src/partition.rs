@@ -98,6 +98,11 @@ impl UpdateTimes {
         Some(time)
     }
 
+    /// The latest time that was given to a version.
+    pub fn latest(&self) -> u64 {
+        self.latest
+    }
+
     pub fn note_dropped(&mut self, last_update_time: u64) {
         self.dropped = self.dropped.max(last_update_time);
     }

@@ -26,7 +26,7 @@ impl Rebuild for Namespace {
                 tracing::error!(namespace = %self.name, %set, "a record is left out: there are too many sets");
                 continue;
             };
-            entries.push(Entry {
+            let entry = Entry {
                 digest: *image.digest(),
                 set_id,
                 generation: image.generation(),
@@ -34,7 +34,11 @@ impl Rebuild for Namespace {
                 void_time: image.void_time(),
                 location,
                 flags: entry_flags(&image),
-            });
+            };
+            // Older versions of it are truncated too.
+            if !self.is_truncated(&entry) {
+                entries.push(entry);
+            }
         }
         if let Some(latest) = entries.iter().map(|entry| entry.last_update_time).max() {
             self.clock.observe(latest);

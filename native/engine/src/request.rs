@@ -333,7 +333,10 @@ impl Namespace {
         let stored = state.table.get(request.digest);
         let live = stored.filter(|entry| self.is_live(entry, now));
         let standing = match message.lut {
-            Some(time) => self.check_conflict(request, time, stored.as_ref())?,
+            Some(time) => {
+                self.check_truncation(message.set.unwrap_or_default(), time)?;
+                self.check_conflict(request, time, stored.as_ref())?
+            }
             None => Standing::Newer,
         };
         match live {

@@ -452,6 +452,27 @@ fn lua_holds_its_record_and_its_result_is_one_write() {
 }
 
 #[test]
+fn a_record_truncated_under_a_lua_call_does_not_come_back_by_it() {
+    let ns = open(namespace_config(), vec![]);
+    put_int(&ns, "k", "n", 1);
+    let mut out = Vec::new();
+    let Outcome::RunUdf(task) = try_frame(&ns, &udf_frame("k"), None, &mut out) else {
+        panic!("a call is not answered at once")
+    };
+    let mark = ns.truncation_time();
+    ns.set_truncation(None, mark).expect("room for a mark");
+    assert_eq!(ns.sweep_truncated(|| false), 0, "Lua works on it");
+    assert!(ns.truncation.truncating());
+    let bytes = udf_result(2, 77);
+    let results = UdfResult::parse_batch(&bytes).expect("a valid batch");
+    ns.finish_udf(&task, &results[0], &mut out);
+    assert_eq!(parse(&out).code, ResultCode::KeyBusy);
+    assert_eq!(get(&ns, "k").code, ResultCode::NotFound);
+    assert_eq!(ns.sweep_truncated(|| false), 1);
+    assert!(!ns.truncation.truncating());
+}
+
+#[test]
 fn a_task_is_laid_out_as_documented() {
     let ns = open(namespace_config(), vec![]);
     put_int(&ns, "k", "n", 1);

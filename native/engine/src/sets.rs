@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use perigee_wire::SETS_MAX;
 
 use crate::config::SetConfig;
+use crate::truncate::TruncateError;
 
 /// Sets by id and by name. A set is made when its first record comes, and stays.
 pub struct SetRegistry {
@@ -21,6 +22,8 @@ struct Names {
     ids: HashMap<Box<[u8]>, u16>,
     /// Of sets that have settings, whether there is such a set yet or not.
     settings: HashMap<Box<[u8]>, SetConfig>,
+    /// Truncation marks, likewise.
+    marks: HashMap<Box<[u8]>, u64>,
 }
 
 /// A set's name, its live counts and its settings.
@@ -30,9 +33,15 @@ pub struct SetInfo {
     pub tombstones: AtomicI64,
     pub data_used_bytes: AtomicI64,
     pub config: SetConfig,
+    truncate_lut: AtomicU64,
 }
 
 impl SetInfo {
+    /// Records last updated before this are truncated (ms since 2010-01-01); 0 for none.
+    pub fn mark(&self) -> u64 {
+        self.truncate_lut.load(Ordering::Relaxed)
+    }
+
     /// Whether the set has as many records, or bytes of them, as it may have.
     pub fn stop_writes(&self) -> bool {
         let reached = |limit: u64, used: &AtomicI64| {
@@ -71,6 +80,32 @@ impl SetRegistry {
         }
     }
 
+    /// Sets the truncation mark of a set, whether there is such a set yet or not; 0 takes it away.
+    pub fn set_mark(&self, name: &[u8], mark: u64) -> Result<(), TruncateError> {
+        let mut names = self.names.write();
+        if mark == 0 {
+            names.marks.remove(name);
+        } else if names.marks.len() == SETS_MAX && !names.marks.contains_key(name) {
+            return Err(TruncateError::TooManySets);
+        } else {
+            names.marks.insert(name.into(), mark);
+        }
+        if let Some(set) = names.ids.get(name).and_then(|id| self.get(*id)) {
+            set.truncate_lut.store(mark, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The truncation mark of a set; 0 for none.
+    pub fn mark_named(&self, name: &[u8]) -> u64 {
+        self.names.read().marks.get(name).copied().unwrap_or(0)
+    }
+
+    /// The latest truncation mark of any set; 0 for none.
+    pub fn latest_mark(&self) -> u64 {
+        self.names.read().marks.values().copied().max().unwrap_or(0)
+    }
+
     /// The id of a set, which is made if it is new; 0 for the empty name. `None` when the namespace has all the sets
     /// that it may have.
     pub fn id_of(&self, name: &[u8]) -> Option<u16> {
@@ -89,6 +124,7 @@ impl SetRegistry {
             tombstones: AtomicI64::new(0),
             data_used_bytes: AtomicI64::new(0),
             config,
+            truncate_lut: AtomicU64::new(names.marks.get(name).copied().unwrap_or(0)),
         }));
         debug_assert!(made.is_ok(), "places are filled in order, under the lock");
         let id = at as u16 + 1;

@@ -19,8 +19,8 @@ pub(crate) struct SweepCursor {
 }
 
 impl Namespace {
-    /// Looks at the entries of one step and drops those that `unwanted` names, except records that Lua works on.
-    /// Returns how many were dropped, and how many were busy.
+    /// Looks at the entries of one step and drops those that `unwanted` names. Returns how many went, and how many stayed
+    /// for now: records that Lua works on, and such as need a tombstone that there was no room for.
     pub(crate) fn sweep_step(
         &self,
         partition: &Partition,
@@ -41,10 +41,10 @@ impl Namespace {
             }
         }
         let found = due.len();
-        due.retain(|entry| !state.busy.contains(&entry.digest));
-        let busy = found - due.len();
-        due.retain(|entry| self.drop_entry(&mut state, entry));
-        (due.len() as u64, busy as u64)
+        due.retain(|entry| {
+            !state.busy.contains(&entry.digest) && self.drop_entry(&mut state, entry)
+        });
+        (due.len() as u64, (found - due.len()) as u64)
     }
 
     /// Sweeps every partition, unless `stop` ends it between two steps. Returns how many entries were dropped, and whether

@@ -50,6 +50,7 @@ pub fn namespace_config() -> NamespaceConfig {
         evict_tenths_pct: 5.into(),
         evict_hist_buckets: 10_000.into(),
         sets: Vec::new(),
+        truncations: Vec::new(),
         storage_engine: StorageConfig::Memory {
             data_size: Some(16 << 20),
             common,

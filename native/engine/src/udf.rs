@@ -190,6 +190,10 @@ impl Namespace {
         // Defragmentation may have moved the record meanwhile; nothing else may have touched it.
         let stored = state.table.get(&task.digest);
         let old = task.entry.as_ref();
+        // The record was truncated while the function worked on it: what it wants rests on what is gone.
+        if old.is_some() && stored.is_some_and(|entry| self.is_truncated(&entry)) {
+            return Err(ResultCode::KeyBusy);
+        }
         let generation = old.map_or(0, |entry| entry.generation);
         let void_time = old.map_or(0, |entry| entry.void_time);
         match (result.action, old) {

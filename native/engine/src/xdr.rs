@@ -262,6 +262,8 @@ impl Datacenter {
                 None => break,
             };
             let entry = state_ref.table.get(&digest);
+            // What was truncated is gone here, and truncation does not ship.
+            let entry = entry.filter(|entry| !route.namespace.is_truncated(entry));
             let shippable = entry.filter(ships);
             let Some(entry) = shippable else {
                 if entry.is_none() {

@@ -1,5 +1,5 @@
-//! Threads that look after the namespaces by the clock: limits every second, the removal of what has expired, and
-//! eviction, every `nsup-period`. Each has a thread of its own, so that a long pass over an index never holds up the watch over limits.
+//! Threads that look after the namespaces by the clock: limits and truncations every second, the removal of what has
+//! expired, and eviction, every `nsup-period`. Each has a thread of its own, so that a long pass over an index never holds up the watch over limits.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -52,6 +52,7 @@ impl Housekeeping {
         for (name, run) in [
             ("limits", watch_limits as fn(&Engine, &StopSignal)),
             ("nsup", supervise),
+            ("truncate", remove_truncated),
         ] {
             let (engine, signal) = (engine.clone(), housekeeping.stop.clone());
             let thread = std::thread::Builder::new()
@@ -82,6 +83,14 @@ fn watch_limits(engine: &Engine, signal: &StopSignal) {
         let memory = SystemMemory::read();
         for namespace in &engine.namespaces {
             namespace.update_limits(memory);
+        }
+    }
+}
+
+fn remove_truncated(engine: &Engine, signal: &StopSignal) {
+    while signal.tick() {
+        for namespace in &engine.namespaces {
+            namespace.sweep_truncated(|| signal.stopped());
         }
     }
 }

@@ -214,13 +214,18 @@ impl Namespace {
         }
     }
 
+    /// Compares use with the high-water marks of eviction.
+    pub(crate) fn update_high_water(&self, usage: &Usage) -> Reached {
+        let reached = evict(&self.config, usage);
+        self.limits.evict.store(reached.0, Ordering::Relaxed);
+        reached
+    }
+
     /// Compares use with the limits. Called about once a second, with what the machine's memory is at then.
     pub fn update_limits(&self, memory: Option<SystemMemory>) {
         self.limits.note_memory(memory);
         let usage = self.usage();
-        self.limits
-            .evict
-            .store(evict(&self.config, &usage).0, Ordering::Relaxed);
+        self.update_high_water(&usage);
         let before = self.limits.stop_writes();
         let reached = stop_writes(&self.config, &usage, before);
         if reached == before {

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use perigee_service::net::{self, ConnId, Consumed, Handler, LoopConfig, LoopControl, Net};
+use perigee_service::net::{self, ConnId, Consumed, Handler, LoopConfig, LoopControl, Net, Reads};
 use perigee_wire::{PROTO_HEADER_BYTES, parse_proto_header};
 
 use crate::error::BenchError;
@@ -20,7 +20,13 @@ struct Echo {
 }
 
 impl Handler for Echo {
-    fn on_input(&mut self, _conn: ConnId, input: &[u8], output: &mut Vec<u8>) -> Consumed {
+    fn on_input(
+        &mut self,
+        _conn: ConnId,
+        input: &[u8],
+        output: &mut Vec<u8>,
+        _reads: &mut Reads,
+    ) -> Consumed {
         let header = match parse_proto_header(input) {
             Ok(Some(header)) => header,
             Ok(None) => return Consumed::more(0),

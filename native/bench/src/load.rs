@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use perigee_service::net::{
-    self, ConnId, Consumed, Handler, LoopConfig, LoopControl, LoopKind, Net, Waker,
+    self, ConnId, Consumed, Handler, LoopConfig, LoopControl, LoopKind, Net, Reads, Waker,
 };
 use perigee_wire::{PROTO_HEADER_BYTES, ProtoType, ResultCode, parse_proto_header};
 
@@ -292,7 +292,13 @@ impl Handler for Thread {
         self.waker.wake();
     }
 
-    fn on_input(&mut self, conn: ConnId, input: &[u8], output: &mut Vec<u8>) -> Consumed {
+    fn on_input(
+        &mut self,
+        conn: ConnId,
+        input: &[u8],
+        output: &mut Vec<u8>,
+        _reads: &mut Reads,
+    ) -> Consumed {
         let header = match parse_proto_header(input) {
             Ok(Some(header)) if header.kind == ProtoType::Message => header,
             Ok(None) => return Consumed::more(0),

@@ -6,6 +6,9 @@ mod commit;
 pub mod config;
 #[cfg(test)]
 mod deletion_tests;
+pub mod device_copy;
+#[cfg(test)]
+mod device_read_tests;
 pub mod eviction;
 pub mod expiry;
 pub mod index;

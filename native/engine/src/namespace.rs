@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::clock::HybridClock;
 use crate::config::NamespaceConfig;
+use crate::device_copy::DeviceCopy;
 use crate::eviction::EvictionStats;
 use crate::expiry::{ExpiryStats, is_expired};
 use crate::index::{Entry, Location, flag};
@@ -17,9 +18,7 @@ use crate::progress::{OpenPhase, OpenProgress};
 use crate::record::image::{ImageView, image_flag};
 use crate::sets::SetRegistry;
 use crate::stats::NamespaceStats;
-use crate::storage::{
-    CommitSink, OpenError, ReadError, ReadNow, Relocate, ScanError, ScanReport, Store,
-};
+use crate::storage::{CommitSink, OpenError, ReadNow, Relocate, ScanError, ScanReport, Store};
 use crate::truncate::{TruncateError, Truncation};
 use crate::xdr::NamespaceShipping;
 
@@ -62,28 +61,6 @@ pub struct Namespace {
     /// One bit a partition: this node is its master.
     owned: Box<[AtomicU64]>,
     owned_epoch: AtomicU64,
-}
-
-/// A record's bytes as the device holds them, read while nothing was locked.
-pub struct DeviceCopy {
-    location: Location,
-    bytes: Vec<u8>,
-}
-
-/// Why a record's bytes could not be had. It means nothing if the record has moved meanwhile: its block may have been
-/// reused before it was read.
-#[derive(Debug)]
-pub struct Unread {
-    pub location: Location,
-    /// The device answered, but with bytes that are not the record's.
-    pub damaged: bool,
-    pub reason: String,
-}
-
-impl DeviceCopy {
-    fn view(&self) -> ImageView<'_> {
-        ImageView::trusted(&self.bytes)
-    }
 }
 
 impl Namespace {
@@ -212,14 +189,15 @@ impl Namespace {
     pub(crate) fn with_image<R>(
         &self,
         entry: &Entry,
-        copy: Option<&DeviceCopy>,
+        copy: Option<DeviceCopy<'_>>,
         f: impl FnOnce(&ImageView<'_>) -> R,
     ) -> Result<R, Location> {
-        if let Some(copy) = copy.filter(|copy| copy.location == entry.location) {
-            let view = copy.view();
-            if *view.digest() == entry.digest && view.version() == entry.version() {
-                return Ok(f(&view));
-            }
+        if let Some(DeviceCopy { location, image }) = copy
+            && location == entry.location
+            && *image.digest() == entry.digest
+            && image.version() == entry.version()
+        {
+            return Ok(f(&image));
         }
         match self
             .store
@@ -228,28 +206,6 @@ impl Namespace {
             ReadNow::InMemory(result) => Ok(result),
             ReadNow::NeedsDevice => Err(entry.location),
         }
-    }
-
-    /// Reads a record from the device and checks it. Blocks; call with no lock held. After an error, look at the index
-    /// again: only if it still names the same location has the record become unreadable.
-    pub fn read_device(&self, location: Location) -> Result<DeviceCopy, Unread> {
-        let failed = |damaged: bool, error: &dyn std::fmt::Display| Unread {
-            location,
-            damaged,
-            reason: error.to_string(),
-        };
-        let bytes = self
-            .store
-            .read_device(location)
-            .map_err(|error| failed(matches!(error, ReadError::Corrupt { .. }), &error))?;
-        ImageView::verify(&bytes, None).map_err(|error| failed(true, &error))?;
-        Ok(DeviceCopy { location, bytes })
-    }
-
-    /// Whether the index names this location for a record.
-    pub fn names(&self, digest: &Digest, location: Location) -> bool {
-        let entry = self.partition(digest).lock().table.get(digest);
-        entry.is_some_and(|entry| entry.location == location)
     }
 
     /// A request that waited for a record has given up.

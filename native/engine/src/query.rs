@@ -8,8 +8,9 @@ use perigee_wire::{
     Digest, Message, PartitionId, ReplyHeader, ReplyWriter, ResultCode, field, info1, op,
 };
 
+use crate::device_copy::{DeviceCopy, KeptCopy, Unread};
 use crate::index::{Entry, Location, flag};
-use crate::namespace::{DeviceCopy, Namespace, Unread};
+use crate::namespace::Namespace;
 use crate::record::image::ImageView;
 use crate::record::operation::unsupported_operation;
 use crate::stats::count;
@@ -81,24 +82,24 @@ pub struct ReadAhead {
 
 enum Read {
     UnderWay,
-    Done(DeviceCopy),
+    Done(KeptCopy),
     Failed(Unread),
 }
 
 impl ReadAhead {
     /// Takes what was read. What is no longer wanted is dropped.
-    pub fn deliver(&mut self, location: Location, read: Result<DeviceCopy, Unread>) {
+    pub fn deliver(&mut self, location: Location, read: Result<DeviceCopy<'_>, Unread>) {
         if let Some(slot) = self.reads.get_mut(&location) {
             *slot = match read {
-                Ok(copy) => Read::Done(copy),
+                Ok(copy) => Read::Done(copy.keep()),
                 Err(unread) => Read::Failed(unread),
             };
         }
     }
 
-    fn copy(&self, location: Location) -> Option<&DeviceCopy> {
+    fn copy(&self, location: Location) -> Option<DeviceCopy<'_>> {
         match self.reads.get(&location) {
-            Some(Read::Done(copy)) => Some(copy),
+            Some(Read::Done(copy)) => Some(copy.view()),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use crate::namespace::Namespace;
 use crate::query::{PartitionCursor, PieceEnd, QueryBudget, ReadAhead, RecordQuery};
+use crate::storage::AlignedBuf;
 use crate::testing::*;
 
 const ALL: QueryBudget = QueryBudget {
@@ -86,7 +87,10 @@ fn run_partition(
             PieceEnd::NeedsDevice(locations) => {
                 assert!(!locations.is_empty(), "every read before was delivered");
                 for location in locations {
-                    reads.deliver(location, namespace.read_device(location));
+                    reads.deliver(
+                        location,
+                        namespace.read_device(location, &mut AlignedBuf::default()),
+                    );
                 }
             }
         }
@@ -272,7 +276,10 @@ fn records_on_the_device_are_read_a_bounded_number_at_once() {
         piece(&query, &mut cursor, &mut reads, &mut out),
         PieceEnd::NeedsDevice(Vec::new())
     );
-    reads.deliver(first[0], namespace.read_device(first[0]));
+    reads.deliver(
+        first[0],
+        namespace.read_device(first[0], &mut AlignedBuf::default()),
+    );
     let PieceEnd::NeedsDevice(next) = piece(&query, &mut cursor, &mut reads, &mut out) else {
         panic!("the second record is not there yet")
     };
@@ -281,7 +288,10 @@ fn records_on_the_device_are_read_a_bounded_number_at_once() {
     let second = cursor_key(&namespace, &keys, &cursor);
     put_int(&namespace, &second, "i", -1);
     for location in first.into_iter().skip(1).chain(next) {
-        reads.deliver(location, namespace.read_device(location));
+        reads.deliver(
+            location,
+            namespace.read_device(location, &mut AlignedBuf::default()),
+        );
     }
     let rest = run_partition(&namespace, &query, &mut cursor, || QueryBudget { ..ALL });
     assert_eq!(rest.len(), 199);

@@ -8,8 +8,9 @@ use perigee_wire::{
     write_simple_reply,
 };
 
+use crate::device_copy::DeviceCopy;
 use crate::index::{Entry, Location, flag};
-use crate::namespace::{DeviceCopy, Namespace};
+use crate::namespace::Namespace;
 use crate::partition::{Admission, PartitionState, Waiter};
 use crate::record::image::{ImageBuilder, ImageHeader, ImageView, image_flag};
 use crate::record::operation::{WorkingRecord, WriteRules, apply, check_read, reply_bins};
@@ -25,7 +26,7 @@ pub struct Request<'a> {
     /// Who is woken when the record is free; without one a busy record is refused.
     pub waiter: Option<Waiter>,
     /// The record's bytes, when an earlier run found that they had to be read from the device.
-    pub copy: Option<&'a DeviceCopy>,
+    pub copy: Option<DeviceCopy<'a>>,
 }
 
 /// What became of a run.
@@ -222,6 +223,14 @@ impl Namespace {
     pub fn count_timeout(&self, message: &Message<'_>) {
         if let Some(kind) = Kind::of(message) {
             self.count_outcome(kind, false, ResultCode::Timeout);
+        }
+    }
+
+    /// Counts a request whose record the device did not give.
+    pub(crate) fn count_unread(&self, message: &Message<'_>) {
+        if let Some(kind) = Kind::of(message) {
+            let xdr = message.header.info1 & info1::XDR != 0;
+            self.count_outcome(kind, xdr, ResultCode::Unknown);
         }
     }
 

@@ -12,11 +12,12 @@ use crate::config::{
     CommonStorageConfig, DatacenterConfig, DatacenterNamespaceConfig, NamespaceConfig,
     StorageConfig,
 };
-use crate::namespace::{DeviceCopy, Namespace};
+use crate::device_copy::DeviceCopy;
+use crate::namespace::Namespace;
 use crate::partition::Waiter;
 use crate::progress::OpenProgress;
 use crate::request::{Outcome, Request};
-use crate::storage::{CommitSink, CommitWaiter, DeviceError, Medium, Store};
+use crate::storage::{AlignedBuf, CommitSink, CommitWaiter, DeviceError, Medium, Store};
 use crate::xdr::{Datacenter, NamespaceShipping};
 
 struct NobodyWaits;
@@ -185,12 +186,14 @@ pub struct Reply {
 /// Runs a whole frame against a namespace, reading from the device where that is asked for.
 pub fn run_frame(namespace: &Namespace, frame: &[u8]) -> Reply {
     let mut out = Vec::new();
+    let mut buffer = AlignedBuf::default();
     let mut copy = None;
     loop {
-        match try_frame_with(namespace, frame, None, copy.as_ref(), &mut out) {
+        match try_frame_with(namespace, frame, None, copy, &mut out) {
             Outcome::Answered | Outcome::AwaitCommit(_) => return parse(&out),
             Outcome::ReadDevice(location) => {
-                copy = Some(namespace.read_device(location).expect("a readable record"));
+                let read = namespace.read_device(location, &mut buffer);
+                copy = Some(read.expect("a readable record"));
             }
             _ => panic!("the request was not answered at once"),
         }
@@ -210,7 +213,7 @@ fn try_frame_with(
     namespace: &Namespace,
     frame: &[u8],
     waiter: Option<Waiter>,
-    copy: Option<&DeviceCopy>,
+    copy: Option<DeviceCopy<'_>>,
     out: &mut Vec<u8>,
 ) -> Outcome {
     let message = Message::parse(&frame[PROTO_HEADER_BYTES..]).expect("a valid message");

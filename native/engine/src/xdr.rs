@@ -14,10 +14,12 @@ use perigee_wire::{
 
 use crate::change_queue::{ChangeQueue, Confirmation, ships};
 use crate::config::{DatacenterConfig, DatacenterNamespaceConfig};
+use crate::device_copy::DeviceCopy;
 use crate::expiry::is_expired;
 use crate::index::Entry;
-use crate::namespace::{DeviceCopy, Namespace};
+use crate::namespace::Namespace;
 use crate::record::image::ImageView;
+use crate::storage::AlignedBuf;
 
 /// Changes of one datacenter that are handed out and not confirmed. Bounds what a slow destination can hold.
 pub const IN_FLIGHT_MAX: usize = 65_536;
@@ -221,7 +223,8 @@ impl Datacenter {
     ) -> usize {
         let partition = &route.namespace.partitions()[usize::from(partition_id)];
         let mut taken = 0;
-        let mut copy: Option<DeviceCopy> = None;
+        let mut buffer = AlignedBuf::default();
+        let mut copy: Option<DeviceCopy<'_>> = None;
         let mut pending: Option<Digest> = None;
         let now_ms = self.started.elapsed().as_millis() as u64;
         let mut state = partition.lock();
@@ -274,7 +277,7 @@ impl Datacenter {
                 route.shipping.note_queued(-1);
                 continue;
             };
-            let encoded = route.namespace.with_image(&entry, copy.as_ref(), |view| {
+            let encoded = route.namespace.with_image(&entry, copy, |view| {
                 self.append_entry(index, route, partition_id, &entry, view, out);
             });
             match encoded {
@@ -285,7 +288,9 @@ impl Datacenter {
                 }
                 Err(location) => {
                     drop(state);
-                    let read = route.namespace.read_device(location);
+                    // Before the buffer is used again.
+                    copy = None;
+                    let read = route.namespace.read_device(location, &mut buffer);
                     state = partition.lock();
                     let moved = state
                         .table

@@ -2,12 +2,14 @@
 //! connection has one request under way, so its replies keep its requests' order.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use perigee_engine::namespace::{DeviceCopy, Namespace, Unread};
+use perigee_engine::device_copy::{DeviceCopy, Unread};
+use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
 use perigee_engine::request::{Outcome, Request};
 use perigee_engine::stats::count;
@@ -19,14 +21,11 @@ use perigee_wire::{
 };
 
 use crate::mailbox::Mail;
-use crate::net::{ConnId, Consumed, Flow, Handler, Net};
+use crate::net::{ConnId, Consumed, Flow, Handler, Net, Reads};
+use crate::parked::{Bodies, LogPace, Parked, Run, State, Step};
 use crate::query_job::{QueryContext, QueryJobs, is_query};
-use crate::reader::DeviceRead;
 use crate::server::{InfoRequest, Shared};
 use crate::udf_lane::UdfJob;
-
-/// Malformed frames are logged at most this often by one thread; the counter has them all.
-const MALFORMED_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Body of a security reply, and its result's place in it (PROTOCOL section 17).
 const SECURITY_BODY_BYTES: usize = 16;
@@ -38,31 +37,10 @@ pub(crate) struct ServiceThread {
     peers: Vec<Option<SocketAddr>>,
     parked: HashMap<u64, Parked>,
     queries: QueryJobs,
+    bodies: Bodies,
     next_request: u64,
-    malformed_logged: Option<Instant>,
-}
-
-/// A request that waits, with what is needed to run it again or to answer it.
-struct Parked {
-    conn: ConnId,
-    namespace: Arc<Namespace>,
-    /// The frame's body; empty when the request will not be run again.
-    body: Vec<u8>,
-    state: State,
-    /// When the client gives up, counted from the request's arrival however often it waits.
-    deadline: Instant,
-}
-
-enum State {
-    Device,
-    Record,
-    Lua,
-    Commit { reply: Vec<u8> },
-}
-
-enum Step {
-    Answered,
-    Parked,
+    malformed_logged: LogPace,
+    unread_logged: LogPace,
 }
 
 impl ServiceThread {
@@ -73,17 +51,23 @@ impl ServiceThread {
             peers: Vec::new(),
             parked: HashMap::new(),
             queries: QueryJobs::default(),
+            bodies: Bodies::default(),
             next_request: 0,
-            malformed_logged: None,
+            malformed_logged: LogPace::default(),
+            unread_logged: LogPace::default(),
         }
     }
 
-    fn on_frame(&mut self, conn: ConnId, kind: ProtoType, body: &[u8], out: &mut Vec<u8>) -> Flow {
+    fn on_frame(
+        &mut self,
+        conn: ConnId,
+        kind: ProtoType,
+        body: &[u8],
+        out: &mut Vec<u8>,
+        reads: &mut Reads,
+    ) -> Flow {
         match kind {
-            ProtoType::Message => match self.on_message(conn, body, out) {
-                Step::Answered => Flow::Continue,
-                Step::Parked => Flow::Park,
-            },
+            ProtoType::Message => self.on_message(conn, body, out, reads),
             ProtoType::Info => self.on_info(conn, body),
             ProtoType::Security => {
                 // No access control is configured: clients that carry credentials go on without.
@@ -103,11 +87,7 @@ impl ServiceThread {
 
     fn malformed(&mut self, conn: ConnId, why: &dyn std::fmt::Display) -> Flow {
         count(&self.shared.stats.demarshal_error);
-        let due = self
-            .malformed_logged
-            .is_none_or(|last| last.elapsed() >= MALFORMED_LOG_INTERVAL);
-        if due {
-            self.malformed_logged = Some(Instant::now());
+        if self.malformed_logged.is_due() {
             let peer = self.peer(conn);
             tracing::warn!(%peer, reason = %why, "malformed frame: the connection is closed");
         }
@@ -136,13 +116,19 @@ impl ServiceThread {
         Flow::Park
     }
 
-    fn on_message(&mut self, conn: ConnId, body: &[u8], out: &mut Vec<u8>) -> Step {
+    fn on_message(
+        &mut self,
+        conn: ConnId,
+        body: &[u8],
+        out: &mut Vec<u8>,
+        reads: &mut Reads,
+    ) -> Flow {
         let message = match Message::parse(body) {
             Ok(message) => message,
             Err(error) => {
                 count(&self.shared.stats.early_tsvc_client_error);
                 write_simple_reply(out, error.result_code(), 0, 0);
-                return Step::Answered;
+                return Flow::Continue;
             }
         };
         let Some(namespace) = self
@@ -157,7 +143,7 @@ impl ServiceThread {
                 ResultCode::Namespace
             };
             answer_stream(&message, code, out);
-            return Step::Answered;
+            return Flow::Continue;
         };
         let digest = digest_of(&message);
         if digest.is_none() && is_query(&message) {
@@ -172,15 +158,35 @@ impl ServiceThread {
                 ResultCode::Parameter
             };
             answer_stream(&message, code, out);
-            return Step::Answered;
+            return Flow::Continue;
         };
         self.next_request += 1;
         let request = self.next_request;
         let namespace = namespace.clone();
         let deadline = self.deadline(&message);
-        self.run(
-            conn, request, deadline, &namespace, &message, &digest, None, body, out,
-        )
+        let run = Run {
+            request,
+            deadline,
+            namespace: &namespace,
+            message: &message,
+            digest: &digest,
+            copy: None,
+        };
+        match self.run(run, out, reads) {
+            Step::Answered => Flow::Continue,
+            Step::Waits(state) => {
+                let parked = Parked {
+                    conn,
+                    namespace,
+                    digest,
+                    body: self.bodies.keep(body, &state),
+                    state,
+                    deadline,
+                };
+                self.parked.insert(request, parked);
+                Flow::Park
+            }
+        }
     }
 
     /// Takes up a query: its connection is parked until the last record is sent.
@@ -190,7 +196,7 @@ impl ServiceThread {
         namespace: &Arc<Namespace>,
         message: &Message<'_>,
         out: &mut Vec<u8>,
-    ) -> Step {
+    ) -> Flow {
         let (peer, deadline) = (self.peer(conn), self.deadline(message));
         let registry = &self.shared.queries;
         let started = self
@@ -199,12 +205,12 @@ impl ServiceThread {
         match started {
             Ok(()) => {
                 self.wake_for_queries();
-                Step::Parked
+                Flow::Park
             }
             Err(code) => {
                 count(&namespace.stats.mine().client_tsvc_error);
                 answer_stream(message, code, out);
-                Step::Answered
+                Flow::Continue
             }
         }
     }
@@ -219,43 +225,24 @@ impl ServiceThread {
     }
 
     fn run_queries(&mut self, net: &mut dyn Net) {
-        let (shared, thread, next_request) = (&self.shared, self.number, &mut self.next_request);
-        let mut read = |namespace: &Arc<Namespace>, location| {
-            *next_request += 1;
-            let request = *next_request;
-            shared.readers.submit(DeviceRead {
-                namespace: namespace.clone(),
-                location,
-                thread,
-                request,
-            });
-            request
-        };
         let mut context = QueryContext {
-            registry: &shared.queries,
-            read: &mut read,
+            registry: &self.shared.queries,
+            next_request: &mut self.next_request,
         };
         self.queries.run(net, &mut context);
         self.wake_for_queries();
     }
 
     /// Runs a request, for the first time or after it was parked.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the parts of one request; a struct would be built and taken apart"
-    )]
-    fn run(
-        &mut self,
-        conn: ConnId,
-        request: u64,
-        deadline: Instant,
-        namespace: &Arc<Namespace>,
-        message: &Message<'_>,
-        digest: &Digest,
-        copy: Option<&DeviceCopy>,
-        body: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Step {
+    fn run(&self, run: Run<'_>, out: &mut Vec<u8>, reads: &mut Reads) -> Step {
+        let Run {
+            request,
+            deadline,
+            namespace,
+            message,
+            digest,
+            copy,
+        } = run;
         let waiter = Waiter {
             thread: self.number,
             request,
@@ -270,29 +257,21 @@ impl ServiceThread {
             },
             out,
         );
-        let (state, body) = match outcome {
-            Outcome::Answered => return Step::Answered,
+        match outcome {
+            Outcome::Answered => Step::Answered,
             Outcome::AwaitCommit(ticket) => {
                 if self.is_durable(namespace, ticket, request) {
                     return Step::Answered;
                 }
-                (
-                    State::Commit {
-                        reply: out.split_off(start),
-                    },
-                    Vec::new(),
-                )
+                Step::Waits(State::Commit {
+                    reply: out.split_off(start),
+                })
             }
             Outcome::ReadDevice(location) => {
-                self.shared.readers.submit(DeviceRead {
-                    namespace: namespace.clone(),
-                    location,
-                    thread: self.number,
-                    request,
-                });
-                (State::Device, body.to_vec())
+                reads.submit(namespace.store.record_read(location), request);
+                Step::Waits(State::Device { location })
             }
-            Outcome::AwaitRecord => (State::Record, body.to_vec()),
+            Outcome::AwaitRecord => Step::Waits(State::Record),
             Outcome::RunUdf(task) => {
                 self.shared.udf.submit(UdfJob {
                     namespace: namespace.clone(),
@@ -301,18 +280,9 @@ impl ServiceThread {
                     deadline,
                     losses: 0,
                 });
-                (State::Lua, Vec::new())
+                Step::Waits(State::Lua)
             }
-        };
-        let parked = Parked {
-            conn,
-            namespace: namespace.clone(),
-            body,
-            state,
-            deadline,
-        };
-        self.parked.insert(request, parked);
-        Step::Parked
+        }
     }
 
     fn is_durable(&self, namespace: &Namespace, ticket: CommitTicket, request: u64) -> bool {
@@ -359,7 +329,11 @@ impl ServiceThread {
                 frame,
                 ticket,
             } => self.on_reply(request, frame, ticket, net),
-            Mail::Retry { request, copy } => self.on_retry(request, copy, net),
+            Mail::Retry { request } => {
+                if let Some(parked) = self.parked.remove(&request) {
+                    self.run_again(request, parked, None, net);
+                }
+            }
         }
     }
 
@@ -383,55 +357,61 @@ impl ServiceThread {
         answer(net, parked.conn, &frame);
     }
 
-    fn on_retry(
+    /// Runs a request that waited, with what it waited for.
+    fn run_again(
         &mut self,
         request: u64,
-        copy: Option<Result<DeviceCopy, Unread>>,
+        mut parked: Parked,
+        copy: Option<Result<DeviceCopy<'_>, Unread>>,
         net: &mut dyn Net,
     ) {
-        let Some(copy) = self.queries.deliver(request, copy) else {
-            return;
-        };
-        let Some(parked) = self.parked.remove(&request) else {
-            return;
-        };
-        let mut out = Vec::new();
         let Ok(message) = Message::parse(&parked.body) else {
             debug_assert!(false, "a parked request was parsed before it was parked");
             return;
         };
-        let Parked {
-            conn,
-            namespace,
-            body,
-            deadline,
-            ..
-        } = &parked;
-        if *deadline <= Instant::now() {
+        let (namespace, digest) = (&parked.namespace, &parked.digest);
+        let (copy, unread) = match copy.transpose() {
+            Ok(copy) => (copy, None),
+            Err(unread) => (None, Some(unread)),
+        };
+        let mut nobody = Vec::new();
+        let (out, reads) = net.answering(parked.conn);
+        let out = out.unwrap_or(&mut nobody);
+        let step = if parked.deadline <= Instant::now() {
             // The client has given up and may have sent it again: carried out now, it would be carried out twice.
             namespace.count_timeout(&message);
-            write_simple_reply(&mut out, ResultCode::Timeout, 0, 0);
-            return answer(net, *conn, &out);
-        }
-        let digest = digest_of(&message).unwrap_or_default();
-        let (copy, unread) = match copy {
-            Some(Ok(copy)) => (Some(copy), None),
-            Some(Err(unread)) => (None, Some(unread)),
-            None => (None, None),
+            write_simple_reply(out, ResultCode::Timeout, 0, 0);
+            Step::Answered
+        } else if let Some(unread) = unread.filter(|it| namespace.is_lost(&message, digest, it)) {
+            if self.unread_logged.is_due() {
+                let (namespace, reason) = (&namespace.name, &unread.reason);
+                tracing::error!(%namespace, %reason, "a record could not be read");
+            }
+            write_simple_reply(out, ResultCode::Unknown, 0, 0);
+            Step::Answered
+        } else {
+            let run = Run {
+                request,
+                deadline: parked.deadline,
+                namespace,
+                message: &message,
+                digest,
+                copy,
+            };
+            self.run(run, out, reads)
         };
-        if let Some(unread) = unread
-            && namespace.names(&digest, unread.location)
-        {
-            tracing::error!(namespace = %namespace.name, reason = %unread.reason, "a record could not be read");
-            write_simple_reply(&mut out, ResultCode::Unknown, 0, 0);
-            return answer(net, *conn, &out);
-        }
-        let copy = copy.as_ref();
-        let step = self.run(
-            *conn, request, *deadline, namespace, &message, &digest, copy, body, &mut out,
-        );
-        if matches!(step, Step::Answered) {
-            answer(net, parked.conn, &out);
+        match step {
+            Step::Answered => {
+                net.resume(parked.conn);
+                self.bodies.give_back(parked.body);
+            }
+            Step::Waits(state) => {
+                if !state.runs_again() {
+                    self.bodies.give_back(std::mem::take(&mut parked.body));
+                }
+                parked.state = state;
+                self.parked.insert(request, parked);
+            }
         }
     }
 }
@@ -453,7 +433,13 @@ impl Handler for ServiceThread {
         count(&self.shared.stats.client_connections_closed);
     }
 
-    fn on_input(&mut self, conn: ConnId, input: &[u8], output: &mut Vec<u8>) -> Consumed {
+    fn on_input(
+        &mut self,
+        conn: ConnId,
+        input: &[u8],
+        output: &mut Vec<u8>,
+        reads: &mut Reads,
+    ) -> Consumed {
         // One frame a call: between two the loop looks at how much output waits.
         let header = match parse_proto_header(input) {
             Ok(Some(header)) => header,
@@ -469,8 +455,25 @@ impl Handler for ServiceThread {
         let Some(body) = input.get(PROTO_HEADER_BYTES..end) else {
             return Consumed::more(0);
         };
-        let flow = self.on_frame(conn, header.kind, body, output);
+        let flow = self.on_frame(conn, header.kind, body, output, reads);
         Consumed { bytes: end, flow }
+    }
+
+    fn on_read(&mut self, request: u64, pages: &[u8], outcome: io::Result<()>, net: &mut dyn Net) {
+        let Some(outcome) = self.queries.deliver(request, pages, outcome) else {
+            return self.wake_for_queries();
+        };
+        // Gone if its time ran out meanwhile.
+        let Some(parked) = self.parked.remove(&request) else {
+            return;
+        };
+        let State::Device { location } = parked.state else {
+            debug_assert!(false, "a read came for a request that awaits none");
+            return;
+        };
+        let namespace = parked.namespace.clone();
+        let copy = namespace.finish_read(location, pages, outcome);
+        self.run_again(request, parked, Some(copy), net);
     }
 
     fn on_wake(&mut self, net: &mut dyn Net) {
@@ -500,11 +503,12 @@ impl Handler for ServiceThread {
         self.shared.udf.expire(now);
         self.queries.tick(now, net, &self.shared.queries);
         self.wake_for_queries();
-        // Only waiting for a record can be given up: elsewhere the answer is on its way, and a write may have happened.
+        // Only before anything has happened can a request be given up: elsewhere the answer is on its way, and a write
+        // may have been made.
         let late: Vec<u64> = self
             .parked
             .iter()
-            .filter(|(_, parked)| matches!(parked.state, State::Record) && parked.deadline <= now)
+            .filter(|(_, parked)| parked.state.runs_again() && parked.deadline <= now)
             .map(|(request, _)| *request)
             .collect();
         for request in late {
@@ -517,9 +521,9 @@ impl Handler for ServiceThread {
                     thread: self.number,
                     request,
                 };
-                parked
-                    .namespace
-                    .forget_waiter(&digest_of(&message).unwrap_or_default(), waiter);
+                if matches!(parked.state, State::Record) {
+                    parked.namespace.forget_waiter(&parked.digest, waiter);
+                }
             }
             let mut out = Vec::new();
             write_simple_reply(&mut out, ResultCode::Timeout, 0, 0);

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use crossbeam_queue::SegQueue;
-use perigee_engine::namespace::{DeviceCopy, Unread};
 use perigee_engine::partition::Waiter;
 use perigee_engine::storage::{CommitSink, CommitTicket, CommitWaiter, DeviceError};
 
@@ -21,10 +20,9 @@ pub enum Mail {
         request: u64,
         durable: bool,
     },
-    /// What a request waited for is there, or could not be had: run it again.
+    /// The record that a request waited for is free: run it again.
     Retry {
         request: u64,
-        copy: Option<Result<DeviceCopy, Unread>>,
     },
     /// The reply to a request that was carried out elsewhere; with a ticket it waits for durability first.
     Reply {
@@ -79,7 +77,6 @@ impl Mailboxes {
                 waiter.thread,
                 Mail::Retry {
                     request: waiter.request,
-                    copy: None,
                 },
             );
         }

@@ -6,12 +6,13 @@
 //! A partition that is not this node's, or not to its end, is done with UNAVAILABLE: the client asks elsewhere.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use perigee_engine::index::Location;
-use perigee_engine::namespace::{DeviceCopy, Namespace, Unread};
+use perigee_engine::namespace::Namespace;
 use perigee_engine::query::{PartitionCursor, PieceEnd, QueryBudget, ReadAhead, RecordQuery};
 use perigee_engine::stats::count;
 use perigee_wire::{
@@ -123,8 +124,8 @@ enum Next {
 /// What a query meets outside of its thread.
 pub(crate) struct QueryContext<'a> {
     pub registry: &'a QueryRegistry,
-    /// Submits a read and returns the number that it will be delivered under.
-    pub read: &'a mut dyn FnMut(&Arc<Namespace>, Location) -> u64,
+    /// The last number that was given to a request of the thread; reads are submitted under numbers of their own.
+    pub next_request: &'a mut u64,
 }
 
 /// Whether a message is a query, a scan or a background job, rather than a request for one record or a batch.
@@ -262,7 +263,10 @@ impl QueryJobs {
                 Next::Read(locations) => {
                     job.state = State::Device;
                     for location in locations {
-                        let number = (context.read)(&job.namespace, location);
+                        *context.next_request += 1;
+                        let number = *context.next_request;
+                        let read = job.namespace.store.record_read(location);
+                        net.reads().submit(read, number);
                         self.reads.insert(number, (conn, location));
                     }
                 }
@@ -275,18 +279,18 @@ impl QueryJobs {
         }
     }
 
-    /// Takes a read that was submitted for a query; gives it back when it is none of theirs.
+    /// Takes the pages of a read that was submitted for a query; gives the outcome back when it is none of theirs.
     pub fn deliver(
         &mut self,
         number: u64,
-        read: Option<Result<DeviceCopy, Unread>>,
-    ) -> Option<Option<Result<DeviceCopy, Unread>>> {
+        pages: &[u8],
+        outcome: io::Result<()>,
+    ) -> Option<io::Result<()>> {
         let Some((conn, location)) = self.reads.remove(&number) else {
-            return Some(read);
+            return Some(outcome);
         };
-        if let Some(job) = self.jobs.get_mut(&conn)
-            && let Some(read) = read
-        {
+        if let Some(job) = self.jobs.get_mut(&conn) {
+            let read = job.namespace.finish_read(location, pages, outcome);
             job.reads.deliver(location, read);
             if job.state == State::Device {
                 self.wake(conn);

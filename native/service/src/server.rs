@@ -1,4 +1,4 @@
-//! A running data plane: service threads, the lanes, the readers and the housekeeping thread over one engine.
+//! A running data plane: service threads, the lanes, the read pool and the housekeeping thread over one engine.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::panic::AssertUnwindSafe;
@@ -22,9 +22,8 @@ use crate::dispatch::{ServiceThread, relaxed};
 use crate::housekeeping::Housekeeping;
 use crate::info_lane::InfoLane;
 use crate::mailbox::{Mail, Mailbox, Mailboxes};
-use crate::net::{self, LoopConfig, LoopControl, LoopKind};
+use crate::net::{self, LoopConfig, LoopControl, LoopKind, ReadPool};
 use crate::query_registry::QueryRegistry;
-use crate::reader::DeviceReaders;
 use crate::udf_lane::UdfLane;
 
 /// How long requests under way may take when the node stops.
@@ -213,7 +212,6 @@ pub(crate) struct Shared {
     pub on_info: OnInfo,
     pub udf: Arc<UdfLane>,
     pub queries: Arc<QueryRegistry>,
-    pub readers: DeviceReaders,
     pub stats: Arc<ServiceStats>,
     pub transaction_max_ms: u32,
 }
@@ -227,7 +225,7 @@ pub struct Server {
     pub local_address: SocketAddr,
     pub loop_kind: LoopKind,
     info: Arc<InfoLane>,
-    shared: Arc<Shared>,
+    read_pool: Arc<ReadPool>,
     controls: Vec<LoopControl>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     housekeeping: Mutex<Option<Housekeeping>>,
@@ -281,7 +279,6 @@ impl Server {
             on_info,
             udf: udf.clone(),
             queries: queries.clone(),
-            readers: DeviceReaders::start(mailboxes.clone()).map_err(ServerError::Thread)?,
             stats: stats.clone(),
             transaction_max_ms: config.transaction_max_ms,
         });
@@ -291,6 +288,7 @@ impl Server {
         for datacenter in &engine.datacenters {
             datacenter.start();
         }
+        let read_pool = Arc::new(ReadPool::default());
         let mut listener = Some(listener);
         let mut threads = Vec::new();
         for (number, control) in controls.iter().enumerate() {
@@ -303,6 +301,7 @@ impl Server {
                 connections_max: config.proto_fd_max.div_ceil(thread_count),
                 idle_timeout: (config.proto_fd_idle_ms > 0)
                     .then(|| Duration::from_millis(config.proto_fd_idle_ms)),
+                read_pool: read_pool.clone(),
                 kind: loop_kind,
                 ..LoopConfig::default()
             };
@@ -332,7 +331,7 @@ impl Server {
             local_address,
             loop_kind,
             info,
-            shared,
+            read_pool,
             controls,
             threads: Mutex::new(threads),
             housekeeping: Mutex::new(Some(housekeeping)),
@@ -370,7 +369,7 @@ impl Server {
             let _ = thread.join();
         }
         self.udf.close();
-        self.shared.readers.close();
+        self.read_pool.close();
         // Every store is drained, whichever of them fails.
         let drains = self
             .engine

@@ -9,12 +9,12 @@
 
 use super::config::StoreConfig;
 use super::defrag::DefragSignal;
-use super::error::{AppendError, DeviceError, ReadError};
+use super::error::{AppendError, DeviceError};
 use super::header::BlockHeader;
-use super::medium::{AlignedBuf, Mapping, Medium, PAGE_BYTES};
+use super::medium::{Mapping, Medium, PAGE_BYTES};
 use super::stats::{Counter, Counters, DeviceCounters, DeviceStats, StoreStats};
 use super::write_block::BlockBuf;
-use super::{Appended, CommitTicket, CommitWaiter, ReadNow};
+use super::{Appended, CommitTicket, CommitWaiter};
 use crate::index::Location;
 use crate::record::image::{
     BLOCK_HEADER_BYTES, FILLER_BYTES, ImageView, RECORD_BYTES_MAX, seal, write_filler,
@@ -744,75 +744,6 @@ impl Device {
             let mut state = self.state.lock();
             self.settle(&mut state, block);
         }
-    }
-
-    pub(super) fn read<R>(&self, location: Location, f: impl FnOnce(&[u8]) -> R) -> ReadNow<R> {
-        let (block, at) = self.place(location);
-        if let Some(mapping) = &self.mapping {
-            let offset = self.block_offset(block) as usize + at;
-            // SAFETY: `place` checked that the range is in a block of the device, which the mapping
-            // covers. The caller has the location from the index and holds the record's lock, so
-            // the record was appended before, and its block is not freed while it is live.
-            let bytes = unsafe {
-                std::slice::from_raw_parts(mapping.start().as_ptr().add(offset), location.bytes())
-            };
-            return ReadNow::InMemory(f(bytes));
-        }
-        // The reference keeps the buffer from being reused; the lock is not held while `f` runs,
-        // which may append.
-        let buffer = self.blocks[block as usize].buffer.read().clone();
-        match buffer {
-            Some(buffer) => {
-                // SAFETY: as above for what was appended; the reference is held.
-                let bytes = unsafe { buffer.slice(at..at + location.bytes()) };
-                ReadNow::InMemory(f(bytes))
-            }
-            None => ReadNow::NeedsDevice,
-        }
-    }
-
-    pub(super) fn read_medium(&self, location: Location) -> Result<Vec<u8>, ReadError> {
-        /// Larger buffers are not kept for the thread's next read.
-        const KEPT_BYTES_MAX: usize = 1 << 20;
-        thread_local! {
-            static BUFFER: std::cell::RefCell<AlignedBuf> = std::cell::RefCell::default();
-        }
-        self.place(location);
-        self.counters.device_reads.add(1);
-        let (device, offset, bytes) = (self.index, location.offset(), location.bytes());
-        let page = PAGE_BYTES as u64;
-        let from = offset / page * page;
-        let length = (offset + bytes as u64).next_multiple_of(page) - from;
-        let skip = (offset - from) as usize;
-        BUFFER.with_borrow_mut(|buffer| {
-            buffer.reserve(length as usize);
-            let image = self
-                .medium
-                .read_at(from, &mut buffer[..length as usize])
-                .map(|()| buffer[skip..skip + bytes].to_vec())
-                .map_err(|source| {
-                    self.count_read_error();
-                    ReadError::Io {
-                        device,
-                        offset,
-                        bytes,
-                        source,
-                    }
-                });
-            if buffer.len() > KEPT_BYTES_MAX {
-                *buffer = AlignedBuf::default();
-            }
-            let image = image?;
-            match ImageView::verify(&image, None) {
-                Ok(_) => Ok(image),
-                Err(source) => Err(ReadError::Corrupt {
-                    device,
-                    offset,
-                    bytes,
-                    source,
-                }),
-            }
-        })
     }
 
     /// True if the position is durable, or need not be. Otherwise the waiter is kept. An error if it

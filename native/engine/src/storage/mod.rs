@@ -10,6 +10,7 @@ mod flush;
 mod header;
 pub mod medium;
 mod open;
+mod read;
 mod scan;
 mod stats;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use config::{MediumConfig, StoreConfig};
 pub use encryption::{Algorithm, Encryption};
 pub use error::{AppendError, DeviceError, OpenError, ReadError, ScanError};
 pub use medium::{AlignedBuf, Medium};
+pub use read::RecordRead;
 pub use stats::{DeviceStats, StoreStats};
 
 use crate::index::Location;
@@ -184,20 +186,6 @@ impl Store {
     /// and the index entry swapped.
     pub fn release(&self, location: Location) {
         self.device(location.device()).release(location);
-    }
-
-    /// Runs `f` on the image at `location` if it is in memory. The caller holds the record's
-    /// partition lock and has the location from the index, so the block cannot be reused meanwhile.
-    pub fn read<R>(&self, location: Location, f: impl FnOnce(&[u8]) -> R) -> ReadNow<R> {
-        self.device(location.device()).read(location, f)
-    }
-
-    /// Reads the image at `location` from its device, blocking, and verifies its checksum. No lock is
-    /// held, so the block may have been reused: the caller compares digest, last-update time and
-    /// generation with the index before it believes the image, and the location before it believes
-    /// [`ReadError::Corrupt`].
-    pub fn read_device(&self, location: Location) -> Result<Vec<u8>, ReadError> {
-        self.device(location.device()).read_medium(location)
     }
 
     /// True if the ticket's write is durable, or need not be. Otherwise the sink will be told, or has

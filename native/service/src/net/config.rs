@@ -3,8 +3,10 @@
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::read_pool::ReadPool;
 use super::uring;
 
 /// Unconsumed input that a connection may hold while it is parked or its peer does not read: beyond
@@ -81,6 +83,8 @@ pub struct LoopConfig {
     pub idle_timeout: Option<Duration>,
     /// Connections of this loop; one more is closed as soon as it is accepted or adopted.
     pub connections_max: usize,
+    /// Carries out device reads that the loop cannot.
+    pub read_pool: Arc<ReadPool>,
     pub kind: LoopKind,
 }
 
@@ -95,6 +99,7 @@ impl Default for LoopConfig {
             tick: Duration::from_millis(20),
             idle_timeout: None,
             connections_max: 15_000,
+            read_pool: Arc::default(),
             kind: LoopKind::Auto,
         }
     }

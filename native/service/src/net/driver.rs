@@ -15,6 +15,7 @@ use super::config::{AcceptHook, INPUT_HELD_BYTES_MAX};
 use super::connection::{Connection, Phase, SlowPeer, Table};
 use super::epoll::Epoll;
 use super::mechanism::{Event, Mechanism, Received};
+use super::reads::{Reading, Reads};
 use super::uring::Uring;
 use super::{ConnId, Flow, Handler, LoopConfig, LoopControl, LoopKind, Net};
 
@@ -53,6 +54,7 @@ struct Links {
     adopted: Vec<(OwnedFd, SocketAddr)>,
     /// Parked connections whose output has left.
     drained: Vec<ConnId>,
+    reads: Reads,
 }
 
 impl Links {
@@ -77,6 +79,19 @@ impl Net for Links {
     fn output(&mut self, conn: ConnId) -> Option<&mut Vec<u8>> {
         self.attend(conn)
             .map(|connection| &mut connection.outbox.filling)
+    }
+
+    fn answering(&mut self, conn: ConnId) -> (Option<&mut Vec<u8>>, &mut Reads) {
+        if self.attend(conn).is_none() {
+            return (None, &mut self.reads);
+        }
+        let connection = self.table.get(conn);
+        let output = connection.map(|connection| &mut connection.outbox.filling);
+        (output, &mut self.reads)
+    }
+
+    fn reads(&mut self) -> &mut Reads {
+        &mut self.reads
     }
 
     fn unsent(&self, conn: ConnId) -> usize {
@@ -123,12 +138,14 @@ fn offer<H: Handler>(
     handler: &mut H,
     connection: &mut Connection,
     input: &[u8],
+    reads: &mut Reads,
     output_bytes_max: usize,
 ) -> Offered {
     let mut bytes = 0;
     loop {
         let rest = &input[bytes..];
-        let consumed = handler.on_input(connection.id, rest, &mut connection.outbox.filling);
+        let output = &mut connection.outbox.filling;
+        let consumed = handler.on_input(connection.id, rest, output, reads);
         assert!(
             consumed.bytes <= rest.len(),
             "consumed {} of {}",
@@ -201,6 +218,7 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
             attention: Vec::new(),
             adopted: Vec::new(),
             drained: Vec::new(),
+            reads: Reads::new(config.read_pool, control.waker()),
         };
         Ok(Self {
             mechanism,
@@ -238,14 +256,22 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
                 true => self.timeout(),
                 false => Some(Duration::ZERO),
             };
-            self.mechanism.wait(&mut self.links.table, timeout)?;
+            let Links { table, reads, .. } = &mut self.links;
+            self.mechanism.wait(table, reads, timeout)?;
             let woken = self.control.wake_up();
             self.now = Instant::now();
 
-            while let Some(event) = self.mechanism.next(&mut self.links.table)? {
+            loop {
+                let Links { table, reads, .. } = &mut self.links;
+                let Some(event) = self.mechanism.next(table, reads)? else {
+                    break;
+                };
                 self.take(event)?;
             }
             if woken {
+                while let Some((reading, outcome)) = self.links.reads.delegated() {
+                    self.read(reading, outcome)?;
+                }
                 if self.stop_at.is_none()
                     && let Some(deadline) = self.control.stop_deadline()
                 {
@@ -351,8 +377,17 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
                 }
             }
             Event::Released(id) => self.links.table.free(id),
+            Event::Read(reading, outcome) => self.read(reading, outcome)?,
         }
         Ok(())
+    }
+
+    fn read(&mut self, mut reading: Reading, outcome: io::Result<()>) -> io::Result<()> {
+        let token = reading.token;
+        self.handler
+            .on_read(token, reading.target(), outcome, &mut self.links);
+        self.links.reads.end(reading);
+        self.attend()
     }
 
     fn open(&mut self, socket: OwnedFd, peer: SocketAddr) -> io::Result<()> {
@@ -378,12 +413,14 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
 
     fn received(&mut self, id: ConnId, received: Received) -> io::Result<()> {
         let mut flow = Flow::Continue;
-        if let Some(connection) = self.links.open_connection(id) {
+        let Links { table, reads, .. } = &mut self.links;
+        if let Some(connection) = table.get(id).filter(|it| it.phase == Phase::Open) {
             connection.active_at = self.now;
             let bytes = self.mechanism.bytes(&received);
             if connection.inbox.is_empty() && connection.may_offer() {
                 // The usual way: whole frames, handled where the kernel put them.
-                let offered = offer(self.handler, connection, bytes, self.output_bytes_max);
+                let bytes_max = self.output_bytes_max;
+                let offered = offer(self.handler, connection, bytes, reads, bytes_max);
                 flow = offered.flow;
                 connection.inbox.append(&bytes[offered.bytes..]);
             } else {
@@ -411,7 +448,8 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
     /// Brings a connection to rest after anything that happened to it.
     fn pump(&mut self, id: ConnId) -> io::Result<()> {
         loop {
-            let Some(connection) = self.links.table.get(id) else {
+            let Links { table, reads, .. } = &mut self.links;
+            let Some(connection) = table.get(id) else {
                 return Ok(());
             };
             if connection.phase == Phase::Gone {
@@ -424,6 +462,7 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
                     self.handler,
                     connection,
                     inbox.unread(),
+                    reads,
                     self.output_bytes_max,
                 );
                 inbox.consume(offered.bytes);

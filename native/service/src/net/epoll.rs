@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::ConnId;
 use super::connection::{Connection, Phase, Table};
 use super::mechanism::{Event, Mechanism, Received, set_nonblocking};
+use super::reads::Reads;
 
 const EVENTS_MAX: usize = 256;
 const SCRATCH_BYTES: usize = 64 << 10;
@@ -194,7 +195,15 @@ impl Mechanism for Epoll {
         true
     }
 
-    fn wait(&mut self, _table: &mut Table, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        _table: &mut Table,
+        reads: &mut Reads,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        while let Some(reading) = reads.begin() {
+            reads.delegate(reading);
+        }
         // Rounded up: a wait that ends before its time would only be repeated.
         let timeout_ms = timeout.map_or(-1, |timeout| {
             timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32
@@ -223,7 +232,7 @@ impl Mechanism for Epoll {
         Ok(())
     }
 
-    fn next(&mut self, table: &mut Table) -> io::Result<Option<Event>> {
+    fn next(&mut self, table: &mut Table, _reads: &mut Reads) -> io::Result<Option<Event>> {
         while let Some(&libc::epoll_event {
             events: ready,
             u64: token,

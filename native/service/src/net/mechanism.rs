@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::ConnId;
 use super::connection::{Connection, Table};
+use super::reads::{Reading, Reads};
 
 /// Received bytes that still lie in a buffer of the mechanism. Goes back through
 /// [`Mechanism::recycle`].
@@ -28,6 +29,8 @@ pub(super) enum Event {
     Failed(ConnId, io::Error),
     /// The kernel has let go of a detached connection.
     Released(ConnId),
+    /// A device read is over.
+    Read(Reading, io::Result<()>),
 }
 
 pub(super) trait Mechanism: Sized {
@@ -52,11 +55,16 @@ pub(super) trait Mechanism: Sized {
     /// [`Event::Released`] will come.
     fn detach(&mut self, connection: &mut Connection) -> bool;
 
-    /// Waits for events, for ever without a `timeout`.
-    fn wait(&mut self, table: &mut Table, timeout: Option<Duration>) -> io::Result<()>;
+    /// Begins the reads that may begin, and waits for events, for ever without a `timeout`.
+    fn wait(
+        &mut self,
+        table: &mut Table,
+        reads: &mut Reads,
+        timeout: Option<Duration>,
+    ) -> io::Result<()>;
 
     /// The next event of the last wait.
-    fn next(&mut self, table: &mut Table) -> io::Result<Option<Event>>;
+    fn next(&mut self, table: &mut Table, reads: &mut Reads) -> io::Result<Option<Event>>;
 
     fn bytes(&self, received: &Received) -> &[u8];
 

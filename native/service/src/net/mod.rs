@@ -12,6 +12,7 @@
 //! - Input is offered in order and again until it is consumed; after [`Flow::Park`] none is offered
 //!   until [`Net::resume`].
 //! - Replies leave in the order in which they were appended.
+//! - A device read asked for through [`Reads`] is answered by one `on_read`, unless the loop ends before.
 //! - An id of a connection that is gone is ignored by every method of [`Net`], also after its slot
 //!   is used again.
 
@@ -22,16 +23,23 @@ mod control;
 mod driver;
 mod epoll;
 mod mechanism;
+mod read_pool;
+#[cfg(test)]
+mod read_tests;
+mod reads;
 #[cfg(test)]
 mod tests;
 mod uring;
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 pub use config::{AcceptHook, LoopConfig, LoopKind};
 pub use control::{LoopControl, Waker};
 pub use driver::run;
+pub use read_pool::ReadPool;
+pub use reads::Reads;
 
 /// Name of a connection within one loop. Copyable and never reused: a slot that is taken again has
 /// another generation.
@@ -121,10 +129,27 @@ pub trait Handler {
     /// `output`, which may still hold earlier ones. The handler consumes whole frames, one or
     /// several; when it consumes some and says [`Flow::Continue`], the rest is offered at once.
     /// When it consumes nothing, it is called again when more has arrived.
-    fn on_input(&mut self, conn: ConnId, input: &[u8], output: &mut Vec<u8>) -> Consumed;
+    fn on_input(
+        &mut self,
+        conn: ConnId,
+        input: &[u8],
+        output: &mut Vec<u8>,
+        reads: &mut Reads,
+    ) -> Consumed;
 
     /// The connection is closed, whoever closed it; `conn` is stale from now on.
     fn on_close(&mut self, _conn: ConnId) {}
+
+    /// The read that was asked for under this token is over; `bytes` is what the medium holds there,
+    /// if the outcome is good.
+    fn on_read(
+        &mut self,
+        _token: u64,
+        _bytes: &[u8],
+        _outcome: io::Result<()>,
+        _net: &mut dyn Net,
+    ) {
+    }
 
     /// Somebody called [`Waker::wake`]: drain the mailbox and answer parked connections through
     /// `net`.
@@ -150,6 +175,12 @@ pub trait Net {
     /// Where reply bytes of `conn` are appended; sent after the handler returns. `None` when it is
     /// gone.
     fn output(&mut self, conn: ConnId) -> Option<&mut Vec<u8>>;
+
+    /// As `output`, and where the answer may have to ask for device reads.
+    fn answering(&mut self, conn: ConnId) -> (Option<&mut Vec<u8>>, &mut Reads);
+
+    /// Where device reads are asked for.
+    fn reads(&mut self) -> &mut Reads;
 
     /// Bytes of output that the kernel has not taken yet, for those that produce a long answer
     /// piece by piece. 0 when `conn` is gone.

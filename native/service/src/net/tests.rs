@@ -69,7 +69,13 @@ impl Handler for Frames {
         self.shared.opened.lock().push(conn);
     }
 
-    fn on_input(&mut self, conn: ConnId, input: &[u8], output: &mut Vec<u8>) -> Consumed {
+    fn on_input(
+        &mut self,
+        conn: ConnId,
+        input: &[u8],
+        output: &mut Vec<u8>,
+        _reads: &mut Reads,
+    ) -> Consumed {
         assert!(!input.is_empty());
         let Some(header) = input.first_chunk::<4>() else {
             return Consumed::more(0);
@@ -765,6 +771,7 @@ macro_rules! conformance {
         }
     };
 }
+pub(super) use conformance;
 
 conformance!(
     pipelined_frames_come_back_in_order,

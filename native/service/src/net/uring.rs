@@ -1,25 +1,30 @@
 //! The io_uring sibling: multishot accept, multishot receive into provided buffers, sends as
 //! submissions.
 //!
-//! One `io_uring_enter` an iteration submits everything that the last one queued and waits for what
-//! comes next, so a busy loop answers many requests per system call.
+//! One `io_uring_enter` an iteration submits everything that the last one queued, device reads too,
+//! and waits for what comes next, so a busy loop answers many requests per system call.
 //!
 //! Rule of this file: whatever the kernel may read or write lives until the operation's last
 //! completion is reaped. `operations` counts them; a connection is freed only without a receive and
-//! a send of its own, and the ring is dropped only at zero.
+//! a send of its own, a read's buffer and file with its completion, and the ring is dropped only at
+//! zero.
 
+use std::fs::File;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use slab::Slab;
 
 use super::ConnId;
 use super::buffer_ring::BufferRing;
 use super::connection::{Connection, Phase, Table};
 use super::mechanism::{Event, Mechanism, Received, set_nonblocking};
+use super::reads::{Reading, Reads};
 
 const SUBMISSIONS: u32 = 512;
 /// Completions beyond these wait in the kernel.
@@ -27,7 +32,7 @@ const COMPLETIONS: u32 = 4096;
 const BUFFER_GROUP: u16 = 0;
 
 /// What a completion belongs to: the top byte of its user data. Below it 24 bits of index, 32 bits
-/// of generation.
+/// of generation; of a read, its key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Operation {
@@ -38,6 +43,7 @@ enum Operation {
     CancelReceive = 5,
     CancelSend = 6,
     CancelAccept = 7,
+    Read = 8,
 }
 
 const INDEX_BITS: u32 = 24;
@@ -56,6 +62,7 @@ fn parse_user_data(data: u64) -> (Operation, ConnId) {
         5 => Operation::CancelReceive,
         6 => Operation::CancelSend,
         7 => Operation::CancelAccept,
+        8 => Operation::Read,
         other => unreachable!("no submission carries operation {other}"),
     };
     let index = (data >> 32) as u32 & ((1 << INDEX_BITS) - 1);
@@ -73,6 +80,13 @@ const NOBODY: ConnId = ConnId {
     index: 0,
     generation: 0,
 };
+
+/// A read in the kernel's hands.
+struct RingRead {
+    reading: Reading,
+    /// Open until the completion, whatever becomes of the medium.
+    _file: Arc<File>,
+}
 
 struct Completion {
     data: u64,
@@ -97,6 +111,9 @@ pub(super) struct Uring {
     taken: usize,
     /// Connections with output for the next submission.
     send_queue: Vec<ConnId>,
+    reads: Slab<RingRead>,
+    /// Of `operations`, device reads.
+    read_operations: usize,
 }
 
 /// Sets up a ring with what the kernel grants: completions run only in our own waits on kernels
@@ -261,6 +278,53 @@ impl Uring {
         Ok(())
     }
 
+    /// Turns the reads that may begin into submissions.
+    fn submit_reads(&mut self, reads: &mut Reads) -> io::Result<()> {
+        while let Some(mut reading) = reads.begin() {
+            let Some(file) = reading.read.medium.file() else {
+                reads.delegate(reading);
+                continue;
+            };
+            let offset = reading.read.offset;
+            let target = reading.target();
+            let (start, bytes) = (target.as_mut_ptr(), target.len() as u32);
+            let descriptor = Fd(file.as_raw_fd());
+            let key = self.reads.insert(RingRead {
+                reading,
+                _file: file,
+            });
+            let entry = opcode::Read::new(descriptor, start, bytes)
+                .offset(offset)
+                .build()
+                .user_data((Operation::Read as u64) << 56 | key as u64);
+            // SAFETY: buffer and file are in `reads` until the completion is reaped; the buffer's
+            // bytes do not move with it.
+            unsafe { self.push(&entry)? };
+            self.read_operations += 1;
+        }
+        Ok(())
+    }
+
+    fn read_ended(&mut self, completion: &Completion, reads: &mut Reads) -> Option<Event> {
+        let key = completion.data as u32 as usize;
+        let RingRead { mut reading, .. } = self.reads.remove(key);
+        match completion.result {
+            whole if whole as usize == reading.read.bytes => {
+                reading.decode();
+                Some(Event::Read(reading, Ok(())))
+            }
+            failure if failure < 0 && !matches!(-failure, libc::EINTR | libc::EAGAIN) => {
+                let error = io::Error::from_raw_os_error(-failure);
+                Some(Event::Read(reading, Err(error)))
+            }
+            // In part, or not yet: the medium knows how such a read goes on.
+            _ => {
+                reads.delegate(reading);
+                None
+            }
+        }
+    }
+
     /// Moves completions out of the ring, so that its slots are free again.
     fn reap(&mut self) {
         self.reaped.clear();
@@ -273,6 +337,9 @@ impl Uring {
             };
             if !cqueue::more(completion.flags) {
                 self.operations -= 1;
+            }
+            if completion.data >> 56 == Operation::Read as u64 {
+                self.read_operations -= 1;
             }
             self.reaped.push(completion);
         }
@@ -452,6 +519,8 @@ impl Mechanism for Uring {
             reaped: Vec::with_capacity(COMPLETIONS as usize),
             taken: 0,
             send_queue: Vec::new(),
+            reads: Slab::new(),
+            read_operations: 0,
         };
         uring.arm_wake_event()?;
         Ok(uring)
@@ -527,15 +596,21 @@ impl Mechanism for Uring {
         released(connection).is_some()
     }
 
-    fn wait(&mut self, table: &mut Table, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        table: &mut Table,
+        reads: &mut Reads,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
         debug_assert_eq!(self.taken, self.reaped.len(), "every completion is taken");
+        self.submit_reads(reads)?;
         self.submit_sends(table)?;
         self.enter(timeout)?;
         self.reap();
         Ok(())
     }
 
-    fn next(&mut self, table: &mut Table) -> io::Result<Option<Event>> {
+    fn next(&mut self, table: &mut Table, reads: &mut Reads) -> io::Result<Option<Event>> {
         while let Some(&Completion {
             data,
             result,
@@ -552,6 +627,7 @@ impl Mechanism for Uring {
             let event = match operation {
                 Operation::Receive => self.received(id, &completion, table)?,
                 Operation::Send => self.sent(id, &completion, table),
+                Operation::Read => self.read_ended(&completion, reads),
                 Operation::Accept => self.accepted(&completion)?,
                 Operation::ReadEvent => {
                     self.arm_wake_event()?;
@@ -609,8 +685,13 @@ impl Drop for Uring {
         // Freeing memory that the kernel writes to would corrupt whatever comes to lie there.
         tracing::error!(
             operations = self.operations,
+            reads = self.read_operations,
             "the kernel does not end its operations"
         );
-        std::process::abort();
+        if self.operations > self.read_operations {
+            std::process::abort();
+        }
+        // A device that hangs keeps its buffers for good, and does not keep the node from closing.
+        std::mem::forget(std::mem::take(&mut self.reads));
     }
 }

@@ -286,19 +286,20 @@ fn record_is_read_from_buffer_then_cache_then_device() {
     assert_eq!(node.store.stats().device_reads, 1);
 
     let location = node.map.lock()[&0].location;
+    let mut buffer = AlignedBuf::default();
     disk.inject(Fault::FlipBit {
         offset: location.offset() + 50,
         bit: 0,
     });
     assert!(matches!(
-        node.store.read_device(location),
+        node.store.read_device(location, &mut buffer),
         Err(ReadError::Corrupt { .. })
     ));
     disk.inject(Fault::FailRead {
         offset: location.offset() + 50,
     });
     assert!(matches!(
-        node.store.read_device(location),
+        node.store.read_device(location, &mut buffer),
         Err(ReadError::Io { .. })
     ));
 }

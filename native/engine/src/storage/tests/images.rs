@@ -130,7 +130,11 @@ impl Maker {
     fn bytes(&self, location: Location) -> Vec<u8> {
         match self.store.read(location, |bytes| bytes.to_vec()) {
             ReadNow::InMemory(bytes) => bytes,
-            ReadNow::NeedsDevice => self.store.read_device(location).unwrap(),
+            ReadNow::NeedsDevice => {
+                let mut buffer = AlignedBuf::default();
+                let image = self.store.read_device(location, &mut buffer).unwrap();
+                image.bytes().to_vec()
+            }
         }
     }
 }
@@ -255,8 +259,9 @@ fn records_of(path: &Path) -> (String, u64) {
             let text = match namespace.with_image(&entry, None, line) {
                 Ok(text) => text,
                 Err(location) => {
-                    let copy = namespace.read_device(location).unwrap();
-                    let read = namespace.with_image(&entry, Some(&copy), line);
+                    let mut buffer = AlignedBuf::default();
+                    let copy = namespace.read_device(location, &mut buffer).unwrap();
+                    let read = namespace.with_image(&entry, Some(copy), line);
                     read.expect("the copy is of the entry's location")
                 }
             };

@@ -351,6 +351,7 @@ impl Node {
 
     /// Reads a record as a request does, checking that it is the one the map names.
     fn read(&self, key: Key) -> Option<u64> {
+        let mut buffer = AlignedBuf::default();
         loop {
             let map = self.map.lock();
             let held = *map.get(&key)?;
@@ -360,8 +361,8 @@ impl Node {
             drop(map);
             let found = match now {
                 ReadNow::InMemory(found) => found,
-                ReadNow::NeedsDevice => match self.store.read_device(held.location) {
-                    Ok(bytes) => check_image(&ImageView::trusted(&bytes)),
+                ReadNow::NeedsDevice => match self.store.read_device(held.location, &mut buffer) {
+                    Ok(image) => check_image(&image),
                     // Reused meanwhile.
                     Err(_) if self.map.lock().get(&key) != Some(&held) => continue,
                     Err(error) => panic!("key {key}: {error}"),

@@ -48,7 +48,9 @@ fn each_device_tells_its_own_figures_and_the_failed_one_says_so() {
     disks[1].inject(Fault::FailRead {
         offset: victim.location.offset(),
     });
-    assert!(node.store.read_device(victim.location).is_err());
+    let mut buffer = AlignedBuf::default();
+    let read = node.store.read_device(victim.location, &mut buffer);
+    assert!(read.is_err());
     disks[1].inject(Fault::FailWrite { nth: 1 });
     for key in 0..10 {
         let _ = node.put(key, 9, 100);

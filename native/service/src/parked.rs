@@ -1,0 +1,103 @@
+//! Requests of a service thread that wait, and what is kept of them meanwhile.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use perigee_engine::device_copy::DeviceCopy;
+use perigee_engine::index::Location;
+use perigee_engine::namespace::Namespace;
+use perigee_wire::{Digest, Message};
+
+use crate::net::ConnId;
+
+/// What is logged of malformed frames, and of records that a device does not give, by one thread: one in this time. The
+/// counters have them all.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Bodies of answered requests whose memory the next one that waits may use, and the largest of them.
+const SPARE_BODIES_MAX: usize = 64;
+const SPARE_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// A request that waits, with what is needed to run it again or to answer it.
+pub(crate) struct Parked {
+    pub conn: ConnId,
+    pub namespace: Arc<Namespace>,
+    pub digest: Digest,
+    /// The frame's body; empty when the request will not be run again.
+    pub body: Vec<u8>,
+    pub state: State,
+    /// When the client gives up, counted from the request's arrival however often it waits.
+    pub deadline: Instant,
+}
+
+/// What a request waits for.
+pub(crate) enum State {
+    Device { location: Location },
+    Record,
+    Lua,
+    Commit { reply: Vec<u8> },
+}
+
+impl State {
+    /// Whether the request is run again, from its frame.
+    pub fn runs_again(&self) -> bool {
+        matches!(self, State::Device { .. } | State::Record)
+    }
+}
+
+/// One run of a request.
+pub(crate) struct Run<'a> {
+    pub request: u64,
+    pub deadline: Instant,
+    pub namespace: &'a Arc<Namespace>,
+    pub message: &'a Message<'a>,
+    pub digest: &'a Digest,
+    pub copy: Option<DeviceCopy<'a>>,
+}
+
+/// What a run came to.
+pub(crate) enum Step {
+    Answered,
+    Waits(State),
+}
+
+/// Frames of requests that will be run again, in memory that is used again.
+#[derive(Default)]
+pub(crate) struct Bodies {
+    spare: Vec<Vec<u8>>,
+}
+
+impl Bodies {
+    /// A copy of a frame's body, if what the request waits for asks for one.
+    pub fn keep(&mut self, body: &[u8], state: &State) -> Vec<u8> {
+        if !state.runs_again() {
+            return Vec::new();
+        }
+        let mut kept = self.spare.pop().unwrap_or_default();
+        kept.extend_from_slice(body);
+        kept
+    }
+
+    pub fn give_back(&mut self, mut body: Vec<u8>) {
+        let fits = (1..=SPARE_BODY_BYTES_MAX).contains(&body.capacity());
+        if fits && self.spare.len() < SPARE_BODIES_MAX {
+            body.clear();
+            self.spare.push(body);
+        }
+    }
+}
+
+/// When one kind of event was logged last.
+#[derive(Default)]
+pub(crate) struct LogPace(Option<Instant>);
+
+impl LogPace {
+    /// Whether to log this one.
+    pub fn is_due(&mut self) -> bool {
+        let due = self.0.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
+    }
+}

@@ -325,8 +325,16 @@ impl Node {
 
     /// As `put`, retried while the store is behind or being compacted.
     fn put_patiently(&self, key: Key, version: u64, bytes: usize) -> Option<CommitTicket> {
+        self.patiently(|| self.put(key, version, bytes))
+    }
+
+    /// Retries while the store is behind or being compacted. `None`: the device takes no more writes.
+    fn patiently(
+        &self,
+        append: impl Fn() -> Result<CommitTicket, AppendError>,
+    ) -> Option<CommitTicket> {
         for _ in 0..20_000 {
-            match self.put(key, version, bytes) {
+            match append() {
                 Ok(ticket) => return Some(ticket),
                 Err(AppendError::Full | AppendError::Overload) => {
                     std::thread::sleep(Duration::from_micros(200));

@@ -1,11 +1,21 @@
 //! Power cut at every point of random histories: what was acknowledged is there afterwards.
 //!
 //! The fault model is the faulty medium's: unsynced sectors survive in any mixture. A history is
-//! replayed from its seed up to the timing of threads.
+//! replayed from its seed up to the timing of threads. `PERIGEE_CRASH_SEEDS=1000 cargo test --release
+//! -p perigee-engine storage::tests::power` runs a thousand seeds of each test in place of a few.
 
 use super::*;
 
 const KEYS: u64 = 40;
+
+/// The seeds of a test: as many as the environment says, otherwise `few`.
+fn seeds(few: u64) -> std::ops::Range<u64> {
+    let asked = std::env::var("PERIGEE_CRASH_SEEDS");
+    let count = asked.map_or(few, |text| {
+        text.parse().expect("PERIGEE_CRASH_SEEDS is a number")
+    });
+    0..count
+}
 
 /// What a history promises about a key: at least `durable`, at most `issued`.
 #[derive(Clone, Copy, Default, Debug)]
@@ -21,8 +31,9 @@ struct History {
 }
 
 impl History {
-    fn check(&self, node: &Node) {
-        for (key, promise) in &self.promises {
+    /// What is found after a power cut is on the device for good.
+    fn check(&mut self, node: &Node) {
+        for (key, promise) in &mut self.promises {
             let found = node.version(*key).unwrap_or(0);
             assert!(
                 (promise.durable..=promise.issued).contains(&found),
@@ -30,12 +41,13 @@ impl History {
                 self.seed,
                 self.nth
             );
+            promise.durable = found;
         }
         node.check_used_bytes();
         node.read_all();
     }
 
-    /// Writes until power fails, a few writes between commits; true if it failed.
+    /// Writes and deletes until power fails, a few operations between commits; true if it failed.
     fn write(&mut self, node: &Node, random: &mut Random, version: &mut u64, writes: u64) -> bool {
         let mut waiting = Vec::new();
         for _ in 0..writes {
@@ -46,8 +58,20 @@ impl History {
                 _ => random.below(700) as usize,
             };
             let promise = self.promises.entry(key).or_default();
+            let what = random.below(12);
+            if what == 0 {
+                // Leaves nothing behind, so what was there may come back.
+                node.remove(key);
+                promise.durable = 0;
+                waiting.retain(|(waits, _)| *waits != key);
+                continue;
+            }
             promise.issued = *version;
-            let Some(ticket) = node.put_patiently(key, *version, bytes) else {
+            let appended = match what {
+                1 => node.patiently(|| node.entomb(key, *version)),
+                _ => node.put_patiently(key, *version, bytes),
+            };
+            let Some(ticket) = appended else {
                 return true;
             };
             let waiter = CommitWaiter {
@@ -112,7 +136,7 @@ fn lives(seed: u64, nth: u64, blocks: usize) {
 
 #[test]
 fn power_cut_keeps_every_acknowledged_write() {
-    for seed in 0..4 {
+    for seed in seeds(4) {
         for nth in (1..40).chain((40..200).step_by(23)) {
             lives(seed * 1000 + nth, nth, 16);
         }
@@ -122,7 +146,7 @@ fn power_cut_keeps_every_acknowledged_write() {
 #[test]
 fn power_cut_on_a_nearly_full_device_keeps_every_acknowledged_write() {
     // 40 keys of about 600 bytes fill two to three of eight blocks.
-    for seed in 0..4 {
+    for seed in seeds(4) {
         for nth in (10..300).step_by(19) {
             lives(seed * 1000 + nth, nth, 8);
         }
@@ -131,7 +155,7 @@ fn power_cut_on_a_nearly_full_device_keeps_every_acknowledged_write() {
 
 #[test]
 fn crash_during_defrag_keeps_every_durable_record() {
-    for seed in 0..60 {
+    for seed in seeds(60) {
         let nth = 1 + seed % 30;
         let disk = disk(12, seed);
         let mut random = Random(seed);
@@ -181,7 +205,7 @@ fn crash_during_defrag_keeps_every_durable_record() {
 
 #[test]
 fn crashes_in_a_row_on_a_full_device_leave_room_to_compact() {
-    for seed in 0..10 {
+    for seed in seeds(10) {
         let disk = disk(9, seed);
         let mut random = Random(seed);
         let mut version = 0;

@@ -58,7 +58,9 @@ fn each_device_tells_its_own_figures_and_the_failed_one_says_so() {
     assert!(node.store.drain().is_err());
     let [first, second] = <[_; 2]>::try_from(node.store.device_stats()).unwrap();
     assert!(first.failure.is_none());
-    assert_eq!((first.read_errors, second.read_errors), (0, 1));
+    // A compaction may have met the page too.
+    assert_eq!(first.read_errors, 0);
+    assert!((1..=2).contains(&second.read_errors), "{second:?}");
     let failure = second.failure.unwrap().to_string();
     assert!(failure.contains("device 1: write failed"), "{failure}");
 }

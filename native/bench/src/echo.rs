@@ -86,7 +86,7 @@ impl EchoProcess {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["echo", "--loop", loop_name.name(), "--keys", "1"])
             .args(["--write-frame-bytes", &write_frame_bytes.to_string()])
-            .args(["--object-size", &common.object_size.to_string()])
+            .args(["--object-size", &common.object_bytes().to_string()])
             .args(["--bins", &common.bins.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -27,6 +27,8 @@ pub enum BenchError {
     ConnectionsLost(String),
     #[error("no reply for {seconds} s, {operations} operations were done")]
     Stalled { seconds: u64, operations: u64 },
+    #[error("not all keys could be written before: {0}")]
+    Preload(String),
     #[error("the echo process: {0}")]
     Echo(String),
     #[error("{0}")]

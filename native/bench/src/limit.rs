@@ -11,7 +11,7 @@ use crate::cpu;
 use crate::echo::EchoProcess;
 use crate::error::BenchError;
 use crate::frames::Frames;
-use crate::load::{self, Extent, Load, Outcome};
+use crate::load::{self, Load, Outcome};
 use crate::options::{Common, LoopName};
 
 const READS_PERCENT: u8 = 95;
@@ -83,11 +83,7 @@ pub fn run(common: &Common, server: bool, rounds: u8) -> Result<bool, BenchError
     if server || common.names_server() {
         let address = common.address()?;
         let pid = common.server_pid.or_else(|| cpu::listening_pid(address));
-        let insert = Load {
-            extent: Extent::EachKeyOnce,
-            ..Load::new(common, 0)
-        };
-        load::run(address, &frames, &insert, pid)?;
+        load::run(address, &frames, &Load::each_key_once(common), pid)?;
         let outcomes = Vec::new();
         targets.push(Target {
             name: "server",
@@ -117,7 +113,7 @@ pub fn run(common: &Common, server: bool, rounds: u8) -> Result<bool, BenchError
         command: "limit",
         connections: common.connections,
         threads: common.threads,
-        object_size: common.object_size,
+        object_size: common.object_bytes(),
         read_frame_bytes: frames.read_frame_bytes(),
         write_frame_bytes: frames.write_frame_bytes(),
         read_reply_bytes: frames.read_reply.len(),

@@ -23,7 +23,7 @@ use clap::Parser;
 
 use crate::error::BenchError;
 use crate::frames::Frames;
-use crate::load::{Extent, Load};
+use crate::load::{Load, Outcome};
 use crate::options::{Cli, Command, Common};
 use crate::report::Report;
 
@@ -31,9 +31,14 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Insert(common) => insert(common),
-        Command::Mix { common, reads } => timed("mix", common, *reads),
-        Command::Read(common) => timed("read", common, 100),
-        Command::Write(common) => timed("write", common, 0),
+        Command::Ingest(common) => ingest(common),
+        Command::Mix {
+            common,
+            reads,
+            preload,
+        } => timed("mix", common, *reads, *preload),
+        Command::Read { common, preload } => timed("read", common, 100, *preload),
+        Command::Write { common, preload } => timed("write", common, 0, *preload),
         Command::Limit {
             common,
             server,
@@ -54,23 +59,52 @@ fn main() -> ExitCode {
 }
 
 fn insert(common: &Common) -> Result<bool, BenchError> {
-    let load = Load {
-        extent: Extent::EachKeyOnce,
-        ..Load::new(common, 0)
-    };
-    print("insert", common, &load)
+    let frames = Arc::new(Frames::new(&common.frame_shape())?);
+    print("insert", common, &frames, &Load::each_key_once(common))
 }
 
-fn timed(name: &'static str, common: &Common, reads_percent: u8) -> Result<bool, BenchError> {
-    print(name, common, &Load::new(common, reads_percent))
+fn ingest(common: &Common) -> Result<bool, BenchError> {
+    let common = common.for_ingest();
+    let frames = Arc::new(Frames::new(&common.frame_shape())?);
+    print("ingest", &common, &frames, &Load::each_key_once(&common))
+}
+
+fn timed(
+    name: &'static str,
+    common: &Common,
+    reads_percent: u8,
+    preload: bool,
+) -> Result<bool, BenchError> {
+    let frames = Arc::new(Frames::new(&common.frame_shape())?);
+    if preload {
+        let outcome = load::run(
+            common.address()?,
+            &frames,
+            &Load::each_key_once(common),
+            None,
+        )?;
+        if !outcome.is_clean() {
+            let codes = outcome.errors.keys().copied().map(Outcome::error_name);
+            return Err(BenchError::Preload(codes.collect::<Vec<_>>().join(", ")));
+        }
+        if !common.json {
+            let (keys, seconds) = (common.keys(), outcome.elapsed.as_secs_f64());
+            eprintln!("{keys} keys written in {seconds:.1} s");
+        }
+    }
+    print(name, common, &frames, &Load::new(common, reads_percent))
 }
 
 /// Runs and prints; false when some requests failed.
-fn print(name: &'static str, common: &Common, load: &Load) -> Result<bool, BenchError> {
+fn print(
+    name: &'static str,
+    common: &Common,
+    frames: &Arc<Frames>,
+    load: &Load,
+) -> Result<bool, BenchError> {
     let address = common.address()?;
-    let frames = Arc::new(Frames::new(&common.frame_shape())?);
     let server_pid = common.server_pid.or_else(|| cpu::listening_pid(address));
-    let outcome = load::run(address, &frames, load, server_pid)?;
+    let outcome = load::run(address, frames, load, server_pid)?;
     let report = Report::new(name, address, common, server_pid, &outcome);
     if common.json {
         println!("{}", serde_json::to_string(&report)?);

@@ -6,12 +6,16 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use perigee_service::net::LoopKind;
 
-use crate::act::ActOptions;
+use crate::act::{ActOptions, parse_bytes};
 use crate::error::BenchError;
 use crate::frames::FrameShape;
 
 const DEFAULT_HOST: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 3000;
+const KEYS: u64 = 100_000;
+const OBJECT_BYTES: usize = 100;
+const INGEST_OBJECT_BYTES: usize = 1024;
+const INGEST_BYTES: u64 = 1 << 30;
 
 #[derive(Parser)]
 #[command(
@@ -28,6 +32,10 @@ pub struct Cli {
 pub enum Command {
     /// Write every key once
     Insert(Common),
+    /// Write every key once and say how many bytes a second that was, 1 KiB a record
+    ///
+    /// As much as the node takes: a write that is answered DEVICE_OVERLOAD is sent again.
+    Ingest(Common),
     /// Read and update random keys
     Mix {
         #[command(flatten)]
@@ -35,11 +43,26 @@ pub enum Command {
         /// Percentage of reads
         #[arg(long, default_value_t = 95, value_parser = clap::value_parser!(u8).range(0..=100))]
         reads: u8,
+        /// Write every key once before
+        #[arg(long)]
+        preload: bool,
     },
     /// Read random keys
-    Read(Common),
+    Read {
+        #[command(flatten)]
+        common: Common,
+        /// Write every key once before
+        #[arg(long)]
+        preload: bool,
+    },
     /// Update random keys
-    Write(Common),
+    Write {
+        #[command(flatten)]
+        common: Common,
+        /// Write every key once before
+        #[arg(long)]
+        preload: bool,
+    },
     /// Measure bare echo servers with the frames of a 95/5 mix, and the server against them
     ///
     /// The echo servers do nothing but read a frame's length and send a reply of the right size, on
@@ -82,12 +105,15 @@ pub struct Common {
     pub connections: u32,
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: u32,
-    /// Keys are the integers from 0 up to this
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub keys: u64,
-    /// Bytes of values in a record
-    #[arg(long, default_value_t = 100)]
-    pub object_size: usize,
+    /// Keys are the integers from 0 up to this [default: 100000]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub keys: Option<u64>,
+    /// As many keys as give so many bytes of values (such as 50G), to be larger than any cache
+    #[arg(long, conflicts_with = "keys", value_parser = parse_bytes)]
+    pub objects_bytes: Option<u64>,
+    /// Bytes of values in a record [default: 100; 1024 with ingest]
+    #[arg(long)]
+    pub object_size: Option<usize>,
     /// Blob bins that share these bytes
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32_767))]
     pub bins: u16,
@@ -180,12 +206,37 @@ impl Common {
             .ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
     }
 
+    pub fn object_bytes(&self) -> usize {
+        self.object_size.unwrap_or(OBJECT_BYTES)
+    }
+
+    pub fn keys(&self) -> u64 {
+        let by_bytes = |bytes: u64| (bytes / self.object_bytes().max(1) as u64).max(1);
+        self.keys
+            .or(self.objects_bytes.map(by_bytes))
+            .unwrap_or(KEYS)
+    }
+
+    /// With what an ingest is by default.
+    pub fn for_ingest(&self) -> Common {
+        let object_size = Some(self.object_size.unwrap_or(INGEST_OBJECT_BYTES));
+        let by_default = self.keys.is_none() && self.objects_bytes.is_none();
+        Common {
+            object_size,
+            objects_bytes: match by_default {
+                true => Some(INGEST_BYTES),
+                false => self.objects_bytes,
+            },
+            ..self.clone()
+        }
+    }
+
     pub fn frame_shape(&self) -> FrameShape<'_> {
         FrameShape {
             namespace: &self.namespace,
             set: &self.set,
-            keys: self.keys,
-            object_bytes: self.object_size,
+            keys: self.keys(),
+            object_bytes: self.object_bytes(),
             bins: self.bins,
             seed: self.seed,
         }
@@ -210,6 +261,31 @@ mod tests {
         for wrong in ["", "s", "-1", "1d", "nan", "inf"] {
             assert!(parse_time(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn keys_follow_from_the_bytes_of_all_objects() {
+        let common = |line: &str| match Cli::parse_from(line.split(' ')).command {
+            Command::Ingest(common) => common.for_ingest(),
+            Command::Read { common, .. } => common,
+            _ => unreachable!(),
+        };
+        let keys = |line| {
+            let common = common(line);
+            (common.keys(), common.object_bytes())
+        };
+        assert_eq!(keys("perigee-bench read"), (100_000, 100));
+        assert_eq!(
+            keys("perigee-bench read --objects-bytes 1G --object-size 1024"),
+            (1 << 20, 1024)
+        );
+        assert_eq!(keys("perigee-bench ingest"), (1 << 20, 1024));
+        assert_eq!(
+            keys("perigee-bench ingest --keys 5 --object-size 0"),
+            (5, 0)
+        );
+        let both = "perigee-bench read --keys 1 --objects-bytes 1G";
+        assert!(Cli::try_parse_from(both.split(' ')).is_err());
     }
 
     #[test]

@@ -65,6 +65,10 @@ pub struct Report {
     seconds: f64,
     operations: u64,
     operations_per_second: f64,
+    /// Bytes of values, of reads and writes together.
+    object_bytes_per_second: f64,
+    /// Writes that were sent again because the device was behind.
+    overloads: u64,
     read_latency_us: Option<Latency>,
     write_latency_us: Option<Latency>,
     /// By name of the result code, the warm-up included.
@@ -92,13 +96,15 @@ impl Report {
             loop_name: outcome.loop_kind.name(),
             connections: common.connections,
             threads: common.threads,
-            keys: common.keys,
-            object_size: common.object_size,
+            keys: common.keys(),
+            object_size: common.object_bytes(),
             bins: common.bins,
             seed: common.seed,
             seconds: outcome.elapsed.as_secs_f64(),
             operations: outcome.operations,
             operations_per_second: outcome.operations_per_second(),
+            object_bytes_per_second: outcome.operations_per_second() * common.object_bytes() as f64,
+            overloads: outcome.overloads,
             read_latency_us: Latency::new(&outcome.reads),
             write_latency_us: Latency::new(&outcome.writes),
             errors: errors
@@ -127,6 +133,20 @@ impl fmt::Display for Report {
             self.threads,
             self.loop_name,
         )?;
+        writeln!(
+            formatter,
+            "  values  {:.1} MB/s of {} bytes each, {} keys",
+            self.object_bytes_per_second / 1e6,
+            self.object_size,
+            self.keys,
+        )?;
+        if self.overloads > 0 {
+            let overloads = self.overloads;
+            writeln!(
+                formatter,
+                "  again   {overloads} writes that the device was not ready for"
+            )?;
+        }
         for (name, latency) in [
             ("read ", &self.read_latency_us),
             ("write", &self.write_latency_us),

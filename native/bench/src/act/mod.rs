@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::error::BenchError;
 use device::{Pattern, Target};
 use load::Shared;
-pub use options::ActOptions;
+pub use options::{ActOptions, parse_bytes};
 use plan::Plan;
 use report::{Interval, Report};
 use verdict::{Asked, Failure, Measured, judge};

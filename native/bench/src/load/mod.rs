@@ -4,6 +4,9 @@
 //! counted, and followed by the connection's next request. The main thread only marks the phases
 //! and reads the counters, so that the measured interval has sharp ends on all threads.
 
+mod thread;
+mod watch;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpStream};
@@ -13,31 +16,21 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use perigee_service::net::{
-    self, ConnId, Consumed, Handler, LoopConfig, LoopControl, LoopKind, Net, Reads, Waker,
-};
-use perigee_wire::{PROTO_HEADER_BYTES, ProtoType, ResultCode, parse_proto_header};
+use perigee_service::net::{self, LoopConfig, LoopControl, LoopKind};
+use perigee_wire::ResultCode;
 
 use crate::cpu;
 use crate::error::BenchError;
-use crate::frames::{Frames, Random, Verb};
+use crate::frames::{Frames, Random};
 use crate::options::Common;
+use thread::{Pace, RATE_TICK, Thread};
+use watch::Watch;
 
 const LATENCY_NS_MIN: u64 = 1_000;
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
-/// Without any reply for so long a run that counts operations gives up.
-const STALL: Duration = Duration::from_secs(30);
-
 /// How long the last replies are waited for.
 const LAST_REPLIES: Duration = Duration::from_secs(2);
-
-/// With a rate, requests are released this often; below that, lateness is ours and not the
-/// server's.
-const RATE_TICK: Duration = Duration::from_millis(1);
-
-/// Offset of the result code in a reply: after the protocol header, header size, info1 to info4.
-const RESULT_AT: usize = PROTO_HEADER_BYTES + 5;
 
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
@@ -46,7 +39,7 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 pub enum Extent {
     Time(Duration),
     Operations(u64),
-    /// Keys in order instead of random ones.
+    /// Keys in order instead of random ones. What the device is not ready for is sent again.
     EachKeyOnce,
 }
 
@@ -81,10 +74,20 @@ impl Load {
             progress: !common.json && std::io::stderr().is_terminal(),
         }
     }
+
+    /// Writes all keys, in order.
+    pub fn each_key_once(common: &Common) -> Self {
+        Self {
+            extent: Extent::EachKeyOnce,
+            ..Self::new(common, 0)
+        }
+    }
 }
 
 pub struct Outcome {
     pub operations: u64,
+    /// Writes that were sent again.
+    pub overloads: u64,
     pub elapsed: Duration,
     pub reads: Histogram<u64>,
     pub writes: Histogram<u64>,
@@ -150,208 +153,9 @@ struct Progress {
     open: AtomicU64,
 }
 
-struct Slot {
-    verb: Verb,
-    sent_at: Instant,
-    awaits: bool,
-}
-
-struct Thread {
-    run: Arc<Run>,
-    progress: Arc<Progress>,
-    waker: Waker,
-    random: Random,
-    sockets: Vec<(OwnedFd, SocketAddr)>,
-    slots: Vec<Slot>,
-    /// Connections that may send, in the order in which they became free.
-    free: VecDeque<ConnId>,
-    awaited: u64,
-    pace: Option<Pace>,
-    reads: Histogram<u64>,
-    writes: Histogram<u64>,
-    errors: BTreeMap<u16, u64>,
-    lost: u64,
-}
-
-/// When the next request is due.
-struct Pace {
-    next: Instant,
-    interval: Duration,
-}
-
 /// Latencies in nanoseconds, from a microsecond to a minute, to three digits.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, 3).expect("valid bounds")
-}
-
-impl Thread {
-    /// Appends the connection's next request, unless the run is over.
-    fn send(&mut self, conn: ConnId, now: Instant, output: &mut Vec<u8>) -> bool {
-        let run = &*self.run;
-        let phase = run.phase.load(Ordering::Relaxed);
-        if phase == END {
-            return false;
-        }
-        let mut key = None;
-        if phase == MEASURE && run.begun_max != u64::MAX {
-            let number = run.begun.fetch_add(1, Ordering::Relaxed);
-            if number >= run.begun_max {
-                return false;
-            }
-            key = run.in_order.then_some(number);
-        }
-        let key = key.unwrap_or_else(|| self.random.below(run.frames.keys));
-        let read = run.reads_percent > 0 && self.random.below(100) < run.reads_percent;
-        let verb = if read { Verb::Read } else { Verb::Write };
-        run.frames.append(verb, key, output);
-        let slot = &mut self.slots[conn.index()];
-        *slot = Slot {
-            verb,
-            sent_at: now,
-            awaits: true,
-        };
-        self.awaited += 1;
-        true
-    }
-
-    /// As `send`, at the pace of the rate: a request that is later than our own clock explains
-    /// counts from when it was due, so that a server that stalls does not hide the requests that it
-    /// kept from being sent.
-    fn send_paced(&mut self, conn: ConnId, now: Instant, output: &mut Vec<u8>) -> bool {
-        let Some(pace) = &mut self.pace else {
-            return self.send(conn, now, output);
-        };
-        if pace.next > now {
-            self.free.push_back(conn);
-            return true;
-        }
-        let due = pace.next;
-        pace.next += pace.interval;
-        let late = now - due > 2 * RATE_TICK;
-        self.send(conn, if late { due } else { now }, output)
-    }
-
-    fn take_reply(&mut self, conn: ConnId, result: u16, now: Instant) {
-        let slot = &mut self.slots[conn.index()];
-        if !slot.awaits {
-            *self.errors.entry(Outcome::NOT_A_REPLY).or_default() += 1;
-            return;
-        }
-        slot.awaits = false;
-        self.awaited -= 1;
-        let completed = self.progress.completed.load(Ordering::Relaxed) + 1;
-        self.progress.completed.store(completed, Ordering::Relaxed);
-        if self.run.phase.load(Ordering::Relaxed) == MEASURE {
-            let latency = now.saturating_duration_since(slot.sent_at).as_nanos() as u64;
-            let histogram = match slot.verb {
-                Verb::Read => &mut self.reads,
-                Verb::Write => &mut self.writes,
-            };
-            histogram.saturating_record(latency.max(LATENCY_NS_MIN));
-        }
-        if result != 0 {
-            *self.errors.entry(result).or_default() += 1;
-        }
-    }
-
-    fn note_idle(&self, sending: bool) {
-        if !sending && self.awaited == 0 {
-            self.progress.idle.store(true, Ordering::Release);
-        }
-    }
-
-    /// Sends on free connections as far as the pace allows.
-    fn send_free(&mut self, net: &mut dyn Net) {
-        let now = Instant::now();
-        for _ in 0..self.free.len() {
-            if self.pace.as_ref().is_some_and(|pace| pace.next > now) {
-                return;
-            }
-            let conn = self.free.pop_front().expect("counted");
-            if let Some(output) = net.output(conn) {
-                let sending = self.send_paced(conn, now, output);
-                self.note_idle(sending);
-            }
-        }
-    }
-}
-
-impl Handler for Thread {
-    fn on_open(&mut self, conn: ConnId, _peer: SocketAddr) {
-        let now = Instant::now();
-        let unused = || Slot {
-            verb: Verb::Read,
-            sent_at: now,
-            awaits: false,
-        };
-        if self.slots.len() <= conn.index() {
-            self.slots.resize_with(conn.index() + 1, unused);
-        }
-        self.free.push_back(conn);
-        self.progress.open.fetch_add(1, Ordering::Relaxed);
-        self.waker.wake();
-    }
-
-    fn on_input(
-        &mut self,
-        conn: ConnId,
-        input: &[u8],
-        output: &mut Vec<u8>,
-        _reads: &mut Reads,
-    ) -> Consumed {
-        let header = match parse_proto_header(input) {
-            Ok(Some(header)) if header.kind == ProtoType::Message => header,
-            Ok(None) => return Consumed::more(0),
-            Ok(Some(_)) | Err(_) => {
-                self.take_reply(conn, Outcome::NOT_A_REPLY, Instant::now());
-                return Consumed::close();
-            }
-        };
-        let end = PROTO_HEADER_BYTES + header.body_bytes;
-        if input.len() < end {
-            return Consumed::more(0);
-        }
-        let now = Instant::now();
-        let result = match end > RESULT_AT {
-            true => u16::from(input[RESULT_AT]),
-            false => Outcome::NOT_A_REPLY,
-        };
-        self.take_reply(conn, result, now);
-        let sending = self.send_paced(conn, now, output);
-        self.note_idle(sending);
-        Consumed::more(end)
-    }
-
-    fn on_close(&mut self, conn: ConnId) {
-        let none_left = self.progress.open.fetch_sub(1, Ordering::Relaxed) == 1;
-        let slot = &mut self.slots[conn.index()];
-        if std::mem::take(&mut slot.awaits) {
-            self.awaited -= 1;
-        }
-        if self.run.phase.load(Ordering::Relaxed) != END {
-            self.lost += 1;
-        }
-        if none_left {
-            self.progress.idle.store(true, Ordering::Release);
-        }
-    }
-
-    fn on_wake(&mut self, net: &mut dyn Net) {
-        for (socket, peer) in self.sockets.drain(..) {
-            net.adopt(socket, peer);
-        }
-        self.send_free(net);
-        let over = self.run.phase.load(Ordering::Relaxed) == END;
-        self.note_idle(!over);
-    }
-
-    fn on_tick(&mut self, net: &mut dyn Net) {
-        self.send_free(net);
-    }
-
-    fn wants_tick(&self) -> bool {
-        self.pace.is_some() && !self.free.is_empty()
-    }
 }
 
 struct Running {
@@ -416,6 +220,7 @@ pub fn run(
     }
     let mut outcome = Outcome {
         operations: 0,
+        overloads: 0,
         elapsed: Duration::ZERO,
         reads: histogram(),
         writes: histogram(),
@@ -431,6 +236,7 @@ pub fn run(
         result?;
         outcome.reads += &thread.reads;
         outcome.writes += &thread.writes;
+        outcome.overloads += thread.overloads;
         outcome.connections_lost += thread.lost;
         for (code, count) in thread.errors {
             *outcome.errors.entry(code).or_default() += count;
@@ -487,6 +293,8 @@ fn start(address: SocketAddr, load: &Load, shared: &Arc<Run>) -> Result<Vec<Runn
             progress: progress.clone(),
             waker: control.waker(),
             random: Random::new(load.seed.wrapping_add(number as u64 * 0x1000_0001)),
+            resting: Vec::new(),
+            overloads: 0,
             awaited: 0,
             pace: load.rate.map(|rate| Pace {
                 next: Instant::now(),
@@ -546,116 +354,86 @@ fn measure(
     Ok((begin, end))
 }
 
-/// Waits with an eye on the threads and a line of progress.
-struct Watch {
-    visible: bool,
-    shown: bool,
-    shown_at: Instant,
-    completed: u64,
-    changed_at: Instant,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::FrameShape;
+    use perigee_service::net::{ConnId, Consumed, Handler, Net, Reads};
+    use perigee_wire::{PROTO_HEADER_BYTES, ReplyWriter, parse_proto_header};
+    use std::collections::HashSet;
+    use std::net::TcpListener;
 
-impl Watch {
-    fn new(visible: bool) -> Self {
-        let now = Instant::now();
-        Self {
-            visible,
-            shown: false,
-            shown_at: now,
-            completed: 0,
-            changed_at: now,
-        }
+    /// Is not ready for a frame when it comes for the first time.
+    #[derive(Default)]
+    struct Behind {
+        seen: HashSet<Vec<u8>>,
     }
 
-    fn until(
-        &mut self,
-        deadline: Instant,
-        what: &str,
-        running: &[Running],
-    ) -> Result<(), BenchError> {
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
+    impl Handler for Behind {
+        fn on_input(
+            &mut self,
+            _conn: ConnId,
+            input: &[u8],
+            output: &mut Vec<u8>,
+            _reads: &mut Reads,
+        ) -> Consumed {
+            let Ok(Some(header)) = parse_proto_header(input) else {
+                return Consumed::more(0);
+            };
+            let end = PROTO_HEADER_BYTES + header.body_bytes;
+            if input.len() < end {
+                return Consumed::more(0);
             }
-            std::thread::sleep(left.min(Duration::from_millis(100)));
-            self.look(running, &|rate| format!("{what} {rate:.0} operations/s"))?;
+            let code = match self.seen.insert(input[..end].to_vec()) {
+                true => ResultCode::DeviceOverload,
+                false => ResultCode::Ok,
+            };
+            ReplyWriter::begin(output).finish(code, 1, 0);
+            Consumed::more(end)
         }
+
+        fn on_wake(&mut self, _net: &mut dyn Net) {}
     }
 
-    fn until_idle(
-        &mut self,
-        completed_before: u64,
-        count: u64,
-        running: &[Running],
-    ) -> Result<(), BenchError> {
-        loop {
-            let completed = self.completed;
-            self.look(running, &|rate| {
-                let done = completed.saturating_sub(completed_before);
-                format!("{done} of {count}, {rate:.0} operations/s")
-            })?;
-            // A thread that lost all its connections is idle too; the outcome tells.
-            if running
-                .iter()
-                .all(|it| it.progress.idle.load(Ordering::Acquire))
-            {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn look(
-        &mut self,
-        running: &[Running],
-        line: &dyn Fn(f64) -> String,
-    ) -> Result<(), BenchError> {
-        let now = Instant::now();
-        let sum = |field: fn(&Progress) -> &AtomicU64| -> u64 {
-            running
-                .iter()
-                .map(|it| field(&it.progress).load(Ordering::Relaxed))
-                .sum()
+    #[test]
+    fn key_that_the_device_was_not_ready_for_is_written_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let control = LoopControl::new().unwrap();
+        let inside = control.clone();
+        let server = std::thread::spawn(move || {
+            let config = LoopConfig {
+                listener: Some(listener),
+                ..LoopConfig::default()
+            };
+            let mut behind = Behind::default();
+            net::run(config, &inside, &mut behind).unwrap();
+            behind.seen.len()
+        });
+        let shape = FrameShape {
+            namespace: "test",
+            set: "bench",
+            keys: 300,
+            object_bytes: 10,
+            bins: 1,
+            seed: 1,
         };
-        let completed = sum(|progress| &progress.completed);
-        if now - self.shown_at >= Duration::from_millis(500) {
-            let rate = (completed - self.completed) as f64 / (now - self.shown_at).as_secs_f64();
-            if self.visible {
-                eprint!("\r\x1b[K{}", line(rate));
-                self.shown = true;
-            }
-            if completed != self.completed {
-                self.changed_at = now;
-            }
-            self.completed = completed;
-            self.shown_at = now;
-            // A load never closes its own connections: without any, the server did.
-            if sum(|progress| &progress.open) == 0 {
-                self.clear();
-                return Err(BenchError::ConnectionsLost(String::new()));
-            }
-        }
-        if now - self.changed_at >= STALL {
-            self.clear();
-            let seconds = STALL.as_secs();
-            return Err(BenchError::Stalled {
-                seconds,
-                operations: completed,
-            });
-        }
-        Ok(())
-    }
-
-    fn clear(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            eprint!("\r\x1b[K");
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.clear();
+        let load = Load {
+            reads_percent: 0,
+            extent: Extent::EachKeyOnce,
+            warmup: Duration::ZERO,
+            connections: 4,
+            threads: 2,
+            rate: None,
+            seed: 1,
+            loop_kind: LoopKind::Auto.resolve(),
+            progress: false,
+        };
+        let frames = Arc::new(Frames::new(&shape).unwrap());
+        let outcome = run(address, &frames, &load, None).unwrap();
+        assert!(outcome.is_clean(), "{:?}", outcome.errors);
+        assert_eq!((outcome.operations, outcome.overloads), (300, 300));
+        control.stop(Duration::ZERO);
+        assert_eq!(server.join().unwrap(), 300, "no key was left out");
     }
 }

@@ -1,0 +1,259 @@
+//! One load thread: times replies, counts them, and sends each connection's next request.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use perigee_service::net::{ConnId, Consumed, Handler, Net, Reads, Waker};
+use perigee_wire::{PROTO_HEADER_BYTES, ProtoType, ResultCode, parse_proto_header};
+
+use super::{END, LATENCY_NS_MIN, MEASURE, Outcome, Progress, Run};
+use crate::frames::{Random, Verb};
+
+/// With a rate, requests are released this often; below that, lateness is ours and not the
+/// server's.
+pub(super) const RATE_TICK: Duration = Duration::from_millis(1);
+
+/// Offset of the result code in a reply: after the protocol header, header size, info1 to info4.
+const RESULT_AT: usize = PROTO_HEADER_BYTES + 5;
+
+pub(super) struct Slot {
+    verb: Verb,
+    key: u64,
+    sent_at: Instant,
+    awaits: bool,
+}
+
+pub(super) struct Thread {
+    pub(super) run: Arc<Run>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) waker: Waker,
+    pub(super) random: Random,
+    pub(super) sockets: Vec<(OwnedFd, SocketAddr)>,
+    pub(super) slots: Vec<Slot>,
+    /// Connections that may send, in the order in which they became free.
+    pub(super) free: VecDeque<ConnId>,
+    /// Connections whose write the device was not ready for. It is sent again at the next tick.
+    pub(super) resting: Vec<ConnId>,
+    pub(super) overloads: u64,
+    pub(super) awaited: u64,
+    pub(super) pace: Option<Pace>,
+    pub(super) reads: Histogram<u64>,
+    pub(super) writes: Histogram<u64>,
+    pub(super) errors: BTreeMap<u16, u64>,
+    pub(super) lost: u64,
+}
+
+/// When the next request is due.
+pub(super) struct Pace {
+    pub(super) next: Instant,
+    pub(super) interval: Duration,
+}
+
+impl Thread {
+    /// Appends the connection's next request, unless the run is over.
+    fn send(&mut self, conn: ConnId, now: Instant, output: &mut Vec<u8>) -> bool {
+        let run = &*self.run;
+        let phase = run.phase.load(Ordering::Relaxed);
+        if phase == END {
+            return false;
+        }
+        let mut key = None;
+        if phase == MEASURE && run.begun_max != u64::MAX {
+            let number = run.begun.fetch_add(1, Ordering::Relaxed);
+            if number >= run.begun_max {
+                return false;
+            }
+            key = run.in_order.then_some(number);
+        }
+        let key = key.unwrap_or_else(|| self.random.below(run.frames.keys));
+        let read = run.reads_percent > 0 && self.random.below(100) < run.reads_percent;
+        let verb = if read { Verb::Read } else { Verb::Write };
+        self.send_request(conn, verb, key, now, output);
+        true
+    }
+
+    fn send_request(
+        &mut self,
+        conn: ConnId,
+        verb: Verb,
+        key: u64,
+        now: Instant,
+        output: &mut Vec<u8>,
+    ) {
+        self.run.frames.append(verb, key, output);
+        self.slots[conn.index()] = Slot {
+            verb,
+            key,
+            sent_at: now,
+            awaits: true,
+        };
+        self.awaited += 1;
+    }
+
+    /// Sends again what was put off.
+    fn send_resting(&mut self, net: &mut dyn Net) {
+        let over = self.run.phase.load(Ordering::Relaxed) == END;
+        for conn in std::mem::take(&mut self.resting) {
+            let Slot { verb, key, .. } = self.slots[conn.index()];
+            if let Some(output) = net.output(conn).filter(|_| !over) {
+                self.send_request(conn, verb, key, Instant::now(), output);
+            }
+        }
+    }
+
+    /// As `send`, at the pace of the rate: a request that is later than our own clock explains
+    /// counts from when it was due, so that a server that stalls does not hide the requests that it
+    /// kept from being sent.
+    fn send_paced(&mut self, conn: ConnId, now: Instant, output: &mut Vec<u8>) -> bool {
+        let Some(pace) = &mut self.pace else {
+            return self.send(conn, now, output);
+        };
+        if pace.next > now {
+            self.free.push_back(conn);
+            return true;
+        }
+        let due = pace.next;
+        pace.next += pace.interval;
+        let late = now - due > 2 * RATE_TICK;
+        self.send(conn, if late { due } else { now }, output)
+    }
+
+    /// True if the connection is free for its next request.
+    fn take_reply(&mut self, conn: ConnId, result: u16, now: Instant) -> bool {
+        let slot = &mut self.slots[conn.index()];
+        if !slot.awaits {
+            *self.errors.entry(Outcome::NOT_A_REPLY).or_default() += 1;
+            return true;
+        }
+        slot.awaits = false;
+        self.awaited -= 1;
+        if self.run.in_order && result == u16::from(ResultCode::DeviceOverload as u8) {
+            self.overloads += 1;
+            self.resting.push(conn);
+            return false;
+        }
+        let completed = self.progress.completed.load(Ordering::Relaxed) + 1;
+        self.progress.completed.store(completed, Ordering::Relaxed);
+        if self.run.phase.load(Ordering::Relaxed) == MEASURE {
+            let latency = now.saturating_duration_since(slot.sent_at).as_nanos() as u64;
+            let histogram = match slot.verb {
+                Verb::Read => &mut self.reads,
+                Verb::Write => &mut self.writes,
+            };
+            histogram.saturating_record(latency.max(LATENCY_NS_MIN));
+        }
+        if result != 0 {
+            *self.errors.entry(result).or_default() += 1;
+        }
+        true
+    }
+
+    fn note_idle(&self, sending: bool) {
+        if !sending && self.awaited == 0 && self.resting.is_empty() {
+            self.progress.idle.store(true, Ordering::Release);
+        }
+    }
+
+    /// Sends on free connections as far as the pace allows.
+    fn send_free(&mut self, net: &mut dyn Net) {
+        let now = Instant::now();
+        for _ in 0..self.free.len() {
+            if self.pace.as_ref().is_some_and(|pace| pace.next > now) {
+                return;
+            }
+            let conn = self.free.pop_front().expect("counted");
+            if let Some(output) = net.output(conn) {
+                let sending = self.send_paced(conn, now, output);
+                self.note_idle(sending);
+            }
+        }
+    }
+}
+
+impl Handler for Thread {
+    fn on_open(&mut self, conn: ConnId, _peer: SocketAddr) {
+        let now = Instant::now();
+        let unused = || Slot {
+            verb: Verb::Read,
+            key: 0,
+            sent_at: now,
+            awaits: false,
+        };
+        if self.slots.len() <= conn.index() {
+            self.slots.resize_with(conn.index() + 1, unused);
+        }
+        self.free.push_back(conn);
+        self.progress.open.fetch_add(1, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    fn on_input(
+        &mut self,
+        conn: ConnId,
+        input: &[u8],
+        output: &mut Vec<u8>,
+        _reads: &mut Reads,
+    ) -> Consumed {
+        let header = match parse_proto_header(input) {
+            Ok(Some(header)) if header.kind == ProtoType::Message => header,
+            Ok(None) => return Consumed::more(0),
+            Ok(Some(_)) | Err(_) => {
+                self.take_reply(conn, Outcome::NOT_A_REPLY, Instant::now());
+                return Consumed::close();
+            }
+        };
+        let end = PROTO_HEADER_BYTES + header.body_bytes;
+        if input.len() < end {
+            return Consumed::more(0);
+        }
+        let now = Instant::now();
+        let result = match end > RESULT_AT {
+            true => u16::from(input[RESULT_AT]),
+            false => Outcome::NOT_A_REPLY,
+        };
+        if self.take_reply(conn, result, now) {
+            let sending = self.send_paced(conn, now, output);
+            self.note_idle(sending);
+        }
+        Consumed::more(end)
+    }
+
+    fn on_close(&mut self, conn: ConnId) {
+        let none_left = self.progress.open.fetch_sub(1, Ordering::Relaxed) == 1;
+        let slot = &mut self.slots[conn.index()];
+        if std::mem::take(&mut slot.awaits) {
+            self.awaited -= 1;
+        }
+        self.resting.retain(|resting| *resting != conn);
+        if self.run.phase.load(Ordering::Relaxed) != END {
+            self.lost += 1;
+        }
+        if none_left {
+            self.progress.idle.store(true, Ordering::Release);
+        }
+    }
+
+    fn on_wake(&mut self, net: &mut dyn Net) {
+        for (socket, peer) in self.sockets.drain(..) {
+            net.adopt(socket, peer);
+        }
+        self.send_resting(net);
+        self.send_free(net);
+        let over = self.run.phase.load(Ordering::Relaxed) == END;
+        self.note_idle(!over);
+    }
+
+    fn on_tick(&mut self, net: &mut dyn Net) {
+        self.send_resting(net);
+        self.send_free(net);
+    }
+
+    fn wants_tick(&self) -> bool {
+        !self.resting.is_empty() || self.pace.is_some() && !self.free.is_empty()
+    }
+}

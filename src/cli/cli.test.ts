@@ -33,8 +33,11 @@ function fakeIo (more: Partial<Io> = {}): Io & { text: { out: string, err: strin
     env: {},
     out: (part) => { text.out += part },
     err: (part) => { text.err += part },
+    outBytes: async (bytes) => { text.out += bytes.toString('latin1') },
+    input: async function * () {},
     colours: { out: false, err: false },
     isTerminal: false,
+    isErrTerminal: false,
     interrupted: () => new AbortController().signal,
     ...more
   }

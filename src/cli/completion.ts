@@ -10,7 +10,7 @@ interface Entry {
   readonly options: ReadonlyArray<{ flag: string, description: string, takesFile: boolean }>
 }
 
-const FILE_OPTIONS: ReadonlySet<string> = new Set(['--config', '--output', '--directory'])
+const FILE_OPTIONS: ReadonlySet<string> = new Set(['--config', '--output', '--directory', '--output-file', '--input-file', '--continue', '--verify'])
 
 export function printCompletion (io: Io, program: Command, shell: string): void {
   const entries = entriesOf(program, [])

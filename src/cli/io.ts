@@ -1,15 +1,22 @@
 // What a command sees of the process, so that tests can be one.
 
+import { once } from 'node:events'
 import { isColourful } from '../observe/log.js'
 
 export interface Io {
   readonly env: NodeJS.ProcessEnv
   out (text: string): void
   err (text: string): void
+  /** Bytes for stdout; resolves when there is room for more. */
+  outBytes (bytes: Buffer): Promise<void>
+  /** stdin. */
+  input (): AsyncIterable<Buffer>
   /** Whether stdout, and whether stderr, shows colours. */
   readonly colours: { readonly out: boolean, readonly err: boolean }
   /** stdout is a terminal: it can be redrawn. */
   readonly isTerminal: boolean
+  /** The same of stderr. */
+  readonly isErrTerminal: boolean
   /** Aborted at the first SIGINT or SIGTERM from then on. A second one ends the process at once. */
   interrupted (): AbortSignal
 }
@@ -25,8 +32,13 @@ export function processIo (): Io {
     env: process.env,
     out: (text) => { process.stdout.write(text) },
     err: (text) => { process.stderr.write(text) },
+    outBytes: async (bytes) => {
+      if (!process.stdout.write(bytes)) await once(process.stdout, 'drain')
+    },
+    input: () => process.stdin as AsyncIterable<Buffer>,
     colours: { out: isColourful(process.stdout), err: isColourful(process.stderr) },
     isTerminal: process.stdout.isTTY === true,
+    isErrTerminal: process.stderr.isTTY === true,
     interrupted: () => {
       if (controller === undefined) {
         const created = new AbortController()

@@ -4,6 +4,8 @@ import { createRequire } from 'node:module'
 import { Command, Option } from 'commander'
 import type { Io } from './io.js'
 import { packageRoot } from './package-root.js'
+import type { BackupCommandOptions } from './commands/backup.js'
+import type { RestoreCommandOptions } from './commands/restore.js'
 import type { RecordOptions, WriteOptions } from './commands/record.js'
 import type { TargetOptions } from './target.js'
 import type { KeyType } from './values.js'
@@ -27,6 +29,7 @@ export function buildProgram (io: Io, end: End): Command {
   serving(program, io)
   asking(program, io)
   records(program, io, end)
+  backups(program, io, end)
   tools(program, io, end)
   return program
 }
@@ -106,6 +109,64 @@ function records (program: Command, io: Io, end: End): void {
     .argument('<module>', 'name of the module, without .lua').argument('<function>').argument('[argument...]', 'JSON, or text as it is')
     .action(async (namespace: string, set: string, key: string, module: string, name: string, args: string[], options: RecordOptions) =>
       (await import('./commands/record.js')).apply(io, { namespace, set, key }, { module, name, args }, options))
+}
+
+function backups (program: Command, io: Io, end: End): void {
+  const list = (value: string, before: string[] = []): string[] => [...before, value]
+  target(program.command('backup').description('write the records and Lua modules of a namespace to files in the text format of asbackup'))
+    .option('-n, --namespace <name>', 'what to back up')
+    .option('-s, --set <set>', 'only this set; may be given several times, or hold several separated by commas', list)
+    .option('-B, --bin-list <names>', 'only these bins, separated by commas')
+    .option('-d, --directory <directory>', 'write files into this directory, made if need be')
+    .option('-o, --output-file <file>', 'write a single file; - is stdout')
+    .option('-q, --output-file-prefix <prefix>', 'what the names of files in the directory begin with (default: the namespace)')
+    .option('-r, --remove-files', 'replace a backup that is there')
+    .option('--remove-artifacts', 'remove a backup that is there, and end')
+    .option('-c, --continue <state>', 'go on with a backup that was stopped; a state file is left beside its files')
+    .option('-F, --file-limit <MiB>', 'begin another file when one has grown to this', '250')
+    .option('-w, --parallel <n>', 'scans at once, each with a file of its own', '4')
+    .option('-L, --records-per-second <n>', 'at most, of all nodes together; 0 for no limit', '0')
+    .option('-M, --max-records <n>', 'about so many records; 0 for all', '0')
+    .option('-X, --partition-list <list>', 'only these: 7, 100-50 (50 from 100 on), or a digest in base64 to go on behind; separated by commas')
+    .option('-D, --after-digest <digest>', 'only what follows this digest in its partition, and the partitions above')
+    .option('-C, --compact', 'write bytes as they are, not in base64')
+    .option('-x, --no-bins', 'write records without bins')
+    .option('-R, --no-records', 'write no records')
+    .option('-u, --no-udfs', 'write no Lua modules')
+    .option('-I, --no-indexes', 'write no secondary indexes; there are none in this version')
+    .option('--no-ttl-only', 'write only records that never expire')
+    .option('-e, --estimate', 'tell how large a backup would be, and end')
+    .option('--estimate-samples <n>', 'records to read for an estimate', '10000')
+    .option('--verify <directory>', 'compare the files of a backup with its manifest, and end')
+    .option('--socket-timeout <ms>', 'a node that sends nothing for so long is asked again', '30000')
+    .option('--retry-for <time>', 'how long to try again when nothing comes', '60s')
+    .option('-a, --modified-after <time>', 'refused: needs filter expressions')
+    .option('-b, --modified-before <time>', 'refused: needs filter expressions')
+    .option('-f, --filter-exp <base64>', 'refused: needs filter expressions')
+    .option('-v, --verbose', 'tell what is tried again')
+    .action(async (options: BackupCommandOptions) => end(await (await import('./commands/backup.js')).backup(io, options)))
+
+  target(program.command('restore').description('write the records and Lua modules of a backup to a cluster'))
+    .option('-d, --directory <directory>', 'the backup, as a directory')
+    .option('-i, --input-file <file>', 'the backup, as a single file; - is stdin')
+    .option('-n, --namespace <names>', 'the namespace that the backup must be of; FROM,TO writes to another')
+    .option('-s, --set-list <sets>', 'only these sets, separated by commas')
+    .option('-B, --bin-list <names>', 'only these bins, separated by commas')
+    .option('-u, --unique', 'leave records alone that are there')
+    .option('-r, --replace', 'take away the bins that the backup does not have')
+    .option('-g, --no-generation', 'write also over records of the same or a higher generation')
+    .option('-K, --ignore-record-error', 'count records that are refused, and go on')
+    .option('-l, --extra-ttl <time>', 'lengthen the life of records that expire', '0')
+    .option('-w, --parallel <n>', 'files at once', '4')
+    .option('-L, --records-per-second <n>', 'at most; 0 for no limit', '0')
+    .option('-R, --no-records', 'write no records')
+    .option('-F, --no-udfs', 'write no Lua modules')
+    .option('-I, --no-indexes', 'do not tell of secondary indexes, which this version does not create')
+    .option('-c, --continue <state>', 'go on with a restore that was stopped')
+    .option('--no-verify', 'do not compare the files with their manifest first')
+    .option('--validate', 'read the files, write nothing; needs no node')
+    .option('--retry-for <time>', 'how long to try a write again that may still succeed', '60s')
+    .action(async (options: RestoreCommandOptions) => end(await (await import('./commands/restore.js')).restore(io, options)))
 }
 
 function tools (program: Command, io: Io, end: End): void {

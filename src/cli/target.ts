@@ -50,9 +50,9 @@ export function checked (command: string, value: string | undefined): string {
 }
 
 /** Runs `use` with a client of the whole cluster. */
-export async function withClient<T> (options: TargetOptions, use: (client: Client) => Promise<T>): Promise<T> {
+export async function withClient<T> (options: TargetOptions, use: (client: Client) => Promise<T>, { connectionsMax = 1 } = {}): Promise<T> {
   const timeoutMs = timeoutOf(options)
-  const client = await Client.connect({ hosts: [endpointOf(options)], timeoutMs, connectTimeoutMs: timeoutMs, connectionsMax: 1 })
+  const client = await Client.connect({ hosts: [endpointOf(options)], timeoutMs, connectTimeoutMs: timeoutMs, connectionsMax })
   try {
     return await use(client)
   } finally {

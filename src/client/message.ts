@@ -50,6 +50,9 @@ export interface WireOp {
   readonly value: Uint8Array
 }
 
+/** A name may be given as its bytes, for those who hand on what they were sent. */
+export type RequestOp = Omit<WireOp, 'name'> & { readonly name: string | Buffer }
+
 export interface Request {
   readonly info1?: number
   readonly info2?: number
@@ -60,7 +63,7 @@ export interface Request {
   readonly ttl?: number
   readonly timeoutMs?: number
   readonly fields: readonly Field[]
-  readonly ops?: readonly WireOp[]
+  readonly ops?: readonly RequestOp[]
 }
 
 export interface Message {
@@ -260,8 +263,8 @@ export function frameBytes (bytes: Buffer, at: number): number {
   return PROTO_HEADER_BYTES + length
 }
 
-function binName (name: string): Buffer {
-  const bytes = Buffer.from(name)
+function binName (name: string | Buffer): Buffer {
+  const bytes = typeof name === 'string' ? Buffer.from(name) : name
   if (bytes.length > Limit.BIN_NAME_BYTES_MAX) throw new RangeError(`bin name ${JSON.stringify(name)} has ${bytes.length} bytes; at most ${Limit.BIN_NAME_BYTES_MAX}`)
   return bytes
 }

@@ -13,7 +13,12 @@ export async function replaceFile (path: string, content: string | Uint8Array): 
     await file.close()
   }
   await rename(temporary, path)
-  const directory = await open(dirname(path), 'r')
+  await syncDirectory(dirname(path))
+}
+
+/** Makes what was renamed or removed in a directory durable. */
+export async function syncDirectory (path: string): Promise<void> {
+  const directory = await open(path, 'r')
   try {
     await directory.sync()
   } finally {

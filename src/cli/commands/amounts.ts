@@ -1,0 +1,22 @@
+// Numbers, durations and lists as they are typed.
+
+import { DURATION_FORM, parseDuration } from '../../../config/units.js'
+import { UsageError } from '../io.js'
+
+export function numberOf (option: string, text: string, min: number, max: number): number {
+  const value = Number(text)
+  if (!/^\d+$/.test(text) || value < min || value > max) throw new UsageError(`${option} ${JSON.stringify(text)}: allowed are ${min} to ${max}`)
+  return value
+}
+
+/** A time such as 90, 30s or 5m, in milliseconds. */
+export function durationOf (option: string, text: string): number {
+  const seconds = parseDuration(text, 's')
+  if (seconds === undefined) throw new UsageError(`${option} ${JSON.stringify(text)}: allowed are ${DURATION_FORM.s}`)
+  return seconds * 1000
+}
+
+/** Names separated by commas. */
+export function listOf (text: string | undefined): string[] {
+  return text === undefined ? [] : [...new Set(text.split(',').filter((name) => name !== ''))]
+}

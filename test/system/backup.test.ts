@@ -1,0 +1,232 @@
+// Backup and restore between two real nodes, with the processes and a node killed in the middle: in the end both namespaces are equal.
+import assert from 'node:assert/strict'
+import { spawn, type ChildProcess } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { Client, Double, GeoJSON, OpaqueParticle, type Value } from '../../src/client/index.js'
+import { eventually } from '../support/eventually.js'
+import { NodeProcess, fileNamespace } from '../support/node-process.js'
+import { packageRoot, perigeeProgram } from '../support/package-root.js'
+import { seeded } from '../support/seed.js'
+import { tempDirectory } from '../support/temp.js'
+
+const RECORDS = 9_000
+/** A time to live is sent as what is left of it, in whole seconds. */
+const TTL_SECONDS_OFF = 2
+
+const namespaces = (directory: string) => [fileNamespace(directory, {
+  name: 'test', storage: { 'commit-to-device': true, 'flush-size': '16K' }, more: { 'nsup-period': 1000 }
+})]
+const scratch = tempDirectory('backup')
+let source: NodeProcess
+let target: NodeProcess
+
+interface Ended { code: number | null, signal: NodeJS.Signals | null, out: string, err: string }
+
+class Command {
+  readonly child: ChildProcess
+  readonly ended: Promise<Ended>
+
+  constructor (node: NodeProcess, ...args: string[]) {
+    this.child = spawn(process.execPath, [perigeeProgram, ...args, '--port', String(node.port)], {
+      cwd: packageRoot, env: { ...process.env, NODE_TEST_CONTEXT: undefined }, stdio: ['ignore', 'pipe', 'pipe']
+    })
+    let [out, err] = ['', '']
+    this.child.stdout!.on('data', (text: Buffer) => { out += text.toString('latin1') })
+    this.child.stderr!.on('data', (text: Buffer) => { err += text.toString() })
+    this.ended = new Promise((resolve) => { this.child.once('close', (code, signal) => { resolve({ code, signal, out, err }) }) })
+  }
+}
+
+async function done (node: NodeProcess, ...args: string[]): Promise<Ended> {
+  const ended = await new Command(node, ...args).ended
+  assert.equal(ended.code, 0, `perigee ${args.join(' ')}: ${ended.err}`)
+  return ended
+}
+
+async function connected<T> (node: NodeProcess, use: (client: Client) => Promise<T>): Promise<T> {
+  const client = await Client.connect({ hosts: [`127.0.0.1:${node.port}`], timeoutMs: 10_000 })
+  try {
+    return await use(client)
+  } finally {
+    await client.close()
+  }
+}
+
+interface Content { set: string, key: string | undefined, voidTime: number, bins: string }
+
+/** Every record of a namespace by its digest, bins in the order of their names. */
+async function contents (node: NodeProcess): Promise<Map<string, Content>> {
+  return await connected(node, async (client) => {
+    const found = new Map<string, Content>()
+    for await (const { records } of client.scanPages('test')) {
+      for (const { digest, set, key, voidTime, bins } of records) {
+        assert.ok(!found.has(digest.toString('hex')))
+        const sorted = bins.map(({ name, type, value }) => `${name} ${type} ${value.toString('hex')}`).sort()
+        found.set(digest.toString('hex'), { set, key: key?.toString('hex'), voidTime, bins: sorted.join('\n') })
+      }
+    }
+    return found
+  })
+}
+
+async function assertEqual (): Promise<void> {
+  const [left, right] = [await contents(source), await contents(target)]
+  assert.equal(right.size, left.size)
+  for (const [digest, record] of left) {
+    const copy = right.get(digest)
+    assert.ok(copy !== undefined, `${digest} is missing`)
+    assert.ok(Math.abs(copy.voidTime - record.voidTime) <= TTL_SECONDS_OFF, `${digest} expires at ${copy.voidTime}, not ${record.voidTime}`)
+    assert.deepEqual({ ...copy, voidTime: 0 }, { ...record, voidTime: 0 })
+  }
+}
+
+before(async () => {
+  source = await NodeProcess.start({ name: 'source', namespaces })
+  target = await NodeProcess.start({ name: 'target', namespaces })
+  const random = seeded('backup')
+  const values: Value[] = [
+    0, -1, 2n ** 63n - 1n, -(2n ** 63n), 1.5, new Double(-0), new Double(NaN), Infinity, -Infinity, 5e-324, '', 'line\nfeed \\ \u00e4 \0', true, false,
+    Buffer.alloc(0), Buffer.from([0, 10, 255]), [1, ['a', null]], { a: 1, b: [2.5] }, new Map<Value, Value>([[1, 'x'], ['y', Buffer.from('z')]]),
+    new GeoJSON({ type: 'Point', coordinates: [8.5, 47.4] }), new OpaqueParticle(9, Buffer.from('python'))
+  ]
+  const keys = [7, -7n, 'text key\n', Buffer.from([1, 2, 3]), 2.5]
+  await connected(source, async (client) => {
+    for (const [n, value] of values.entries()) await client.put({ namespace: 'test', set: 'types', key: n }, { value, 'a b\\c': n })
+    for (const key of keys) await client.put({ namespace: 'test', set: 'my set\\', key }, { i: 1 }, { sendKey: true })
+    await client.put({ namespace: 'test', key: 'no set' }, { i: 1 }, { ttl: 1000 })
+    for (let n = 0; n < RECORDS; n += 500) {
+      await Promise.all(Array.from({ length: 500 }, (_, i) => {
+        const policy = { sendKey: (n + i) % 3 === 0, ttl: (n + i) % 5 === 0 ? 5_000 + n + i : undefined }
+        return client.put({ namespace: 'test', set: n % 1000 === 0 ? 'one' : 'two', key: `key-${n + i}` }, { n: n + i, text: random.text(400), list: [n, i] }, policy)
+      }))
+    }
+  })
+  writeFileSync(join(scratch, 'adder.lua'), 'function add(rec, n)\n  return n\nend\n')
+  await done(source, 'udf', 'put', join(scratch, 'adder.lua'))
+})
+
+after(async () => {
+  await source?.dispose()
+  await target?.dispose()
+})
+
+const directory = join(scratch, 'killed')
+const statePath = join(directory, 'test.asb.state')
+
+test('a backup that is killed, whose node is killed, and that is interrupted, goes on and is complete', async () => {
+  const slow = ['--file-limit', '1', '--parallel', '2', '--records-per-second', '5000', '--retry-for', '60s']
+  const finished = (): number => existsSync(statePath) ? (JSON.parse(readFileSync(statePath, 'utf8')) as { files: unknown[] }).files.length : 0
+  const killed = new Command(source, 'backup', '-n', 'test', '-d', directory, ...slow)
+  await eventually('a file is finished', finished, (files) => files >= 1)
+  killed.child.kill('SIGKILL')
+  await killed.ended
+  assert.ok(!existsSync(join(directory, 'perigee-backup.json')))
+  const again = await new Command(source, 'backup', '-n', 'test', '-d', directory).ended
+  assert.equal(again.code, 1, 'it does not overwrite what is there')
+
+  const before = finished()
+  const resumed = new Command(source, 'backup', '--continue', statePath, '-d', directory, ...slow)
+  await eventually('another file is finished', finished, (files) => files > before)
+  await source.kill()
+  await source.start()
+  await eventually('and another, from the node that came back', finished, (files) => files > before + 2)
+  resumed.child.kill('SIGINT')
+  const stopped = await resumed.ended
+  assert.equal(stopped.code, 1)
+  assert.match(stopped.err, /go on with --continue/)
+
+  const last = await done(source, 'backup', '--continue', statePath, '-d', directory, '--json')
+  const outcome = JSON.parse(last.out) as { records: number, complete: boolean, modules: number, missing: number }
+  const records = (await contents(source)).size
+  assert.deepEqual([outcome.complete, outcome.records, outcome.modules, outcome.missing], [true, records, 1, 0])
+  assert.ok(!existsSync(statePath))
+  const files = readdirSync(directory)
+  assert.equal(files.filter((name) => name.endsWith('.part')).length, 0)
+  const first = files.filter((name) => name.endsWith('.asb') && readFileSync(join(directory, name), 'latin1').includes('\n# first-file\n'))
+  assert.equal(first.length, 1)
+  await done(source, 'backup', '--verify', directory)
+})
+
+test('a restore that is killed, whose node is killed, goes on, and the namespaces are equal', async () => {
+  const state = join(directory, 'perigee-restore.state')
+  const read = (): number => existsSync(state) ? (JSON.parse(readFileSync(state, 'utf8')) as { counts: { read: number } }).counts.read : 0
+  const slow = ['--records-per-second', '2500']
+  const killed = new Command(target, 'restore', '-d', directory, ...slow)
+  await eventually('some of it is restored', read, (count) => count > 500)
+  killed.child.kill('SIGKILL')
+  await killed.ended
+  const resumed = new Command(target, 'restore', '-d', directory, '--continue', state, ...slow)
+  const before = read()
+  await eventually('more of it is restored', read, (count) => count > before)
+  await target.kill()
+  await target.start()
+  const ended = await resumed.ended
+  assert.equal(ended.code, 0, ended.err)
+  assert.ok(!existsSync(state))
+  await assertEqual()
+  assert.match((await done(target, 'udf', 'list')).out, /adder\.lua/)
+})
+
+test('a second restore changes nothing, whatever the policy leaves alone', async () => {
+  const counts = async (...args: string[]): Promise<Record<string, number>> => JSON.parse((await done(target, 'restore', '-d', directory, '--json', ...args)).out) as Record<string, number>
+  const { read, fresher } = await counts()
+  assert.equal(fresher, read)
+  assert.equal((await counts('--unique')).existed, read)
+  const some = await counts('--set-list', 'types', '--no-generation', '--replace')
+  assert.equal(some.inserted! + some.skipped!, read)
+  assert.equal(some.inserted, 21)
+  await assertEqual()
+})
+
+test('a file that was altered, or is missing, is noticed before anything is restored', async () => {
+  const name = readdirSync(directory).find((entry) => entry.endsWith('.asb'))!
+  const path = join(directory, name)
+  const whole = readFileSync(path)
+  const flipped = Buffer.from(whole)
+  flipped[flipped.length >> 1]! ^= 1
+  writeFileSync(path, flipped)
+  const verified = await new Command(target, 'backup', '--verify', directory).ended
+  assert.equal(verified.code, 1)
+  assert.match(verified.err, new RegExp(`${name} is not what was written`))
+  assert.equal((await new Command(target, 'restore', '-d', directory).ended).code, 1)
+  writeFileSync(path, whole.subarray(0, whole.length - 5))
+  assert.match((await new Command(target, 'restore', '-d', directory).ended).err, new RegExp(`${name} has ${whole.length - 5} bytes, not ${whole.length}`))
+  const unverified = await new Command(target, 'restore', '-d', directory, '--no-verify').ended
+  assert.equal(unverified.code, 1)
+  assert.match(unverified.err, new RegExp(`${name}:\\d+: the file ends here`))
+  writeFileSync(path, whole)
+  await done(target, 'restore', '-d', directory, '--validate')
+})
+
+test('a single file in the compact form restores to the same, through a pipe too', async () => {
+  const file = join(scratch, 'one.asb')
+  await done(source, 'backup', '-n', 'test', '-o', file, '--compact', '-s', 'types,my set\\')
+  const piped = await done(source, 'backup', '-n', 'test', '-o', '-', '--compact', '-s', 'types', '-s', 'my set\\')
+  const digests = (text: string): string[] => text.split('\n').filter((line) => line.startsWith('+ d ')).sort()
+  assert.deepEqual(digests(piped.out), digests(readFileSync(file, 'latin1')))
+  await target.stop()
+  await target.dispose()
+  target = await NodeProcess.start({ name: 'target', namespaces })
+  await done(target, 'restore', '-i', file)
+  const [left, right] = [await contents(source), await contents(target)]
+  assert.equal(right.size, 26)
+  for (const [digest, record] of right) assert.deepEqual({ ...record, voidTime: 0 }, { ...left.get(digest)!, voidTime: 0 })
+})
+
+test('expired records, and those that are too large, are counted and left out', async () => {
+  const digest = (text: string): string => createHash('ripemd160').update(text).digest('base64')
+  const record = (name: string, voidTime: number, bytes: number): string =>
+    `+ n test\n+ d ${digest(name)}\n+ s made\n+ g 1\n+ t ${voidTime}\n+ b 1\n- S s ${bytes} ${'x'.repeat(bytes)}\n`
+  const file = join(scratch, 'made.asb')
+  writeFileSync(file, `Version 3.1\n# namespace test\n${record('old', 1000, 5)}${record('large', 0, 2_000_000)}${record('good', 0, 5)}`)
+  const ended = await new Command(target, 'restore', '-i', file, '--json').ended
+  assert.equal(ended.code, 1)
+  const counts = JSON.parse(ended.out) as Record<string, number>
+  assert.deepEqual([counts.read, counts.inserted, counts.expired, counts.tooBig], [3, 1, 1, 1])
+  assert.match(ended.err, new RegExp(`made.asb:10: record ${Buffer.from(digest('large'), 'base64').toString('hex')} is larger`))
+  const extended = await new Command(target, 'restore', '-i', file, '--json', '--extra-ttl', '7300d').ended
+  assert.equal((JSON.parse(extended.out) as Record<string, number>).expired, 0)
+})

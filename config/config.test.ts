@@ -60,6 +60,8 @@ test('the shortest configuration has every default', () => {
     'evict-indexes-memory-pct': 0,
     'evict-tenths-pct': 5,
     'evict-hist-buckets': 10_000,
+    'tomb-raider-eligible-age': 86_400,
+    'tomb-raider-period': 86_400,
     sets: [],
     'storage-engine': {
       type: 'memory',
@@ -71,7 +73,8 @@ test('the shortest configuration has every default', () => {
       'flush-max-ms': 1000,
       'max-write-cache': 64 * MiB,
       'post-write-cache': 256 * MiB,
-      'defrag-lwm-pct': 50
+      'defrag-lwm-pct': 50,
+      'tomb-raider-sleep': 1000
     }
   })
 })

@@ -188,7 +188,8 @@ const storageCommon = {
   'flush-max-ms': duration('ms', { min: 1, max: 60_000, default: 1000, doc: 'A block that is not full is written after this long.' }),
   'max-write-cache': size({ min: 1 * MiB, max: 64 * GiB, default: 64 * MiB, doc: 'Bytes that wait to be written; beyond it writes are answered with DEVICE_OVERLOAD.' }),
   'post-write-cache': size({ min: 0, max: 1 * TiB, default: 256 * MiB, doc: 'Written blocks kept in memory for reads.' }),
-  'defrag-lwm-pct': integer({ min: 1, max: 99, default: 50, doc: 'A block with a smaller share of live bytes is defragmented.' })
+  'defrag-lwm-pct': integer({ min: 1, max: 99, default: 50, doc: 'A block with a smaller share of live bytes is defragmented.' }),
+  'tomb-raider-sleep': integer({ min: 0, max: 1_000_000, default: 1000, doc: 'Pause in microseconds between two blocks that are read to reclaim tombstones.' })
 }
 
 // Exactly one of files and devices; cross-check.ts says so.
@@ -253,6 +254,8 @@ const namespace = z.strictObject({
   'evict-indexes-memory-pct': integer({ min: 0, max: 100, default: 0, doc: 'Records are evicted above this share of `indexes-memory-budget`; 0 never.' }),
   'evict-tenths-pct': integer({ min: 1, max: 1000, default: 5, doc: 'Tenths of a percent of the records that can expire that one pass may evict.' }),
   'evict-hist-buckets': integer({ min: 100, max: 10_000_000, default: 10_000, doc: 'Buckets in which a pass counts times to live, to find what is nearest to its end.' }),
+  'tomb-raider-eligible-age': duration('s', { min: 0, max: TTL_SECONDS_MAX, default: 86_400, doc: 'Age from which a tombstone is reclaimed, once no older version is left on the devices.' }),
+  'tomb-raider-period': duration('s', { min: 0, max: TTL_SECONDS_MAX, default: 86_400, doc: 'Time between passes that reclaim tombstones, each of which reads the devices; 0 turns them off.' }),
   sets: z.array(set).max(SETS_MAX).default([]),
   'storage-engine': storageEngine
 })

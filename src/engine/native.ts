@@ -45,6 +45,8 @@ export interface NativeNode {
   setTruncation (namespace: string, set: string | undefined, lut: number): void
   /** Forgets how far eviction has come. */
   resetEviction (namespace: string): void
+  /** Has the tomb raider begin a pass. */
+  raidTombstones (namespace: string): void
   /** JSON of `EngineStats`. */
   stats (): string
   drain (): Promise<void>

@@ -30,7 +30,7 @@ const STATS: EngineStats = {
 }
 
 /** A node that answers the same fixed state to everything and never fails by itself; a test that wants a fault replaces the part that has it. */
-function scratchNode (parts: { stats?: () => EngineStats, udf?: Partial<NodeView['udf']>, truncations?: Partial<NodeView['truncations']>, resetEviction?: (namespace: string) => void } = {}): NodeView {
+function scratchNode (parts: { stats?: () => EngineStats, udf?: Partial<NodeView['udf']>, truncations?: Partial<NodeView['truncations']>, resetEviction?: (namespace: string) => void, raidTombstones?: (namespace: string) => void } = {}): NodeView {
   const udf = {
     list: () => [{ name: 'a.lua', type: 'LUA', hash: 'f'.repeat(40) }],
     get: (name: string) => name === 'a.lua' ? { name, content: Buffer.from('return 1') } : undefined,
@@ -50,8 +50,8 @@ function scratchNode (parts: { stats?: () => EngineStats, udf?: Partial<NodeView
     partitionGeneration: 1,
     startedAt: Date.now()
   }
-  const { stats = () => STATS, truncations = {}, resetEviction } = parts
-  const engine = { stats, queries: queries.queries, native: { ...queries.native, resetEviction } }
+  const { stats = () => STATS, truncations = {}, resetEviction, raidTombstones } = parts
+  const engine = { stats, queries: queries.queries, native: { ...queries.native, resetEviction, raidTombstones } }
   return { ...view, engine, udf, truncations, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
 }
 
@@ -245,6 +245,14 @@ test('a truncation takes its names and its time, and refuses what it cannot mean
   }
   for (const [command, refusal] of Object.entries(refusals)) assert.match(await ask(command, node), refusal)
   assert.equal(calls.length, 5)
+})
+
+test('a pass of the tomb raider is asked for by name', async () => {
+  const calls: string[] = []
+  const node = scratchNode({ raidTombstones: (namespace) => { calls.push(namespace) } })
+  assert.equal(await ask('tomb-raider:namespace=test', node), 'ok')
+  assert.match(await ask('tomb-raider:namespace=none', node), /^ERROR:20:/)
+  assert.deepEqual(calls, ['test'])
 })
 
 test('an eviction is forgotten, and its depth cannot be set', async () => {

@@ -20,4 +20,9 @@ const evictionReset: InfoCommand = (node, call) => {
   return 'ok'
 }
 
-export const limitsCommands: Record<string, InfoCommand> = { 'eviction-reset': evictionReset }
+const tombRaider: InfoCommand = (node, call) => {
+  node.engine.native.raidTombstones(namespaceOf(node, call).name)
+  return 'ok'
+}
+
+export const limitsCommands: Record<string, InfoCommand> = { 'eviction-reset': evictionReset, 'tomb-raider': tombRaider }

@@ -194,6 +194,15 @@ impl NativeNode {
         })
     }
 
+    /// Has the tomb raider begin a pass.
+    #[napi]
+    pub fn raid_tombstones(&self, namespace: String) -> napi::Result<()> {
+        self.with_namespace(&namespace, |namespace| {
+            namespace.tomb_raider.request();
+            Ok(())
+        })
+    }
+
     /// A truncation mark that parts what was acknowledged so far from all that will be (ms since 2010-01-01).
     #[napi]
     pub fn truncation_time(&self, namespace: String) -> napi::Result<f64> {
@@ -572,6 +581,19 @@ fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Val
             relaxed(&expiry.nsup_cycle_deleted_pct),
         ),
         ("truncate_lut", namespace.truncation.mark()),
+        (
+            "tomb_raider_running",
+            u64::from(namespace.tomb_raider.running.load(Ordering::Relaxed)),
+        ),
+        ("tomb_raider_passes", relaxed(&namespace.tomb_raider.passes)),
+        (
+            "tomb_raider_incomplete_passes",
+            relaxed(&namespace.tomb_raider.incomplete),
+        ),
+        (
+            "tomb_raider_last_ms",
+            relaxed(&namespace.tomb_raider.last_ms),
+        ),
         (
             "evict_ttl",
             eviction.evict_ttl.load(Ordering::Relaxed).into(),

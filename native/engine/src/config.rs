@@ -34,6 +34,10 @@ pub struct NamespaceConfig {
     /// Tenths of a percent of the records that can expire.
     pub evict_tenths_pct: Tunable<u32>,
     pub evict_hist_buckets: Tunable<u32>,
+    /// Seconds after which a tombstone may be reclaimed.
+    pub tomb_raider_eligible_age: Tunable<u32>,
+    /// Seconds between passes of the tomb raider; 0 turns it off.
+    pub tomb_raider_period: Tunable<u32>,
     pub sets: Vec<SetConfig>,
     /// Truncations that are in force.
     #[serde(default)]
@@ -85,6 +89,8 @@ impl NamespaceConfig {
             evict_indexes_memory_pct,
             evict_tenths_pct,
             evict_hist_buckets,
+            tomb_raider_eligible_age,
+            tomb_raider_period,
             sets: _,
             truncations: _,
             storage_engine: _,
@@ -106,6 +112,9 @@ impl NamespaceConfig {
             .set(evict_indexes_memory_pct.get());
         self.evict_tenths_pct.set(evict_tenths_pct.get());
         self.evict_hist_buckets.set(evict_hist_buckets.get());
+        self.tomb_raider_eligible_age
+            .set(tomb_raider_eligible_age.get());
+        self.tomb_raider_period.set(tomb_raider_period.get());
     }
 }
 
@@ -163,6 +172,8 @@ pub struct CommonStorageConfig {
     pub max_write_cache: u64,
     pub post_write_cache: u64,
     pub defrag_lwm_pct: u8,
+    /// Microseconds between two blocks that the tomb raider reads.
+    pub tomb_raider_sleep: u32,
 }
 
 impl Default for CommonStorageConfig {
@@ -180,6 +191,7 @@ impl Default for CommonStorageConfig {
             max_write_cache: 64 << 20,
             post_write_cache: 256 << 20,
             defrag_lwm_pct: 50,
+            tomb_raider_sleep: 1000,
         }
     }
 }
@@ -195,6 +207,14 @@ pub enum EncryptionConfig {
 }
 
 impl NamespaceConfig {
+    pub(crate) fn tomb_raider_sleep(&self) -> u32 {
+        match &self.storage_engine {
+            StorageConfig::Memory { common, .. } | StorageConfig::Device { common } => {
+                common.tomb_raider_sleep
+            }
+        }
+    }
+
     /// What the store of the namespace is opened with.
     pub(crate) fn store(&self) -> Result<StoreConfig, OpenError> {
         let wrong = |what: &str| OpenError::Config {
@@ -218,6 +238,7 @@ impl NamespaceConfig {
             max_write_cache,
             post_write_cache,
             defrag_lwm_pct,
+            tomb_raider_sleep: _,
         } = common.clone();
         let medium = match (data_size, files.is_empty(), filesize, devices.is_empty()) {
             (Some(data_size), true, None, true) => MediumConfig::Memory { data_size },

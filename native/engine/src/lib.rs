@@ -30,6 +30,7 @@ pub mod storage;
 mod sweep;
 #[cfg(test)]
 mod testing;
+pub mod tomb_raider;
 pub mod truncate;
 #[cfg(test)]
 mod truncate_tests;

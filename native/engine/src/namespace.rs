@@ -19,6 +19,8 @@ use crate::record::image::{ImageView, image_flag};
 use crate::sets::SetRegistry;
 use crate::stats::NamespaceStats;
 use crate::storage::{CommitSink, OpenError, ReadNow, Relocate, ScanError, ScanReport, Store};
+
+use crate::tomb_raider::TombRaider;
 use crate::truncate::{TruncateError, Truncation};
 use crate::xdr::NamespaceShipping;
 
@@ -51,6 +53,7 @@ pub struct Namespace {
     pub eviction: EvictionStats,
     pub limits: Limits,
     pub truncation: Truncation,
+    pub tomb_raider: TombRaider,
     pub clock: Arc<HybridClock>,
     /// Requests that may wait for one busy record.
     pub pending_limit: usize,
@@ -105,6 +108,7 @@ impl Namespace {
             eviction: EvictionStats::default(),
             limits: Limits::default(),
             truncation: Truncation::default(),
+            tomb_raider: TombRaider::default(),
             objects: AtomicI64::new(0),
             tombstones: AtomicI64::new(0),
             store: Arc::new(store),

@@ -38,7 +38,7 @@ counters! {
     /// Records that a query left out because the device did not give them back.
     query_unreadable_records,
     fail_set_stop_writes,
-    client_tsvc_error, deleted_last_bin, expired_objects, evicted_objects, truncated_objects,
+    client_tsvc_error, deleted_last_bin, expired_objects, evicted_objects, truncated_objects, tomb_raider_removed,
 }
 
 pub struct NamespaceStats {

@@ -50,6 +50,8 @@ pub fn namespace_config() -> NamespaceConfig {
         evict_indexes_memory_pct: 0.into(),
         evict_tenths_pct: 5.into(),
         evict_hist_buckets: 10_000.into(),
+        tomb_raider_eligible_age: 86_400.into(),
+        tomb_raider_period: 86_400.into(),
         sets: Vec::new(),
         truncations: Vec::new(),
         storage_engine: StorageConfig::Memory {

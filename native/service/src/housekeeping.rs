@@ -1,5 +1,6 @@
 //! Threads that look after the namespaces by the clock: limits and truncations every second, the removal of what has
-//! expired, and eviction, every `nsup-period`. Each has a thread of its own, so that a long pass over an index never holds up the watch over limits.
+//! expired, and eviction, every `nsup-period`, the tomb raider every `tomb-raider-period`. Each has a thread of its own,
+//! so that a long pass over an index never holds up the watch over limits.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -53,6 +54,7 @@ impl Housekeeping {
             ("limits", watch_limits as fn(&Engine, &StopSignal)),
             ("nsup", supervise),
             ("truncate", remove_truncated),
+            ("tomb-raider", raid_tombstones),
         ] {
             let (engine, signal) = (engine.clone(), housekeeping.stop.clone());
             let thread = std::thread::Builder::new()
@@ -107,6 +109,21 @@ fn supervise(engine: &Engine, signal: &StopSignal) {
             let evicted = namespace.evict(|| signal.stopped());
             *last = Instant::now();
             tracing::debug!(namespace = %namespace.name, expired, evicted, "pass over the index done");
+        }
+    }
+}
+
+/// Namespaces in turn, so that no more than one is read from end to end at a time.
+fn raid_tombstones(engine: &Engine, signal: &StopSignal) {
+    let mut last = vec![Instant::now(); engine.namespaces.len()];
+    while signal.tick() {
+        for (namespace, last) in engine.namespaces.iter().zip(&mut last) {
+            let period = u64::from(namespace.config.tomb_raider_period.get());
+            let is_due = period > 0 && last.elapsed() >= Duration::from_secs(period);
+            if namespace.tomb_raider.take_request() || is_due {
+                namespace.raid_tombstones(&|| signal.stopped());
+                *last = Instant::now();
+            }
         }
     }
 }

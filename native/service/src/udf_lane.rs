@@ -400,7 +400,7 @@ mod tests {
             "allow-ttl-without-nsup":false,"max-record-size":32768,"default-read-touch-ttl-pct":0,
             "stop-writes-used-pct":70,"stop-writes-avail-pct":5,"stop-writes-sys-memory-pct":0,
             "indexes-memory-budget":0,"evict-used-pct":0,"evict-indexes-memory-pct":0,"evict-tenths-pct":5,
-            "evict-hist-buckets":10000,"sets":[],
+            "evict-hist-buckets":10000,"tomb-raider-eligible-age":86400,"tomb-raider-period":86400,"sets":[],
             "storage-engine":{"type":"memory","data-size":16777216,"write-block-size":65536,"flush-size":16384}}"#,
         )
         .expect("a valid configuration");

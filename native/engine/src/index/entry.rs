@@ -101,6 +101,8 @@ pub mod flag {
     pub(super) const TIES_SHIFT: u32 = 4;
     /// An older version may lie on the device that must not come back when this one goes.
     pub const COVERS: u8 = 1 << 6;
+    /// A tombstone of which the tomb raider's pass has met no record so far. Of the index alone.
+    pub const CENOTAPH: u8 = 1 << 7;
 
     /// The bits for a number of ties; counting ends at [`TIES_MAX`](super::TIES_MAX).
     pub fn ties(count: u8) -> u8 {

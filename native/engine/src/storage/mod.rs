@@ -15,6 +15,7 @@ mod scan;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod write_block;
 
 pub use config::{MediumConfig, StoreConfig};

@@ -100,7 +100,7 @@ before(async () => {
     for (let n = 0; n < RECORDS; n += 500) {
       await Promise.all(Array.from({ length: 500 }, (_, i) => {
         const policy = { sendKey: (n + i) % 3 === 0, ttl: (n + i) % 5 === 0 ? 5_000 + n + i : undefined }
-        return client.put({ namespace: 'test', set: n % 1000 === 0 ? 'one' : 'two', key: `key-${n + i}` }, { n: n + i, text: random.text(400), list: [n, i] }, policy)
+        return client.put({ namespace: 'test', set: n % 1000 === 0 ? 'one' : 'two', key: `key-${n + i}` }, { n: n + i, text: random.text(800), list: [n, i] }, policy)
       }))
     }
   })
@@ -117,7 +117,7 @@ const directory = join(scratch, 'killed')
 const statePath = join(directory, 'test.asb.state')
 
 test('a backup that is killed, whose node is killed, and that is interrupted, goes on and is complete', async () => {
-  const slow = ['--file-limit', '1', '--parallel', '2', '--records-per-second', '5000', '--retry-for', '60s']
+  const slow = ['--file-limit', '1', '--parallel', '2', '--records-per-second', '2000', '--retry-for', '60s']
   const finished = (): number => existsSync(statePath) ? (JSON.parse(readFileSync(statePath, 'utf8')) as { files: unknown[] }).files.length : 0
   const killed = new Command(source, 'backup', '-n', 'test', '-d', directory, ...slow)
   await eventually('a file is finished', finished, (files) => files >= 1)
@@ -153,7 +153,7 @@ test('a backup that is killed, whose node is killed, and that is interrupted, go
 test('a restore that is killed, whose node is killed, goes on, and the namespaces are equal', async () => {
   const state = join(directory, 'perigee-restore.state')
   const read = (): number => existsSync(state) ? (JSON.parse(readFileSync(state, 'utf8')) as { counts: { read: number } }).counts.read : 0
-  const slow = ['--records-per-second', '2500']
+  const slow = ['--records-per-second', '2000']
   const killed = new Command(target, 'restore', '-d', directory, ...slow)
   await eventually('some of it is restored', read, (count) => count > 500)
   killed.child.kill('SIGKILL')

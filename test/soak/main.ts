@@ -26,7 +26,7 @@ function print ({ seed, interrupted, steady, crashes, powerCuts, passed }: SoakR
     if (steady.flatness.flat === undefined) say('  too few samples to say whether it is flat')
   }
   if (crashes !== undefined) say(`crashes: ${crashes.rounds}, ${crashes.acknowledged} requests answered, ${crashes.errors} wrong`)
-  if (powerCuts !== undefined) say(`power cuts with ${powerCuts.seeds} seeds: ${powerCuts.passed ? 'passed' : 'FAILED'}`)
+  if (powerCuts !== undefined) say(`power cuts with ${powerCuts.seeds} seeds in ${powerCuts.tests} tests: ${powerCuts.passed ? 'passed' : 'FAILED'}`)
   for (const finding of [...steady?.findings ?? [], ...crashes?.findings ?? []]) say(`  ${finding}`)
   say(`${passed ? 'passed' : 'FAILED'}${interrupted ? ', interrupted' : ''} (--seed ${seed})`)
 }

@@ -69,6 +69,7 @@ const BURST_MS = 100
 /** Warnings about single records; the rest is counted. */
 const WARNINGS_MAX = 20
 const PARTICLE_HEAD = 1
+const MODULE_NAME = /^[^;:=/\\\s]+$/
 
 /** Answers after which the same write may succeed. */
 const PASSING: ReadonlySet<number> = new Set([
@@ -193,6 +194,8 @@ export class Restore {
 
   async #module ({ name, content }: Extract<AsbItem, { kind: 'module' }>): Promise<void> {
     if (!this.#options.udfs) return
+    // It becomes a part of a command of text.
+    if (!MODULE_NAME.test(name)) throw new RestoreError(`${JSON.stringify(name)} is not the name of a module`)
     const base64 = content.toString('base64')
     const command = `udf-put:filename=${name};content=${base64};content-len=${base64.length};udf-type=LUA;`
     const error = infoError('udf-put', await this.#client.info(command, { timeoutMs: Math.max(this.#options.timeoutMs, 10_000) }))

@@ -336,3 +336,24 @@ test('the reference page lists every command and option', () => {
   }
   assert.equal(text.slice(begin, end), expected, 'regenerate with PERIGEE_REGENERATE=1 node --test dist/src/cli/')
 })
+
+test('backup and restore say what they cannot do before they ask a node', async (t) => {
+  const directory = temporary(t)
+  const refused = async (code: number, reason: RegExp, ...args: string[]): Promise<void> => {
+    const ran = await perigee(...args, '--port', '1', '--timeout', '100')
+    assert.equal(ran.code, code, ran.err)
+    assert.match(ran.err, reason)
+  }
+  await refused(2, /--namespace is missing/, 'backup', '-d', directory)
+  await refused(2, /--modified-after needs filter expressions/, 'backup', '-n', 'test', '-d', directory, '--modified-after', '2026-01-01')
+  await refused(2, /partitions go from 0 to 4095/, 'backup', '-n', 'test', '-d', directory, '-X', '4000-200')
+  await refused(2, /exclude each other/, 'backup', '-n', 'test', '-d', directory, '-X', '1', '-D', 'x')
+  await refused(1, /has no manifest/, 'backup', '--verify', directory)
+  await refused(1, /is not the state of a backup/, 'backup', '-d', directory, '--continue', join(directory, 'none'))
+  await refused(2, /either --directory or --input-file/, 'restore')
+  await refused(2, /--unique and --replace/, 'restore', '-d', directory, '--unique', '--replace')
+  await refused(1, /has no \.asb files/, 'restore', '-d', directory)
+  await refused(1, /cannot be read \(ENOENT/, 'restore', '-i', join(directory, 'none.asb'))
+  writeFileSync(join(directory, 'a.asb'), 'Version 3.1\n# namespace test\n+ n test\nnonsense\n')
+  await refused(1, /a\.asb:4: "\+ " is due/, 'restore', '-d', directory, '--validate')
+})

@@ -151,6 +151,18 @@ test('info prints pairs, tables and lists for people, and what came with --raw',
   assert.deepEqual(await perigee('info', 'nonsense', ...at), { code: 1, out: '', err: 'perigee: nonsense: unrecognized command\n' })
 })
 
+test('the status of a starting node says how far each namespace is', async (t) => {
+  const { node, at } = await scratch(t)
+  const answers = {
+    status: 'starting', namespaces: 'test;other', 'namespace/test': 'open_phase=cold;open_pct=42;open_records=1234567;open_remaining_seconds=9;objects=0',
+    'namespace/other': 'open_phase=waiting;open_pct=0;open_records=0'
+  }
+  for (const [command, answer] of Object.entries(answers)) node.info.set(command, answer)
+  const lines = 'starting\ntest: cold, 42 %, 1,234,567 records, about 9 s left\nother: waiting, 0 %, 0 records\n'
+  assert.equal((await perigee('info', 'status', ...at)).out, lines)
+  assert.equal((await perigee('info', 'status', '--raw', ...at)).out, 'starting\n')
+})
+
 test('answers are laid out by their form', () => {
   assert.equal(layOut('ns=test:set=a:objects=1;ns=test:set=bb:objects=22;', false), 'ns    set  objects\ntest  a    1\ntest  bb   22\n')
   assert.equal(layOut('filename=a.lua,hash=00,type=LUA;', false), 'filename  hash  type\na.lua     00    LUA\n')

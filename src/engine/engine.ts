@@ -32,21 +32,28 @@ export class Engine {
     this.native = native
   }
 
+  /** An engine that is not open yet. Throws an `EngineError`. */
+  static create (config: NodeConfig, truncations: TruncationsOf): Engine {
+    return typed(() => new Engine(addon().NativeNode.create(JSON.stringify(nativeConfig(config, truncations)))))
+  }
+
+  /** Binds the port: info requests come from now on, requests for records are refused until `serve`. */
+  start (onInfo: (request: InfoRequest) => void): Listening {
+    return typed(() => this.native.start(onInfo))
+  }
+
   /** Opens the namespaces and rebuilds their indexes. Rejects with an `EngineError`. */
-  static async open (config: NodeConfig, truncations: TruncationsOf): Promise<Engine> {
+  async open (): Promise<void> {
     try {
-      return new Engine(await addon().NativeNode.open(JSON.stringify(nativeConfig(config, truncations))))
+      await this.native.open()
     } catch (error) {
       throw EngineError.from(error)
     }
   }
 
-  start (onInfo: (request: InfoRequest) => void): Listening {
-    try {
-      return this.native.start(onInfo)
-    } catch (error) {
-      throw EngineError.from(error)
-    }
+  /** Answers requests for records from now on. */
+  serve (): void {
+    typed(() => { this.native.serve() })
   }
 
   /** The long queries of a task, or all that are listed. */
@@ -56,6 +63,14 @@ export class Engine {
 
   stats (): EngineStats {
     return JSON.parse(this.native.stats()) as EngineStats
+  }
+}
+
+function typed<R> (call: () => R): R {
+  try {
+    return call()
+  } catch (error) {
+    throw EngineError.from(error)
   }
 }
 

@@ -3,7 +3,7 @@
  * takes it apart.
  */
 export interface NativeAddon {
-  NativeNode: { open (config: string): Promise<NativeNode> }
+  NativeNode: { create (config: string): NativeNode }
   /** Sends native log events of `level` and above to `onLog`. Once a process; false when that was done before. */
   setLogger (level: string, onLog: (event: NativeLogEvent) => void): boolean
   /** For worker threads only: it blocks. */
@@ -32,12 +32,19 @@ export interface Listening {
   networkLoop: 'io_uring' | 'epoll'
 }
 
-/** One node's data plane. `open -> start -> drain -> close`; closing twice is harmless. */
+/** One node's data plane. `create -> start -> open -> serve -> drain -> close`; closing twice is harmless. */
 export interface NativeNode {
   readonly handle: number
   /** Makes this node master of the partitions whose bits are set (512 bytes, as in the `replicas` info command). Stale epochs are ignored. */
   setOwnership (epoch: number, namespace: string, masters: Uint8Array): void
+  /** Binds the port and answers info requests. */
   start (onInfo: (request: InfoRequest) => void): Listening
+  /** Opens the namespaces and rebuilds their indexes. */
+  open (): Promise<void>
+  /** Makes an `open` that is under way fail soon. */
+  cancelOpen (): void
+  /** Answers requests for records from now on. */
+  serve (): void
   answerInfo (id: number, reply: string): void
   /** A truncation mark that parts what was acknowledged so far from all that will be (ms since 2010-01-01). */
   truncationTime (namespace: string): number
@@ -93,8 +100,19 @@ export interface QueryListing {
 
 export type Statistic = number | string | boolean
 
+/** How far opening a namespace has come. */
+export interface OpenProgress {
+  open_phase: 'waiting' | 'cold' | 'warm' | 'ready'
+  open_pct: number
+  /** Versions of records seen so far. */
+  open_records: number
+  /** Null while nothing was read. */
+  open_remaining_seconds: number | null
+}
+
 export interface EngineStats {
   service: Record<string, number>
+  opening: Record<string, OpenProgress>
   /** `storage` is an object of the store's own counters; everything else is a plain statistic. */
   namespaces: Record<string, Record<string, Statistic | Record<string, Statistic>>>
   sets: Record<string, Record<string, { objects: number, tombstones: number, data_used_bytes: number, truncate_lut: number, truncating: boolean }>>

@@ -42,7 +42,7 @@ export const identityCommands: Record<string, InfoCommand> = {
   build_os: () => process.platform,
   build_arch: () => process.arch,
   features: () => FEATURES.join(';'),
-  status: () => 'ok',
+  status: (node) => node.ready ? 'ok' : 'starting',
   connection: () => 'admin=false',
   'cluster-name': (node) => node.config.service['cluster-name'] ?? 'null',
   'user-agent-set': () => 'ok',

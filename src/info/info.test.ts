@@ -25,12 +25,13 @@ xdr:
 
 const STATS: EngineStats = {
   service: { client_connections: 2 },
+  opening: { test: { open_phase: 'ready', open_pct: 100, open_records: 3, open_remaining_seconds: 0 } },
   namespaces: { test: { objects: 3, storage: { defrag_q: 1 } }, other: { objects: 4 } },
   sets: { test: { cities: { objects: 3, tombstones: 0, data_used_bytes: 96, truncate_lut: 5, truncating: true } }, other: {} }
 }
 
 /** A node that answers the same fixed state to everything and never fails by itself; a test that wants a fault replaces the part that has it. */
-function scratchNode (parts: { stats?: () => EngineStats, udf?: Partial<NodeView['udf']>, truncations?: Partial<NodeView['truncations']>, resetEviction?: (namespace: string) => void, raidTombstones?: (namespace: string) => void } = {}): NodeView {
+function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?: Partial<NodeView['udf']>, truncations?: Partial<NodeView['truncations']>, resetEviction?: (namespace: string) => void, raidTombstones?: (namespace: string) => void } = {}): NodeView {
   const udf = {
     list: () => [{ name: 'a.lua', type: 'LUA', hash: 'f'.repeat(40) }],
     get: (name: string) => name === 'a.lua' ? { name, content: Buffer.from('return 1') } : undefined,
@@ -46,8 +47,9 @@ function scratchNode (parts: { stats?: () => EngineStats, udf?: Partial<NodeView
     config: parseConfigText(CONFIG),
     nodeId: 'A1',
     listening: { address: '127.0.0.1', port: 3100, networkLoop: 'epoll' },
+    ready: parts.ready ?? true,
     masters: Buffer.alloc(512, 0xff),
-    partitionGeneration: 1,
+    partitionGeneration: parts.ready === false ? -1 : 1,
     startedAt: Date.now()
   }
   const { stats = () => STATS, truncations = {}, resetEviction, raidTombstones } = parts
@@ -261,6 +263,19 @@ test('an eviction is forgotten, and its depth cannot be set', async () => {
   assert.equal(await ask('eviction-reset:namespace=test', node), 'ok')
   assert.match(await ask('eviction-reset:namespace=test;ttl=60', node), /^ERROR:16:/)
   assert.deepEqual(calls, ['test'])
+})
+
+test('a node that is starting says so, says how far it is, and refuses what needs its records', async () => {
+  const opening = { test: { open_phase: 'cold', open_pct: 42, open_records: 1000, open_remaining_seconds: 7 }, other: { open_phase: 'waiting', open_pct: 0, open_records: 0, open_remaining_seconds: null } } as const
+  const node = scratchNode({ ready: false, stats: () => ({ service: {}, opening, namespaces: {}, sets: {} }) })
+  assert.equal(await ask('status', node), 'starting')
+  assert.equal(await ask('partition-generation', node), '-1')
+  assert.match(await ask('namespace/test', node), /^open_phase=cold;open_pct=42;open_records=1000;open_remaining_seconds=7;/)
+  assert.match(await ask('namespace/other', node), /^open_phase=waiting;open_pct=0;open_records=0;ns_cluster_size/)
+  assert.match(await ask('statistics', node), /(?:^|;)objects=0(?:;|$)/)
+  for (const command of ['truncate:namespace=test', 'udf-list', 'query-show', 'eviction-reset:namespace=test']) {
+    assert.equal(await ask(command, node), 'ERROR:11:the node is starting')
+  }
 })
 
 test('configuration is answered by context, and refused with the code of what is wrong', async () => {

@@ -15,9 +15,11 @@ export interface NodeView {
   readonly truncations: Truncations
   readonly udf: UdfHost
   readonly xdr: Xdr
+  /** False while the namespaces are being opened: requests for records are refused. */
+  readonly ready: boolean
   /** 512 bytes: the partitions that this node is master of. */
   readonly masters: Buffer
-  /** Grows with each change of partition ownership. */
+  /** Grows with each change of partition ownership; -1 until the node is ready, so that clients keep away. */
   readonly partitionGeneration: number
   /** Milliseconds since the Unix epoch. */
   readonly startedAt: number

@@ -36,6 +36,13 @@ const commands: ReadonlyMap<string, InfoCommand> = new Map<string, InfoCommand>(
   ['help', () => [...commandNames].sort().join(';')]
 ])
 
+/** What is answered before the node is ready; the rest needs open namespaces, or acts on them. */
+const WHILE_STARTING: ReadonlySet<string> = new Set([
+  ...Object.keys({ ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands }), ...NOT_YET, 'help'
+])
+
+const STARTING = new InfoError(ResultCode.UNAVAILABLE, 'the node is starting')
+
 /** Every command that is answered or refused by name; docs/reference/info-commands.md lists the same. */
 export const commandNames: readonly string[] = [...commands.keys()]
 
@@ -69,6 +76,7 @@ async function answerOne (node: NodeView, line: string, onError: (error: unknown
   const call = parseInfoCommand(line)
   const command = commands.get(call.name)
   if (command === undefined) return new InfoError(ResultCode.PARAMETER, 'unrecognized command').text
+  if (!node.ready && !WHILE_STARTING.has(call.name)) return STARTING.text
   try {
     return await command(node, call)
   } catch (error) {

@@ -1,6 +1,6 @@
 // Statistics of the node, its namespaces and sets, under the names that tools and dashboards match on.
 
-import type { EngineStats, Statistic } from '../engine/native.js'
+import type { EngineStats, OpenProgress, Statistic } from '../engine/native.js'
 import { ResultCode } from '../engine/constants.js'
 import type { NamespaceConfig } from '../../config/schema.js'
 import { namespaceConfigPairs, setConfigPairs } from './config.js'
@@ -27,6 +27,13 @@ function setPairs (config: NamespaceConfig, name: string, set: EngineStats['sets
     ['truncating', set.truncating], ['enable-index', false], ...setConfigPairs(config, name)]
 }
 
+/** How far opening the namespace is, or was. */
+function progressPairs (progress: OpenProgress | undefined): Pair[] {
+  if (progress === undefined) return []
+  const { open_phase: phase, open_pct: pct, open_records: records, open_remaining_seconds: left } = progress
+  return [['open_phase', phase], ['open_pct', pct], ['open_records', records], ...(left === null ? [] : [['open_remaining_seconds', left] as const])]
+}
+
 export const statisticsCommands: Record<string, InfoCommand> = {
   namespaces: (node) => node.config.namespaces.map(({ name }) => name).join(';'),
 
@@ -48,9 +55,10 @@ export const statisticsCommands: Record<string, InfoCommand> = {
     const [name] = call.path
     const config = namespaceConfig(node, name)
     if (config === undefined) return 'type=unknown'
-    const stats = node.engine.stats().namespaces[config.name] ?? {}
+    const all = node.engine.stats()
+    const stats = all.namespaces[config.name] ?? {}
     return pairs([
-      ['ns_cluster_size', 1], ['effective_replication_factor', 1], ...namespaceStatistics(stats),
+      ...progressPairs(all.opening[config.name]), ['ns_cluster_size', 1], ['effective_replication_factor', 1], ...namespaceStatistics(stats),
       ['master_objects', stats['objects'] ?? 0], ['prole_objects', 0], ['migrate_tx_partitions_remaining', 0], ['migrate_rx_partitions_remaining', 0],
       ['dead_partitions', 0], ['unavailable_partitions', 0], ...namespaceConfigPairs(config)
     ])

@@ -1,4 +1,4 @@
-// One running node: open -> start -> drain -> close. It decides; records are the engine's.
+// One running node: listen -> open -> drain -> close. It decides; records are the engine's.
 
 import type { Logger } from 'pino'
 import type { NodeConfig } from '../../config/schema.js'
@@ -17,6 +17,9 @@ import { Truncations, truncationsOf } from './truncations.js'
 /** Bits of the 4096 partitions. */
 const PARTITION_BITMAP_BYTES = 512
 
+/** The partition generation of a node that has no place in the cluster yet. */
+const NOT_IN_THE_CLUSTER = -1
+
 /** A node alone is master of every partition, and stays so. */
 const OWNERSHIP_EPOCH = 1
 
@@ -30,6 +33,7 @@ export class Node {
   readonly #xdr: Xdr
   readonly #masters = Buffer.alloc(PARTITION_BITMAP_BYTES, 0xff)
   #view: NodeView | undefined
+  #opening: Promise<void> | undefined
   #drained: Promise<void> | undefined
   #closed: Promise<void> | undefined
 
@@ -57,24 +61,16 @@ export class Node {
     })
   }
 
-  /** Opens namespaces (rebuilding their indexes), modules and last-ship times. Rejects with what is wrong; nothing is left open then. */
-  static async open (config: NodeConfig, log: Logger): Promise<Node> {
+  /** A node that nobody can reach yet. Rejects with what is wrong. */
+  static async create (config: NodeConfig, log: Logger): Promise<Node> {
     const nodeId = await nodeIdentity(config.service['work-directory'], config.service['node-id'])
     const metadata = await SystemMetadata.open(config.service['work-directory'])
-    const engine = await Engine.open(config, (namespace) => truncationsOf(metadata, namespace))
-    const node = new Node(config, log, nodeId, engine, metadata)
-    try {
-      await node.#xdr.open()
-      for (const { name } of config.namespaces) engine.native.setOwnership(OWNERSHIP_EPOCH, name, node.#masters)
-    } catch (error) {
-      await engine.native.close()
-      throw error
-    }
-    return node
+    const engine = Engine.create(config, (namespace) => truncationsOf(metadata, namespace))
+    return new Node(config, log, nodeId, engine, metadata)
   }
 
-  /** Serves clients. Rejects when the port cannot be bound. */
-  async start (): Promise<Listening> {
+  /** Answers info commands; requests for records are refused until `open` has resolved. Throws when the port cannot be bound. */
+  listen (): Listening {
     const listening = this.#engine.start((request) => { void this.#onInfo(request) })
     this.#view = {
       config: this.#config,
@@ -84,13 +80,29 @@ export class Node {
       listening,
       udf: this.#udf,
       xdr: this.#xdr,
-      masters: this.#masters,
-      partitionGeneration: OWNERSHIP_EPOCH,
+      ready: false,
+      masters: Buffer.alloc(PARTITION_BITMAP_BYTES),
+      partitionGeneration: NOT_IN_THE_CLUSTER,
       startedAt: Date.now()
     }
-    await this.#udf.open()
-    this.#xdr.start()
     return listening
+  }
+
+  /** Opens namespaces (rebuilding their indexes), last-ship times and modules, then serves. Rejects with what is wrong, or when the node is closed meanwhile. */
+  open (): Promise<void> {
+    this.#opening ??= this.#open()
+    return this.#opening
+  }
+
+  async #open (): Promise<void> {
+    await this.#engine.open()
+    await this.#xdr.open()
+    for (const { name } of this.#config.namespaces) this.#engine.native.setOwnership(OWNERSHIP_EPOCH, name, this.#masters)
+    await this.#udf.open()
+    if (this.#closed !== undefined || this.#drained !== undefined) throw new EngineError('PERIGEE_CLOSED', 'the node was stopped while it opened')
+    this.#engine.serve()
+    this.#view = { ...this.#view!, ready: true, masters: this.#masters, partitionGeneration: OWNERSHIP_EPOCH }
+    this.#xdr.start()
   }
 
   get nodeId (): string {
@@ -100,6 +112,7 @@ export class Node {
   /** Ships what is in flight, finishes requests under way, makes everything durable. */
   drain (): Promise<void> {
     this.#drained ??= (async () => {
+      await this.#endOpening()
       try {
         await this.#xdr.drain()
       } finally {
@@ -107,6 +120,13 @@ export class Node {
       }
     })()
     return this.#drained
+  }
+
+  /** Files are let go of only when nobody opens them any more. */
+  async #endOpening (): Promise<void> {
+    if (this.#opening === undefined) return
+    this.#engine.native.cancelOpen()
+    await this.#opening.catch(() => {})
   }
 
   /** Drains and lets go of everything. A second call waits for the first. */

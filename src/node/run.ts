@@ -15,15 +15,16 @@ export async function runNode (config: NodeConfig): Promise<void> {
     addon().setLogger(level, (event) => { logNative(log, event) })
   }
   const ended = endSignal()
-  const node = await Node.open(config, log)
+  const node = await Node.create(config, log)
   try {
+    const listening = node.listen()
+    const about = { node: node.nodeId, ...listening, namespaces: config.namespaces.map(({ name }) => name) }
+    log.info(about, 'listening')
     // A signal ends a start that takes long, too.
-    const started = node.start()
-    started.catch(() => {})
-    const early = await Promise.race([started, ended])
-    if (typeof early !== 'string') {
-      log.info({ node: node.nodeId, ...early, namespaces: config.namespaces.map(({ name }) => name) }, 'serving')
-    }
+    const opened = node.open()
+    opened.catch(() => {})
+    const early = await Promise.race([opened, ended])
+    if (early === undefined) log.info(about, 'ready')
     const signal = await ended
     log.info({ signal }, 'stopping')
     process.once(signal, () => { process.exit(1) })

@@ -14,7 +14,7 @@ use perigee_engine::limits::percent;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::storage::DeviceStats;
 use perigee_engine::xdr::Datacenter;
-use perigee_service::server::{Engine, InfoRequest, Server, ServerConfig};
+use perigee_service::server::{Engine, InfoRequest, Opening, Server, ServerConfig};
 use perigee_wire::PARTITIONS;
 
 /// Bytes of one outcome in `xdrConfirm`: token, outcome, padding.
@@ -50,16 +50,19 @@ pub struct OverdueWorker {
     pub overdue_ms: f64,
 }
 
-enum State {
-    Opened(Engine),
-    Started(Arc<Server>),
-    Closed,
+#[derive(Default)]
+struct State {
+    server: Option<Arc<Server>>,
+    /// Open, and not served yet; the server has it afterwards.
+    engine: Option<Arc<Engine>>,
+    closed: bool,
 }
 
 #[napi]
 pub struct NativeNode {
     handle: u32,
-    config: ServerConfig,
+    config: Arc<ServerConfig>,
+    opening: Arc<Opening>,
     state: Arc<Mutex<State>>,
 }
 
@@ -68,27 +71,40 @@ fn failure(code: &str, message: impl std::fmt::Display) -> napi::Error {
     napi::Error::new(Status::GenericFailure, format!("{code}: {message}"))
 }
 
+/// Opens the namespaces off the main thread.
 pub struct OpenTask {
-    config: String,
+    config: Arc<ServerConfig>,
+    opening: Arc<Opening>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Task for OpenTask {
-    type Output = (ServerConfig, Option<Engine>);
-    type JsValue = NativeNode;
+    type Output = ();
+    type JsValue = ();
 
-    fn compute(&mut self) -> napi::Result<Self::Output> {
-        let config: ServerConfig =
-            serde_json::from_str(&self.config).map_err(|error| failure("PERIGEE_CONFIG", error))?;
-        let engine = Engine::open(&config).map_err(|error| failure("PERIGEE_OPEN", error))?;
-        Ok((config, Some(engine)))
+    fn compute(&mut self) -> napi::Result<()> {
+        let engine = Engine::open(&self.config, &self.opening)
+            .map_err(|error| failure("PERIGEE_OPEN", error))?;
+        let mut state = self.state.lock();
+        if state.closed {
+            close_stores(&engine);
+            return Err(failure(
+                "PERIGEE_CLOSED",
+                "the node was closed while it opened",
+            ));
+        }
+        state.engine = Some(Arc::new(engine));
+        Ok(())
     }
 
-    fn resolve(&mut self, _: Env, (config, engine): Self::Output) -> napi::Result<NativeNode> {
-        Ok(NativeNode {
-            handle: NEXT_HANDLE.fetch_add(1, Ordering::Relaxed),
-            config,
-            state: Arc::new(Mutex::new(engine.map_or(State::Closed, State::Opened))),
-        })
+    fn resolve(&mut self, _: Env, (): ()) -> napi::Result<()> {
+        Ok(())
+    }
+}
+
+fn close_stores(engine: &Engine) {
+    for namespace in &engine.namespaces {
+        namespace.store.close();
     }
 }
 
@@ -104,10 +120,7 @@ impl Task for StopTask {
     type JsValue = ();
 
     fn compute(&mut self) -> napi::Result<()> {
-        let server = match &*self.state.lock() {
-            State::Started(server) => Some(server.clone()),
-            _ => None,
-        };
+        let server = self.state.lock().server.clone();
         let ended = match &server {
             Some(server) if self.close => server.close(),
             Some(server) => server.drain(),
@@ -115,11 +128,11 @@ impl Task for StopTask {
         };
         if self.close {
             SERVERS.lock().remove(&self.handle);
-            let opened = std::mem::replace(&mut *self.state.lock(), State::Closed);
-            if let State::Opened(engine) = opened {
-                for namespace in &engine.namespaces {
-                    namespace.store.close();
-                }
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.server = None;
+            if let Some(engine) = state.engine.take() {
+                close_stores(&engine);
             }
         }
         ended.map_err(|error| failure("PERIGEE_DEVICE", error))
@@ -155,10 +168,48 @@ impl Task for TakeTask {
 
 #[napi]
 impl NativeNode {
-    /// Opens the namespaces and rebuilds their indexes. The configuration is JSON in kebab-case.
+    /// A node that is not open yet. The configuration is JSON in kebab-case.
+    #[napi(factory)]
+    pub fn create(config: String) -> napi::Result<NativeNode> {
+        let config: ServerConfig =
+            serde_json::from_str(&config).map_err(|error| failure("PERIGEE_CONFIG", error))?;
+        Ok(NativeNode {
+            handle: NEXT_HANDLE.fetch_add(1, Ordering::Relaxed),
+            opening: Arc::new(Opening::new(&config)),
+            config: Arc::new(config),
+            state: Arc::default(),
+        })
+    }
+
+    /// Opens the namespaces and rebuilds their indexes. Once, after `start`.
     #[napi]
-    pub fn open(config: String) -> AsyncTask<OpenTask> {
-        AsyncTask::new(OpenTask { config })
+    pub fn open(&self) -> AsyncTask<OpenTask> {
+        AsyncTask::new(OpenTask {
+            config: self.config.clone(),
+            opening: self.opening.clone(),
+            state: self.state.clone(),
+        })
+    }
+
+    /// Makes an `open` that is under way fail soon.
+    #[napi]
+    pub fn cancel_open(&self) {
+        self.opening.cancel();
+    }
+
+    /// Answers requests for records from now on. After `open`, once.
+    #[napi]
+    pub fn serve(&self) -> napi::Result<()> {
+        let mut state = self.state.lock();
+        let (Some(server), Some(engine)) = (state.server.clone(), state.engine.take()) else {
+            return Err(failure(
+                "PERIGEE_STATE",
+                "the node is not open, or serves already",
+            ));
+        };
+        server
+            .serve(engine)
+            .map_err(|error| failure("PERIGEE_INTERNAL", error))
     }
 
     /// The node's name in this process, for worker threads.
@@ -227,23 +278,20 @@ impl NativeNode {
         })
     }
 
-    /// Binds the port and serves. Info requests come to `on_info`, answers go to `answerInfo`.
+    /// Binds the port. Info requests come to `on_info`, answers go to `answerInfo`; requests for records are refused
+    /// until `serve`.
     #[napi]
     pub fn start(
         &self,
         on_info: ThreadsafeFunction<InfoRequestEvent, (), InfoRequestEvent, Status, false>,
     ) -> napi::Result<Listening> {
         let mut state = self.state.lock();
-        let engine = match std::mem::replace(&mut *state, State::Closed) {
-            State::Opened(engine) => engine,
-            other => {
-                *state = other;
-                return Err(failure(
-                    "PERIGEE_STATE",
-                    "the node is not open, or started already",
-                ));
-            }
-        };
+        if state.closed || state.server.is_some() {
+            return Err(failure(
+                "PERIGEE_STATE",
+                "the node is closed, or started already",
+            ));
+        }
         let forward = move |request: InfoRequest| {
             let event = InfoRequestEvent {
                 id: request.id as f64,
@@ -252,11 +300,12 @@ impl NativeNode {
             };
             on_info.call(event, ThreadsafeFunctionCallMode::NonBlocking);
         };
-        let server = Server::start(engine, &self.config.service, Box::new(forward))
+        let opening = self.opening.clone();
+        let server = Server::start(&self.config.service, opening, Box::new(forward))
             .map_err(|error| failure("PERIGEE_LISTEN", error))?;
         let server = Arc::new(server);
         SERVERS.lock().insert(self.handle, server.clone());
-        *state = State::Started(server.clone());
+        state.server = Some(server.clone());
         Ok(Listening {
             address: server.local_address.ip().to_string(),
             port: server.local_address.port(),
@@ -269,11 +318,11 @@ impl NativeNode {
         self.with_server(|server| server.answer_info(id as u64, reply))
     }
 
-    /// Statistics as JSON: `service`, `namespaces` and `sets`.
+    /// Statistics as JSON: `service`, `opening`, `namespaces` and `sets`; before the node is open the last two are empty.
     #[napi]
     pub fn stats(&self) -> napi::Result<String> {
         let mut service = serde_json::Map::new();
-        if let State::Started(server) = &*self.state.lock() {
+        if let Some(server) = &self.state.lock().server {
             service.extend(
                 server
                     .stats
@@ -284,7 +333,8 @@ impl NativeNode {
             service.insert("udf_queue".into(), server.udf.queued().into());
             service.insert("long_queries_active".into(), server.queries.active().into());
         }
-        self.with_engine(|engine| {
+        let (mut namespaces, mut sets) = (serde_json::Map::new(), serde_json::Map::new());
+        if let Some(engine) = self.engine() {
             let first = engine.namespaces.first();
             if let Some(memory) = first.and_then(|namespace| namespace.limits.memory()) {
                 service.insert(
@@ -296,16 +346,29 @@ impl NativeNode {
                     percent(memory.available_bytes, memory.total_bytes).into(),
                 );
             }
-            let (mut namespaces, mut sets) = (serde_json::Map::new(), serde_json::Map::new());
             for namespace in &engine.namespaces {
                 let (stats, set_stats) = namespace_stats(namespace);
                 namespaces.insert(namespace.name.clone(), stats);
                 sets.insert(namespace.name.clone(), set_stats);
             }
-            let all =
-                serde_json::json!({ "service": service, "namespaces": namespaces, "sets": sets });
-            Ok(all.to_string())
-        })
+        }
+        let opening: serde_json::Map<_, _> = self
+            .opening
+            .all()
+            .map(|(name, progress)| {
+                let value = serde_json::json!({
+                    "open_phase": progress.phase.name(),
+                    "open_pct": progress.pct(),
+                    "open_records": progress.records,
+                    "open_remaining_seconds": progress.remaining_seconds(),
+                });
+                (name.to_owned(), value)
+            })
+            .collect();
+        let all = serde_json::json!({
+            "service": service, "opening": opening, "namespaces": namespaces, "sets": sets,
+        });
+        Ok(all.to_string())
     }
 
     /// Stops accepting, finishes requests under way, makes everything durable.
@@ -483,19 +546,24 @@ impl NativeNode {
     }
 
     fn with_engine<R>(&self, f: impl FnOnce(&Engine) -> napi::Result<R>) -> napi::Result<R> {
-        match &*self.state.lock() {
-            State::Opened(engine) => f(engine),
-            State::Started(server) => f(&server.engine),
-            State::Closed => Err(failure("PERIGEE_CLOSED", "the node is closed")),
+        match self.engine() {
+            Some(engine) => f(&engine),
+            None => Err(failure("PERIGEE_CLOSED", "the node is not open")),
         }
     }
 
+    fn engine(&self) -> Option<Arc<Engine>> {
+        let state = self.state.lock();
+        let served = state.server.as_ref().and_then(|server| server.engine());
+        state.engine.as_ref().or(served).cloned()
+    }
+
     fn with_server<R>(&self, f: impl FnOnce(&Server) -> R) -> napi::Result<R> {
-        let server = match &*self.state.lock() {
-            State::Started(server) => server.clone(),
-            _ => return Err(failure("PERIGEE_CLOSED", "the node is not running")),
-        };
-        Ok(f(&server))
+        let server = self.state.lock().server.clone();
+        match server {
+            Some(server) => Ok(f(&server)),
+            None => Err(failure("PERIGEE_CLOSED", "the node is not running")),
+        }
     }
 }
 

@@ -131,11 +131,17 @@ impl ServiceThread {
                 return Flow::Continue;
             }
         };
-        let Some(namespace) = self
-            .shared
-            .engine
-            .namespace(message.namespace.unwrap_or_default())
-        else {
+        let name = message.namespace.unwrap_or_default();
+        let Some(engine) = self.shared.engine.get() else {
+            count(&self.shared.stats.early_tsvc_client_error);
+            let code = match self.shared.opening.has(name) {
+                true => ResultCode::Unavailable,
+                false => ResultCode::Namespace,
+            };
+            answer_stream(&message, code, out);
+            return Flow::Continue;
+        };
+        let Some(namespace) = engine.namespace(name) else {
             count(&self.shared.stats.early_tsvc_client_error);
             let code = if message.batch.is_some() {
                 ResultCode::UnsupportedFeature

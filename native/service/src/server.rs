@@ -2,8 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use thiserror::Error;
 use perigee_engine::clock::HybridClock;
 use perigee_engine::config::{DatacenterConfig, NamespaceConfig};
 use perigee_engine::namespace::{Namespace, NamespaceError};
-use perigee_engine::progress::OpenProgress;
+use perigee_engine::progress::{OpenProgress, ProgressSnapshot};
 use perigee_engine::storage::DeviceError;
 use perigee_engine::xdr::{Datacenter, NamespaceShipping};
 
@@ -95,12 +95,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens every namespace. Blocks while indexes are rebuilt.
-    pub fn open(config: &ServerConfig) -> Result<Engine, ServerError> {
+    /// Opens every namespace, one after the other. Blocks while indexes are rebuilt; `opening` is watched meanwhile.
+    pub fn open(config: &ServerConfig, opening: &Opening) -> Result<Engine, ServerError> {
         let clock = Arc::new(HybridClock::new());
         let mut namespaces = Vec::new();
         let mut routes: Vec<Vec<_>> = config.datacenters.iter().map(|_| Vec::new()).collect();
-        for namespace_config in &config.namespaces {
+        for (namespace_config, progress) in config.namespaces.iter().zip(&opening.namespaces) {
             let mut shipping = Vec::new();
             let mut users = Vec::new();
             for (index, datacenter) in config.datacenters.iter().enumerate() {
@@ -121,7 +121,7 @@ impl Engine {
                 clock.clone(),
                 shipping,
                 pending,
-                &OpenProgress::default(),
+                &progress.1,
             )?;
             tracing::info!(
                 namespace = %namespace.name,
@@ -177,6 +177,42 @@ impl Engine {
     }
 }
 
+/// How far opening the namespaces has come, and the way to end it early.
+pub struct Opening {
+    /// Namespaces by name, in the order of the configuration.
+    namespaces: Vec<(String, OpenProgress)>,
+}
+
+impl Opening {
+    pub fn new(config: &ServerConfig) -> Opening {
+        let names = config.namespaces.iter();
+        Opening {
+            namespaces: names
+                .map(|namespace| (namespace.name.clone(), OpenProgress::default()))
+                .collect(),
+        }
+    }
+
+    /// Makes opening fail soon.
+    pub fn cancel(&self) {
+        self.namespaces
+            .iter()
+            .for_each(|(_, progress)| progress.cancel());
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (&str, ProgressSnapshot)> {
+        self.namespaces
+            .iter()
+            .map(|(name, progress)| (name.as_str(), progress.snapshot()))
+    }
+
+    pub(crate) fn has(&self, namespace: &[u8]) -> bool {
+        self.namespaces
+            .iter()
+            .any(|(name, _)| name.as_bytes() == namespace)
+    }
+}
+
 /// Counters of the service as a whole, by their public names.
 #[derive(Default)]
 pub struct ServiceStats {
@@ -206,7 +242,9 @@ impl ServiceStats {
 }
 
 pub(crate) struct Shared {
-    pub engine: Arc<Engine>,
+    /// Absent until the namespaces are open: requests for records are refused with UNAVAILABLE.
+    pub engine: OnceLock<Arc<Engine>>,
+    pub opening: Arc<Opening>,
     pub mailboxes: Arc<Mailboxes>,
     pub info: Arc<InfoLane>,
     pub on_info: OnInfo,
@@ -216,15 +254,16 @@ pub(crate) struct Shared {
     pub transaction_max_ms: u32,
 }
 
-/// A data plane that serves.
+/// A data plane: `start` answers info requests, `serve` requests for records too.
 pub struct Server {
-    pub engine: Arc<Engine>,
     pub udf: Arc<UdfLane>,
     pub stats: Arc<ServiceStats>,
     pub queries: Arc<QueryRegistry>,
     pub local_address: SocketAddr,
     pub loop_kind: LoopKind,
     info: Arc<InfoLane>,
+    shared: Arc<Shared>,
+    mailboxes: Arc<Mailboxes>,
     read_pool: Arc<ReadPool>,
     controls: Vec<LoopControl>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -234,10 +273,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the port and starts every thread.
+    /// Binds the port and starts the service threads, which answer info requests from now on.
     pub fn start(
-        engine: Engine,
         config: &ServiceConfig,
+        opening: Arc<Opening>,
         on_info: OnInfo,
     ) -> Result<Server, ServerError> {
         let listener = listen(&config.address, config.port)?;
@@ -253,7 +292,6 @@ impl Server {
             NetworkLoop::Epoll => LoopKind::Epoll,
         }
         .resolve();
-        let engine = Arc::new(engine);
         let thread_count = config.service_threads.max(1);
         let controls = (0..thread_count)
             .map(|_| LoopControl::new())
@@ -273,7 +311,8 @@ impl Server {
         let info = Arc::new(InfoLane::default());
         let queries = Arc::new(QueryRegistry::default());
         let shared = Arc::new(Shared {
-            engine: engine.clone(),
+            engine: OnceLock::new(),
+            opening,
             mailboxes: mailboxes.clone(),
             info: info.clone(),
             on_info,
@@ -282,12 +321,6 @@ impl Server {
             stats: stats.clone(),
             transaction_max_ms: config.transaction_max_ms,
         });
-        for namespace in &engine.namespaces {
-            namespace.start(mailboxes.clone());
-        }
-        for datacenter in &engine.datacenters {
-            datacenter.start();
-        }
         let read_pool = Arc::new(ReadPool::default());
         let mut listener = Some(listener);
         let mut threads = Vec::new();
@@ -322,21 +355,43 @@ impl Server {
                 .map_err(ServerError::Thread)?;
             threads.push(thread);
         }
-        let housekeeping = Housekeeping::start(engine.clone()).map_err(ServerError::Thread)?;
         Ok(Server {
-            engine,
             udf,
             stats,
             queries,
             local_address,
             loop_kind,
             info,
+            shared,
+            mailboxes,
             read_pool,
             controls,
             threads: Mutex::new(threads),
-            housekeeping: Mutex::new(Some(housekeeping)),
+            housekeeping: Mutex::new(None),
             drained: Mutex::new(false),
         })
+    }
+
+    /// Serves the records of an engine that is open. Once; not after a drain.
+    pub fn serve(&self, engine: Arc<Engine>) -> Result<(), ServerError> {
+        let drained = self.drained.lock();
+        assert!(!*drained, "a server serves before it is drained");
+        for namespace in &engine.namespaces {
+            namespace.start(self.mailboxes.clone());
+        }
+        for datacenter in &engine.datacenters {
+            datacenter.start();
+        }
+        let housekeeping = Housekeeping::start(engine.clone()).map_err(ServerError::Thread)?;
+        *self.housekeeping.lock() = Some(housekeeping);
+        let served = self.shared.engine.set(engine);
+        assert!(served.is_ok(), "a server serves one engine");
+        Ok(())
+    }
+
+    /// The engine that is served, if there is one yet.
+    pub fn engine(&self) -> Option<&Arc<Engine>> {
+        self.shared.engine.get()
     }
 
     /// Answers an info request. Answers to requests that are gone are dropped.
@@ -358,7 +413,8 @@ impl Server {
         if let Some(housekeeping) = self.housekeeping.lock().take() {
             housekeeping.stop();
         }
-        for datacenter in &self.engine.datacenters {
+        let engine = self.engine();
+        for datacenter in engine.iter().flat_map(|engine| &engine.datacenters) {
             datacenter.stop();
         }
         self.queries.stop();
@@ -371,10 +427,9 @@ impl Server {
         self.udf.close();
         self.read_pool.close();
         // Every store is drained, whichever of them fails.
-        let drains = self
-            .engine
-            .namespaces
+        let drains = engine
             .iter()
+            .flat_map(|engine| &engine.namespaces)
             .map(|namespace| namespace.store.drain());
         let results: Vec<_> = drains.collect();
         results.into_iter().collect()
@@ -383,7 +438,7 @@ impl Server {
     /// Lets go of everything. Blocks; a second call does nothing.
     pub fn close(&self) -> Result<(), DeviceError> {
         let drained = self.drain();
-        for namespace in &self.engine.namespaces {
+        for namespace in self.engine().iter().flat_map(|engine| &engine.namespaces) {
             namespace.store.close();
         }
         drained

@@ -1,7 +1,7 @@
 import { parsePairs } from '../../client/info.js'
 import type { Io } from '../io.js'
 import { pairsTable, table } from '../table.js'
-import { askInfos, checked, withClient, type TargetOptions } from '../target.js'
+import { askInfo, askInfos, checked, withClient, type TargetOptions } from '../target.js'
 
 interface InfoOptions extends TargetOptions {
   readonly raw?: boolean
@@ -23,7 +23,21 @@ export async function info (io: Io, commands: readonly string[], options: InfoOp
   for (const { node, command, value } of answers) {
     if (answers.length > 1) io.out(heading(io, [node, command].filter(Boolean).join(' ')))
     io.out(options.raw === true ? `${value}\n` : layOut(value, io.colours.out))
+    if (command === 'status' && value === 'starting' && options.raw !== true) io.out(await openProgress(options))
   }
+}
+
+/** How far a starting node is, a line for each namespace. */
+async function openProgress (options: TargetOptions): Promise<string> {
+  const names = (await askInfo(options, 'namespaces')).split(';').filter((name) => name !== '')
+  const answers = await askInfos(options, names.map((name) => `namespace/${name}`))
+  return names.map((name, i) => {
+    const pairs = parsePairs(answers[i]!)
+    const left = pairs.get('open_remaining_seconds')
+    const parts = [pairs.get('open_phase') ?? '', `${pairs.get('open_pct') ?? 0} %`, `${Number(pairs.get('open_records') ?? 0).toLocaleString('en')} records`,
+      ...(left === undefined || pairs.get('open_phase') === 'ready' ? [] : [`about ${left} s left`])]
+    return `${name}: ${parts.join(', ')}\n`
+  }).join('')
 }
 
 async function askOne (commands: readonly string[], options: InfoOptions): Promise<Answer[]> {

@@ -35,7 +35,7 @@ function visit (schema: z.core.$ZodType, path: string, variant: string | undefin
   } else if (bare instanceof z.ZodDiscriminatedUnion) {
     const types = bare.options.map((option) => typeOf(option))
     const type = `${path}.type`
-    keys.set(type, { path: type, variant: undefined, doc: 'Which kind it is; the other keys depend on it.', allowed: types.join(', '), default: undefined })
+    keys.set(type, { path: type, variant: undefined, doc: 'Which kind it is; the other keys depend on it.', allowed: types.join(', '), default: undefined, dynamic: false })
     for (const option of bare.options) visit(option, path, typeOf(option), keys)
   }
 }

@@ -29,5 +29,5 @@ function sectionOf (path: string): string {
 
 function row (key: Key): string {
   const only = key.variant === undefined ? '' : ` (type ${key.variant})`
-  return `| \`${key.path}\`${only} | ${key.default ?? '*required*'} | ${key.allowed} | ${key.doc} |`
+  return `| \`${key.path}\`${only} | ${key.default ?? '*required*'} | ${key.allowed} | ${key.doc}${key.dynamic ? ' *Dynamic.*' : ''} |`
 }

@@ -17,6 +17,8 @@ export interface KeyNote {
   allowed: string
   /** As written in a file; undefined when the key is required. */
   default: string | undefined
+  /** May be changed while the node runs. */
+  dynamic: boolean
 }
 
 export const keyNotes = z.registry<KeyNote>()
@@ -33,6 +35,8 @@ interface LeafOptions<T> {
   default?: T
   /** How the default reads when it is not the value itself. */
   defaultText?: string
+  /** May be changed while the node runs; the engine then has it as a value that can change. */
+  dynamic?: boolean
 }
 
 type Read<T> = (input: unknown) => T | undefined
@@ -47,7 +51,7 @@ function leaf<T> (kind: string, allowed: string, read: Read<T>, options: LeafOpt
     return z.NEVER
   })
   const text = options.defaultText ?? (options.default === undefined ? undefined : show(options.default))
-  return { parsed, note: { doc: options.doc, allowed, default: text } satisfies KeyNote }
+  return { parsed, note: { doc: options.doc, allowed, default: text, dynamic: options.dynamic ?? false } satisfies KeyNote }
 }
 
 function required<T> ({ parsed, note }: ReturnType<typeof leaf<T>>) {
@@ -188,7 +192,7 @@ const storageCommon = {
   'flush-max-ms': duration('ms', { min: 1, max: 60_000, default: 1000, doc: 'A block that is not full is written after this long.' }),
   'max-write-cache': size({ min: 1 * MiB, max: 64 * GiB, default: 64 * MiB, doc: 'Bytes that wait to be written; beyond it writes are answered with DEVICE_OVERLOAD.' }),
   'post-write-cache': size({ min: 0, max: 1 * TiB, default: 256 * MiB, doc: 'Written blocks kept in memory for reads.' }),
-  'defrag-lwm-pct': integer({ min: 1, max: 99, default: 50, doc: 'A block with a smaller share of live bytes is defragmented.' }),
+  'defrag-lwm-pct': integer({ dynamic: true, min: 1, max: 99, default: 50, doc: 'A block with a smaller share of live bytes is defragmented.' }),
   'tomb-raider-sleep': integer({ min: 0, max: 1_000_000, default: 1000, doc: 'Pause in microseconds between two blocks that are read to reclaim tombstones.' })
 }
 
@@ -226,11 +230,11 @@ const storageEngine = z.discriminatedUnion('type', [storageMemory, storageDevice
 
 const set = z.strictObject({
   name: required(nameOf(SET_NAME_BYTES_MAX)({ doc: 'Name of the set. One that is not listed has the defaults.' })),
-  'default-ttl': duration('s', { min: 0, max: TTL_SECONDS_MAX, default: 0, doc: 'Time to live of a record that is written without one; 0 takes the namespace\'s.' }),
-  'default-read-touch-ttl-pct': integer({ min: -1, max: 100, default: 0, doc: 'As for the namespace; 0 takes the namespace\'s, -1 never renews.' }),
-  'disable-eviction': flag({ default: false, doc: 'Records of the set are never evicted.' }),
-  'stop-writes-count': integer({ min: 0, max: 1e12, default: 0, doc: 'Writes to the set are answered with FORBIDDEN from this many records on; 0 never.' }),
-  'stop-writes-size': size({ min: 0, max: 1024 * TiB, default: 0, doc: 'As `stop-writes-count`, by stored bytes; 0 never.' })
+  'default-ttl': duration('s', { dynamic: true, min: 0, max: TTL_SECONDS_MAX, default: 0, doc: 'Time to live of a record that is written without one; 0 takes the namespace\'s.' }),
+  'default-read-touch-ttl-pct': integer({ dynamic: true, min: -1, max: 100, default: 0, doc: 'As for the namespace; 0 takes the namespace\'s, -1 never renews.' }),
+  'disable-eviction': flag({ dynamic: true, default: false, doc: 'Records of the set are never evicted.' }),
+  'stop-writes-count': integer({ dynamic: true, min: 0, max: 1e12, default: 0, doc: 'Writes to the set are answered with FORBIDDEN from this many records on; 0 never.' }),
+  'stop-writes-size': size({ dynamic: true, min: 0, max: 1024 * TiB, default: 0, doc: 'As `stop-writes-count`, by stored bytes; 0 never.' })
 })
 
 /** The settings of a set that the configuration does not name. */
@@ -241,21 +245,21 @@ export function setDefaults (name: string): z.output<typeof set> {
 const namespace = z.strictObject({
   name: required(nameLeaf({ doc: 'Name of the namespace.' })),
   'replication-factor': integer({ min: 1, max: 255, default: 1, doc: 'Copies of each record, the first included.' }),
-  'default-ttl': duration('s', { min: 0, max: TTL_SECONDS_MAX, default: 0, doc: 'Time to live of a record that is written without one; 0 never expires.' }),
-  'nsup-period': duration('s', { min: 0, max: 86_400, default: 120, doc: 'Time between removals of expired records; 0 turns them off.' }),
-  'allow-ttl-without-nsup': flag({ default: false, doc: 'Accept a time to live though `nsup-period` is 0: expired records read as absent but keep their space.' }),
-  'max-record-size': size({ min: 64, max: 8 * MiB, default: 1 * MiB, doc: 'A larger record is answered with RECORD_TOO_BIG. At most `write-block-size`.' }),
-  'default-read-touch-ttl-pct': integer({ min: 0, max: 100, default: 0, doc: 'A read renews the time to live when less than this share of it is left; 0 never.' }),
-  'stop-writes-used-pct': integer({ min: 0, max: 100, default: 70, doc: 'Writes stop above this share of storage used; 0 never.' }),
-  'stop-writes-avail-pct': integer({ min: 0, max: 100, default: 5, doc: 'Writes stop below this share of free blocks; 0 never.' }),
-  'stop-writes-sys-memory-pct': integer({ min: 0, max: 100, default: 90, doc: 'Writes stop above this share of the memory of the machine, or of the control group, in use; 0 never.' }),
-  'indexes-memory-budget': size({ min: 0, max: 64 * TiB, default: 0, doc: 'Writes stop when indexes take more memory; 0 never.' }),
-  'evict-used-pct': integer({ min: 0, max: 100, default: 0, doc: 'Records are evicted above this share of storage used; 0 never.' }),
-  'evict-indexes-memory-pct': integer({ min: 0, max: 100, default: 0, doc: 'Records are evicted above this share of `indexes-memory-budget`; 0 never.' }),
-  'evict-tenths-pct': integer({ min: 1, max: 1000, default: 5, doc: 'Tenths of a percent of the records that can expire that one pass may evict.' }),
-  'evict-hist-buckets': integer({ min: 100, max: 10_000_000, default: 10_000, doc: 'Buckets in which a pass counts times to live, to find what is nearest to its end.' }),
-  'tomb-raider-eligible-age': duration('s', { min: 0, max: TTL_SECONDS_MAX, default: 86_400, doc: 'Age from which a tombstone is reclaimed, once no older version is left on the devices.' }),
-  'tomb-raider-period': duration('s', { min: 0, max: TTL_SECONDS_MAX, default: 86_400, doc: 'Time between passes that reclaim tombstones, each of which reads the devices; 0 turns them off.' }),
+  'default-ttl': duration('s', { dynamic: true, min: 0, max: TTL_SECONDS_MAX, default: 0, doc: 'Time to live of a record that is written without one; 0 never expires.' }),
+  'nsup-period': duration('s', { dynamic: true, min: 0, max: 86_400, default: 120, doc: 'Time between removals of expired records; 0 turns them off.' }),
+  'allow-ttl-without-nsup': flag({ dynamic: true, default: false, doc: 'Accept a time to live though `nsup-period` is 0: expired records read as absent but keep their space.' }),
+  'max-record-size': size({ dynamic: true, min: 64, max: 8 * MiB, default: 1 * MiB, doc: 'A larger record is answered with RECORD_TOO_BIG. At most `write-block-size`.' }),
+  'default-read-touch-ttl-pct': integer({ dynamic: true, min: 0, max: 100, default: 0, doc: 'A read renews the time to live when less than this share of it is left; 0 never.' }),
+  'stop-writes-used-pct': integer({ dynamic: true, min: 0, max: 100, default: 70, doc: 'Writes stop above this share of storage used; 0 never.' }),
+  'stop-writes-avail-pct': integer({ dynamic: true, min: 0, max: 100, default: 5, doc: 'Writes stop below this share of free blocks; 0 never.' }),
+  'stop-writes-sys-memory-pct': integer({ dynamic: true, min: 0, max: 100, default: 90, doc: 'Writes stop above this share of the memory of the machine, or of the control group, in use; 0 never.' }),
+  'indexes-memory-budget': size({ dynamic: true, min: 0, max: 64 * TiB, default: 0, doc: 'Writes stop when indexes take more memory; 0 never.' }),
+  'evict-used-pct': integer({ dynamic: true, min: 0, max: 100, default: 0, doc: 'Records are evicted above this share of storage used; 0 never.' }),
+  'evict-indexes-memory-pct': integer({ dynamic: true, min: 0, max: 100, default: 0, doc: 'Records are evicted above this share of `indexes-memory-budget`; 0 never.' }),
+  'evict-tenths-pct': integer({ dynamic: true, min: 1, max: 1000, default: 5, doc: 'Tenths of a percent of the records that can expire that one pass may evict.' }),
+  'evict-hist-buckets': integer({ dynamic: true, min: 100, max: 10_000_000, default: 10_000, doc: 'Buckets in which a pass counts times to live, to find what is nearest to its end.' }),
+  'tomb-raider-eligible-age': duration('s', { dynamic: true, min: 0, max: TTL_SECONDS_MAX, default: 86_400, doc: 'Age from which a tombstone is reclaimed, once no older version is left on the devices.' }),
+  'tomb-raider-period': duration('s', { dynamic: true, min: 0, max: TTL_SECONDS_MAX, default: 86_400, doc: 'Time between passes that reclaim tombstones, each of which reads the devices; 0 turns them off.' }),
   sets: z.array(set).max(SETS_MAX).default([]),
   'storage-engine': storageEngine
 })

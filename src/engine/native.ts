@@ -50,6 +50,8 @@ export interface NativeNode {
   truncationTime (namespace: string): number
   /** Puts a truncation mark in force for a set, or for the namespace; 0 takes it away. */
   setTruncation (namespace: string, set: string | undefined, lut: number): void
+  /** Puts a changed configuration of a namespace into force (JSON); only what may change at run time is taken. */
+  configure (namespace: string, config: string): void
   /** Forgets how far eviction has come. */
   resetEviction (namespace: string): void
   /** Has the tomb raider begin a pass. */

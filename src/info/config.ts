@@ -2,6 +2,7 @@
 
 import { setDefaults, type NamespaceConfig } from '../../config/schema.js'
 import { ResultCode } from '../engine/constants.js'
+import { ConfigChangeError } from '../node/runtime-config.js'
 import { namespaceOf } from './limits.js'
 import type { InfoCommand } from './registry.js'
 import { InfoError, pairs } from './request.js'
@@ -33,7 +34,7 @@ export function setConfigPairs (config: NamespaceConfig, name: string): Pair[] {
 
 const getConfig: InfoCommand = (node, call) => {
   const context = call.parameters.get('context')
-  const { service, network, logging, 'mod-lua': lua } = node.config
+  const { service, network, logging, 'mod-lua': lua } = node.runtimeConfig.current
   switch (context) {
     case undefined:
       return pairs([...flatten(service), ...flatten(network), ...flatten(logging, 'logging.'), ...flatten(lua, 'mod-lua.')])
@@ -59,4 +60,20 @@ const getConfig: InfoCommand = (node, call) => {
   }
 }
 
-export const configCommands: Record<string, InfoCommand> = { 'get-config': getConfig }
+const setConfig: InfoCommand = (node, call) => {
+  const context = call.parameters.need('context')
+  if (context !== 'namespace') throw new InfoError(ResultCode.PARAMETER, `nothing of context '${context}' can be changed while the node runs`)
+  const { name } = namespaceOf(node, call, 'id')
+  const set = call.parameters.get('set')
+  const values = call.parameters.others('context', 'id', 'namespace', 'ns', 'set')
+  if (values.size === 0) throw new InfoError(ResultCode.PARAMETER, 'no key to change')
+  try {
+    node.runtimeConfig.setNamespace(name, set, values)
+  } catch (error) {
+    if (error instanceof ConfigChangeError) throw new InfoError(ResultCode.PARAMETER, error.message)
+    throw error
+  }
+  return 'ok'
+}
+
+export const configCommands: Record<string, InfoCommand> = { 'get-config': getConfig, 'set-config': setConfig }

@@ -18,7 +18,7 @@ function endpoint (host: string, port: number): string {
 
 /** The addresses that clients are told: the configured one, or each of this machine's when the node listens on all. */
 export function accessAddresses (node: NodeView): string[] {
-  const { address, port, 'access-address': access } = { ...node.config.network.service, port: node.listening.port }
+  const { address, port, 'access-address': access } = { ...node.runtimeConfig.current.network.service, port: node.listening.port }
   if (access !== undefined) return [endpoint(access, port)]
   if (address !== '0.0.0.0' && address !== '::') return [endpoint(node.listening.address, port)]
   const all = Object.values(networkInterfaces()).flatMap((entries) => entries ?? []).filter((entry) => entry.family === 'IPv4')
@@ -44,7 +44,7 @@ export const identityCommands: Record<string, InfoCommand> = {
   features: () => FEATURES.join(';'),
   status: (node) => node.ready ? 'ok' : 'starting',
   connection: () => 'admin=false',
-  'cluster-name': (node) => node.config.service['cluster-name'] ?? 'null',
+  'cluster-name': (node) => node.runtimeConfig.current.service['cluster-name'] ?? 'null',
   'user-agent-set': () => 'ok',
   service: addresses,
   'service-clear-std': addresses,

@@ -6,7 +6,8 @@ import { parseConfigText } from '../../config/load.js'
 import { UdfError } from '../../udf/errors.js'
 import { packageRoot } from '../engine/addon.js'
 import { ResultCode } from '../engine/constants.js'
-import type { EngineStats, QueryListing } from '../engine/native.js'
+import type { EngineStats, NativeNode, QueryListing } from '../engine/native.js'
+import { RuntimeConfig } from '../node/runtime-config.js'
 import { BUILD, EDITION } from './identity.js'
 import type { NodeView } from './node-view.js'
 import { answerInfo, commandNames } from './registry.js'
@@ -43,8 +44,7 @@ function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?:
     queries: (task?: string) => task === undefined || task === QUERY.task ? [QUERY] : [],
     native: { abortQueries: (task?: string) => task === undefined || task === QUERY.task ? 1 : 0 }
   }
-  const view: Omit<NodeView, 'engine' | 'udf' | 'xdr' | 'truncations'> = {
-    config: parseConfigText(CONFIG),
+  const view: Omit<NodeView, 'engine' | 'udf' | 'xdr' | 'truncations' | 'runtimeConfig'> = {
     nodeId: 'A1',
     listening: { address: '127.0.0.1', port: 3100, networkLoop: 'epoll' },
     ready: parts.ready ?? true,
@@ -53,8 +53,9 @@ function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?:
     startedAt: Date.now()
   }
   const { stats = () => STATS, truncations = {}, resetEviction, raidTombstones } = parts
-  const engine = { stats, queries: queries.queries, native: { ...queries.native, resetEviction, raidTombstones } }
-  return { ...view, engine, udf, truncations, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
+  const engine = { stats, queries: queries.queries, native: { ...queries.native, resetEviction, raidTombstones, configure: () => {} } }
+  const runtimeConfig = new RuntimeConfig(parseConfigText(CONFIG), engine.native as unknown as NativeNode)
+  return { ...view, runtimeConfig, engine, udf, truncations, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
 }
 
 const QUERY: QueryListing = {
@@ -218,6 +219,24 @@ test('statistics of a namespace come with its configuration and the counters of 
 test('a set is listed with its namespace, and alone without it', async () => {
   assert.match(await ask('sets'), /^ns=test:set=cities:objects=3:tombstones=0:data_used_bytes=96:truncate_lut=5:[^;]*:truncating=true:[^;]*;$/)
   assert.match(await ask('sets/test/cities'), /^objects=3:tombstones=0:[^;]*;$/)
+})
+
+test('configuration is changed by command, shown at once, and refused where it cannot be', async () => {
+  const node = scratchNode()
+  assert.equal(await ask('set-config:context=namespace;id=test;default-ttl=1h;stop-writes-used-pct=80', node), 'ok')
+  assert.equal(await ask('set-config:context=namespace;namespace=test;set=cities;stop-writes-count=7', node), 'ok')
+  const shown = (await ask('get-config:context=namespace;id=test', node)).split(';')
+  assert.ok(shown.includes('default-ttl=3600') && shown.includes('stop-writes-used-pct=80'), shown.join(' '))
+  assert.match(await ask('get-config:context=namespace;id=test;set=cities', node), /(?:^|;)stop-writes-count=7(?:;|$)/)
+  assert.match(await ask('sets/test/cities', node), /:stop-writes-count=7:/)
+  const refusals: Record<string, RegExp> = {
+    'set-config:context=service;proto-fd-max=9': /^ERROR:4:nothing of context 'service' can be changed/,
+    'set-config:context=namespace;id=none;default-ttl=1': /^ERROR:20:/,
+    'set-config:context=namespace;id=test': /^ERROR:4:no key to change$/,
+    'set-config:context=namespace;id=test;replication-factor=2': /^ERROR:4:'replication-factor' cannot be changed while the node runs$/,
+    'set-config:context=namespace;id=test;stop-writes-used-pct=101': /^ERROR:4:namespaces\[0\]\.stop-writes-used-pct: "101" is out of bounds; allowed: 0 to 100$/
+  }
+  for (const [command, refusal] of Object.entries(refusals)) assert.match(await ask(command, node), refusal)
 })
 
 test('a truncation takes its names and its time, and refuses what it cannot mean', async () => {

@@ -1,13 +1,13 @@
-import type { NodeConfig } from '../../config/schema.js'
 import type { UdfHost } from '../../udf/host.js'
 import type { Engine } from '../engine/engine.js'
 import type { Listening } from '../engine/native.js'
+import type { RuntimeConfig } from '../node/runtime-config.js'
 import type { Truncations } from '../node/truncations.js'
 import type { Xdr } from '../xdr/xdr.js'
 
 /** What info commands may see of the node that they run on. */
 export interface NodeView {
-  readonly config: NodeConfig
+  readonly runtimeConfig: RuntimeConfig
   /** Up to 16 hexadecimal digits, upper case. */
   readonly nodeId: string
   readonly engine: Engine

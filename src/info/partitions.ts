@@ -15,7 +15,7 @@ function clusterKey (node: NodeView): string {
 
 function bitmaps (node: NodeView, head: string): string {
   const masters = node.masters.toString('base64')
-  return node.config.namespaces.map(({ name }) => `${name}:${head}${masters}`).join(';')
+  return node.runtimeConfig.current.namespaces.map(({ name }) => `${name}:${head}${masters}`).join(';')
 }
 
 export const partitionCommands: Record<string, InfoCommand> = {
@@ -25,7 +25,7 @@ export const partitionCommands: Record<string, InfoCommand> = {
   replicas: (node) => bitmaps(node, `${REGIME},1,`),
   'replicas-all': (node) => bitmaps(node, '1,'),
   'replicas-master': (node) => `${bitmaps(node, '')};`,
-  'rack-ids': (node) => node.config.namespaces.map(({ name }) => `${name}:0`).join(';'),
+  'rack-ids': (node) => node.runtimeConfig.current.namespaces.map(({ name }) => `${name}:0`).join(';'),
   'cluster-stable': (node, call) => {
     const size = call.parameters.get('size')
     if (size !== undefined && size !== '1') throw new InfoError(ResultCode.CLUSTER_KEY_MISMATCH, 'cluster not specified size')

@@ -18,7 +18,7 @@ export type InfoCommand = (node: NodeView, call: InfoCommandCall) => string | Pr
 
 /** Known to tools of this protocol and not carried out yet: refused by name, so that nobody takes silence for success. */
 const NOT_YET = [
-  'sindex-create', 'sindex-delete', 'sindex-stat', 'set-config', 'quiesce',
+  'sindex-create', 'sindex-delete', 'sindex-stat', 'quiesce',
   'quiesce-undo', 'recluster', 'roster-set', 'revive', 'xdr-set-filter', 'xdr-get-filter', 'tip', 'tip-clear',
   'masking', 'log-set'
 ]

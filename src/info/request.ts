@@ -44,6 +44,11 @@ export class InfoParameters {
     return undefined
   }
 
+  /** Every parameter but those named. */
+  others (...names: string[]): Map<string, string> {
+    return new Map([...this.#values].filter(([name]) => !names.includes(name)))
+  }
+
   /** As `get`, refusing a missing or an empty value with `code`. */
   need (name: string, options: { aliases?: string[], code?: number } = {}): string {
     const code = options.code ?? ResultCode.PARAMETER

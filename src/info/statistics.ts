@@ -19,7 +19,7 @@ function namespaceStatistics (stats: EngineStats['namespaces'][string]): Pair[] 
 }
 
 function namespaceConfig (node: NodeView, name: string | undefined) {
-  return node.config.namespaces.find((namespace) => namespace.name === name)
+  return node.runtimeConfig.current.namespaces.find((namespace) => namespace.name === name)
 }
 
 function setPairs (config: NamespaceConfig, name: string, set: EngineStats['sets'][string][string]): Pair[] {
@@ -35,7 +35,7 @@ function progressPairs (progress: OpenProgress | undefined): Pair[] {
 }
 
 export const statisticsCommands: Record<string, InfoCommand> = {
-  namespaces: (node) => node.config.namespaces.map(({ name }) => name).join(';'),
+  namespaces: (node) => node.runtimeConfig.current.namespaces.map(({ name }) => name).join(';'),
 
   statistics: (node) => {
     const stats = node.engine.stats()
@@ -67,7 +67,7 @@ export const statisticsCommands: Record<string, InfoCommand> = {
   sets: (node, call) => {
     const [wanted, set] = call.path
     const { sets } = node.engine.stats()
-    const configs = wanted === undefined ? node.config.namespaces : node.config.namespaces.filter(({ name }) => name === wanted)
+    const configs = wanted === undefined ? node.runtimeConfig.current.namespaces : node.runtimeConfig.current.namespaces.filter(({ name }) => name === wanted)
     if (configs.length === 0) return 'ns_type=unknown'
     if (set !== undefined) {
       const stats = sets[wanted ?? '']?.[set]

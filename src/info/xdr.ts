@@ -7,7 +7,7 @@ import { InfoError, pairs, type InfoCommandCall } from './request.js'
 
 function datacenter (node: NodeView, call: InfoCommandCall) {
   const name = call.parameters.need('dc')
-  const dc = node.config.xdr.dcs.find((candidate) => candidate.name === name)
+  const dc = node.runtimeConfig.current.xdr.dcs.find((candidate) => candidate.name === name)
   if (dc === undefined) throw new InfoError(ResultCode.PARAMETER, `no datacenter '${name}'`)
   return dc
 }
@@ -15,7 +15,7 @@ function datacenter (node: NodeView, call: InfoCommandCall) {
 /** `get-config:context=xdr[;dc=D[;namespace=N]]`; without a datacenter, their names. */
 export function xdrConfig (node: NodeView, call: InfoCommandCall): string {
   if (call.parameters.get('dc') === undefined) {
-    return pairs([['dcs', node.config.xdr.dcs.map(({ name }) => name).join(',')], ['src-id', 0]])
+    return pairs([['dcs', node.runtimeConfig.current.xdr.dcs.map(({ name }) => name).join(',')], ['src-id', 0]])
   }
   const dc = datacenter(node, call)
   const wanted = call.parameters.get('namespace')

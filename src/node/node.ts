@@ -11,6 +11,7 @@ import { answerInfo } from '../info/registry.js'
 import { clusterDestination } from '../xdr/destination.js'
 import { Xdr } from '../xdr/xdr.js'
 import { nodeIdentity } from './identity.js'
+import { RuntimeConfig } from './runtime-config.js'
 import { SystemMetadata } from './system-metadata.js'
 import { Truncations, truncationsOf } from './truncations.js'
 
@@ -24,11 +25,11 @@ const NOT_IN_THE_CLUSTER = -1
 const OWNERSHIP_EPOCH = 1
 
 export class Node {
-  readonly #config: NodeConfig
   readonly #log: Logger
   readonly #nodeId: string
   readonly #engine: Engine
   readonly #truncations: Truncations
+  readonly #runtimeConfig: RuntimeConfig
   readonly #udf: UdfHost
   readonly #xdr: Xdr
   readonly #masters = Buffer.alloc(PARTITION_BITMAP_BYTES, 0xff)
@@ -38,11 +39,11 @@ export class Node {
   #closed: Promise<void> | undefined
 
   private constructor (config: NodeConfig, log: Logger, nodeId: string, engine: Engine, metadata: SystemMetadata) {
-    this.#config = config
     this.#log = log
     this.#nodeId = nodeId
     this.#engine = engine
     this.#truncations = new Truncations(metadata, engine.native)
+    this.#runtimeConfig = new RuntimeConfig(config, engine.native)
     this.#udf = new UdfHost({
       native: engine.native,
       handle: engine.native.handle,
@@ -73,7 +74,7 @@ export class Node {
   listen (): Listening {
     const listening = this.#engine.start((request) => { void this.#onInfo(request) })
     this.#view = {
-      config: this.#config,
+      runtimeConfig: this.#runtimeConfig,
       nodeId: this.#nodeId,
       engine: this.#engine,
       truncations: this.#truncations,
@@ -97,7 +98,7 @@ export class Node {
   async #open (): Promise<void> {
     await this.#engine.open()
     await this.#xdr.open()
-    for (const { name } of this.#config.namespaces) this.#engine.native.setOwnership(OWNERSHIP_EPOCH, name, this.#masters)
+    for (const { name } of this.#runtimeConfig.current.namespaces) this.#engine.native.setOwnership(OWNERSHIP_EPOCH, name, this.#masters)
     await this.#udf.open()
     if (this.#closed !== undefined || this.#drained !== undefined) throw new EngineError('PERIGEE_CLOSED', 'the node was stopped while it opened')
     this.#engine.serve()

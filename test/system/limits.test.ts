@@ -109,7 +109,11 @@ describe('limits', { concurrency: 1 }, () => {
     assert.equal(await client.remove(key(0)), true)
     await client.put(key(3), { i: 3 })
     assert.equal(await setStatistic(node, 'sets', 'three', 'stop-writes-count'), '3')
-    assert.equal(await statistic(node, 'sets', 'fail_set_stop_writes'), '2')
+    assert.equal(await refusal(client.put(key(4), { i: 4 })), 'FORBIDDEN')
+    assert.equal(await node.info('set-config:context=namespace;id=sets;set=three;stop-writes-count=4'), 'ok')
+    await client.put(key(4), { i: 4 })
+    assert.match(await node.info('get-config:context=namespace;id=sets;set=three'), /stop-writes-count=4/)
+    assert.equal(await statistic(node, 'sets', 'fail_set_stop_writes'), '3')
   }))
 })
 
@@ -148,6 +152,9 @@ describe('truncation', { concurrency: 1 }, () => {
       const check = async () => {
         assert.equal(await visible(client, 'users', 500), 1)
         assert.equal(await visible(client, 'others', 100), 100)
+        let scanned = 0
+        for await (const _ of client.scan('test', { set: 'users' })) scanned++
+        assert.equal(scanned, 1, 'queries see the same')
       }
       await check()
       await eventually('removed', () => statistic(node, 'test', 'truncated_objects'), (value) => value === '499')

@@ -236,6 +236,17 @@ impl NativeNode {
         })
     }
 
+    /// Puts a changed configuration of a namespace into force: JSON as in `open`, of which only what may change is taken.
+    #[napi]
+    pub fn configure(&self, namespace: String, config: String) -> napi::Result<()> {
+        let config =
+            serde_json::from_str(&config).map_err(|error| failure("PERIGEE_CONFIG", error))?;
+        self.with_namespace(&namespace, |namespace| {
+            namespace.reconfigure(&config);
+            Ok(())
+        })
+    }
+
     /// Forgets how far eviction has come.
     #[napi]
     pub fn reset_eviction(&self, namespace: String) -> napi::Result<()> {

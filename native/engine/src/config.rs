@@ -206,13 +206,17 @@ pub enum EncryptionConfig {
     Aes256,
 }
 
+impl StorageConfig {
+    pub fn common(&self) -> &CommonStorageConfig {
+        match self {
+            StorageConfig::Memory { common, .. } | StorageConfig::Device { common } => common,
+        }
+    }
+}
+
 impl NamespaceConfig {
     pub(crate) fn tomb_raider_sleep(&self) -> u32 {
-        match &self.storage_engine {
-            StorageConfig::Memory { common, .. } | StorageConfig::Device { common } => {
-                common.tomb_raider_sleep
-            }
-        }
+        self.storage_engine.common().tomb_raider_sleep
     }
 
     /// What the store of the namespace is opened with.
@@ -221,10 +225,11 @@ impl NamespaceConfig {
             namespace: self.name.clone(),
             what: what.into(),
         };
-        let (data_size, common, in_memory) = match &self.storage_engine {
-            StorageConfig::Memory { data_size, common } => (*data_size, common, true),
-            StorageConfig::Device { common } => (None, common, false),
+        let (data_size, in_memory) = match &self.storage_engine {
+            StorageConfig::Memory { data_size, .. } => (*data_size, true),
+            StorageConfig::Device { .. } => (None, false),
         };
+        let common = self.storage_engine.common();
         let CommonStorageConfig {
             files,
             filesize,

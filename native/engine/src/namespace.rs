@@ -139,6 +139,14 @@ impl Namespace {
         Ok((Arc::new(namespace), report))
     }
 
+    /// Puts the values of a changed configuration into force that may change at run time; the others have no effect.
+    pub fn reconfigure(&self, changed: &NamespaceConfig) {
+        self.config.retune(changed);
+        self.sets.configure(&changed.sets);
+        self.store
+            .set_defrag_lwm_pct(changed.storage_engine.common().defrag_lwm_pct);
+    }
+
     /// Starts flushing and defragmentation. `sink` is told of writes that became durable.
     pub fn start(self: &Arc<Self>, sink: Arc<dyn CommitSink>) {
         let relocator: Arc<dyn Relocate> = Arc::new(Relocator {

@@ -320,6 +320,30 @@ fn a_set_has_a_time_to_live_and_a_read_touch_of_its_own() {
 }
 
 #[test]
+fn a_changed_configuration_is_in_force_at_once() {
+    let ns = open(namespace_config(), vec![]);
+    put_int(&ns, "k", "a", 1);
+    let mut changed = namespace_config();
+    changed.default_ttl.set(60);
+    changed.max_record_size.set(100);
+    changed.stop_writes_used_pct.set(33);
+    changed.sets = vec![SetConfig {
+        name: "demo".into(),
+        stop_writes_count: 2.into(),
+        ..SetConfig::default()
+    }];
+    ns.reconfigure(&changed);
+    assert_ne!(put_int(&ns, "k", "a", 2).void_time, 0);
+    let frame = request("k", write(0, 0), |w| {
+        w.op(op::WRITE, particle::STRING, b"s", &[b'x'; 200]);
+    });
+    assert_eq!(run_frame(&ns, &frame).code, ResultCode::RecordTooBig);
+    assert_eq!(put_int(&ns, "l", "a", 1).code, ResultCode::Ok);
+    assert_eq!(put_int(&ns, "m", "a", 1).code, ResultCode::Forbidden);
+    assert_eq!(ns.config.stop_writes_used_pct.get(), 33);
+}
+
+#[test]
 fn a_full_set_refuses_writes_and_still_reads_and_deletes() {
     let mut config = namespace_config();
     config.sets = vec![SetConfig {

@@ -19,6 +19,7 @@ use crate::index::Location;
 use crate::record::image::{
     BLOCK_HEADER_BYTES, FILLER_BYTES, ImageView, RECORD_BYTES_MAX, seal, write_filler,
 };
+use crate::tunable::Tunable;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -178,6 +179,8 @@ pub(super) struct DeviceState {
 pub(super) struct Device {
     pub(super) index: u8,
     pub(super) config: Arc<StoreConfig>,
+    /// Blocks whose live share is below this are compacted.
+    lwm_pct: Tunable<u8>,
     pub(super) medium: Arc<dyn Medium>,
     /// All of the device in memory: reads come from here, and blocks are written here first.
     pub(super) mapping: Option<Arc<Mapping>>,
@@ -276,6 +279,7 @@ impl Device {
             buffer: RwLock::new(None),
         };
         Device {
+            lwm_pct: config.defrag_lwm_pct.into(),
             index,
             unwritten_max: share(config.write_cache_bytes_max).max(1),
             cached_max: share(config.post_write_cache_bytes),
@@ -633,6 +637,18 @@ impl Device {
         }
     }
 
+    /// Changes the low-water mark, for blocks that are below it already too.
+    pub(super) fn set_lwm_pct(&self, pct: u8) {
+        if self.lwm_pct.get() == pct {
+            return;
+        }
+        self.lwm_pct.set(pct);
+        let mut state = self.state.lock();
+        for block in 1..self.blocks.len() as u32 {
+            self.settle(&mut state, block);
+        }
+    }
+
     /// How many of the retired blocks, from the oldest, have durable successors.
     pub(super) fn erasable(&self, state: &DeviceState) -> usize {
         let durable = |stream: Stream| state.streams[stream as usize].durable;
@@ -683,7 +699,7 @@ impl Device {
     }
 
     fn lwm_bytes(&self) -> usize {
-        self.block_bytes * self.config.defrag_lwm_pct as usize / 100
+        self.block_bytes * usize::from(self.lwm_pct.get()) / 100
     }
 
     /// Below the low-water mark, with something to gain.

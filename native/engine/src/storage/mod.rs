@@ -203,6 +203,13 @@ impl Store {
             })
     }
 
+    /// Changes the share of live bytes below which blocks are compacted.
+    pub fn set_defrag_lwm_pct(&self, pct: u8) {
+        for device in &self.devices {
+            device.set_lwm_pct(pct);
+        }
+    }
+
     pub fn stats(&self) -> StoreStats {
         let mut stats = StoreStats {
             avail_pct: 100,

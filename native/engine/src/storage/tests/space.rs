@@ -111,6 +111,27 @@ fn sparse_blocks_are_compacted_without_being_asked() {
 }
 
 #[test]
+fn a_raised_low_water_mark_reaches_blocks_that_were_below_it_before() {
+    let never = StoreConfig {
+        defrag_lwm_pct: 0,
+        ..config()
+    };
+    let (node, _) = Node::open(never, vec![disk(32, 1)]);
+    for key in 0..200 {
+        node.put_patiently(key, 1, 900).unwrap();
+    }
+    for key in (0..200).filter(|key| key % 5 > 0) {
+        node.remove(key);
+    }
+    node.store.drain().unwrap();
+    assert_eq!(node.store.stats().defrag_queue_blocks, 0);
+    node.store.set_defrag_lwm_pct(50);
+    let stats = node.wait_until("compaction", |stats| stats.free_blocks >= 31 - 6);
+    assert!(stats.defrag_writes > 0);
+    node.read_all();
+}
+
+#[test]
 fn block_is_not_reused_before_what_replaced_its_records_is_durable() {
     let disk = disk(16, 1);
     let lazy = StoreConfig {

@@ -74,6 +74,7 @@ export class Backup {
   #records = 0
   #bytes = 0
   #modules: readonly Module[] = []
+  readonly #failed = new AbortController()
   /** Records that may still be read; several workers take from it. */
   #left: number
 
@@ -110,11 +111,10 @@ export class Backup {
   }
 
   async #intoDirectory ({ directory, statePath }: { directory: string, statePath: string }): Promise<boolean> {
-    await removeParts(directory)
+    await removeUnfinished(directory, this.#state)
     await this.#state.save(statePath)
     const slices = this.#slices()
     const workers = Array.from({ length: Math.max(1, Math.min(this.#options.parallel, slices.length)) }, () => new Worker())
-    const failed = new AbortController()
     let firstTaken = this.#state.firstDone
     const open = async (worker: Worker): Promise<void> => {
       const first = !firstTaken
@@ -143,8 +143,8 @@ export class Backup {
     const work = async (worker: Worker): Promise<void> => {
       try {
         if (worker === workers[0] && !firstTaken) await open(worker)
-        for (let slice = slices.shift(); slice !== undefined && !this.#isEnded(failed); slice = slices.shift()) {
-          for await (const page of this.#pages(slice, failed.signal)) {
+        for (let slice = slices.shift(); slice !== undefined && !this.#isEnded; slice = slices.shift()) {
+          for await (const page of this.#pages(slice)) {
             if (worker.file === undefined) await open(worker)
             worker.isWhole = false
             worker.records += await this.#write(worker.file!, page.records)
@@ -155,18 +155,16 @@ export class Backup {
         }
         await finish(worker)
       } catch (error) {
-        failed.abort()
+        this.#fail(error)
         const { file } = worker
         if (file !== undefined && worker.isWhole) await finish(worker)
         else await file?.discard()
-        if (this.#options.signal.aborted) return
-        throw error
       }
     }
-    const results = await Promise.allSettled(workers.map(work))
-    const failure = results.find((result) => result.status === 'rejected')
-    if (failure !== undefined) throw failure.reason
-    return !this.#options.signal.aborted
+    for (const result of await Promise.allSettled(workers.map(work))) if (result.status === 'rejected') this.#fail(result.reason)
+    if (this.#options.signal.aborted) return false
+    if (this.#failed.signal.aborted) throw this.#failed.signal.reason
+    return true
   }
 
   #saving: Promise<void> = Promise.resolve()
@@ -177,8 +175,13 @@ export class Backup {
     return this.#saving
   }
 
-  #isEnded (failed: AbortController): boolean {
-    return failed.signal.aborted || this.#options.signal.aborted || this.#left <= 0
+  /** Ends the other workers; the first failure is the one that counts. */
+  #fail (error: unknown): void {
+    this.#failed.abort(error)
+  }
+
+  get #isEnded (): boolean {
+    return this.#failed.signal.aborted || this.#options.signal.aborted || this.#left <= 0
   }
 
   /** A single file, or a stream: all or nothing. */
@@ -194,29 +197,26 @@ export class Backup {
       }
     }
     const slices = this.#slices()
-    const failed = new AbortController()
     let turn: Promise<unknown> = Promise.resolve()
     const work = async (): Promise<void> => {
       try {
-        for (let slice = slices.shift(); slice !== undefined && !this.#isEnded(failed); slice = slices.shift()) {
-          for await (const { records } of this.#pages(slice, failed.signal)) {
+        for (let slice = slices.shift(); slice !== undefined && !this.#isEnded; slice = slices.shift()) {
+          for await (const { records } of this.#pages(slice)) {
             const written = turn.then(() => this.#write(sink, records))
             turn = written.catch(() => {})
             await written
           }
         }
       } catch (error) {
-        failed.abort()
-        throw error
+        this.#fail(error)
       }
     }
     try {
       await this.#begin(sink, true)
       this.#state.modules = this.#modules.length
-      const results = await Promise.allSettled(Array.from({ length: this.#options.parallel }, work))
-      const failure = results.find((result) => result.status === 'rejected')
-      if (failure !== undefined) throw failure.reason
+      await Promise.all(Array.from({ length: this.#options.parallel }, work))
       this.#options.signal.throwIfAborted()
+      this.#failed.signal.throwIfAborted()
       await file?.finish()
       return true
     } catch (error) {
@@ -276,7 +276,7 @@ export class Backup {
     return slices
   }
 
-  async * #pages ({ set, partitions, ids }: Slice, failed: AbortSignal): AsyncGenerator<Page, void> {
+  async * #pages ({ set, partitions, ids }: Slice): AsyncGenerator<Page, void> {
     const { choice } = this.#state
     const cursors = new Map(ids.map((id) => [id, partitions.get(id)]))
     const { parallel, recordsPerSecond, socketTimeoutMs, patienceMs, signal } = this.#options
@@ -289,7 +289,7 @@ export class Backup {
       socketTimeoutMs,
       patienceMs,
       ...Number.isFinite(this.#left) ? { recordsMax: this.#left } : {},
-      signal: AbortSignal.any([signal, failed]),
+      signal: AbortSignal.any([signal, this.#failed.signal]),
       onRetry: (error: RecordError) => this.#options.onWarning(`tried again: ${error.message}`)
     })
     for await (const page of pages) {
@@ -386,8 +386,10 @@ export async function removeArtifacts (directory: string): Promise<number> {
   return names.length
 }
 
-async function removeParts (directory: string): Promise<void> {
-  for (const name of await readdir(directory)) {
-    if (name.endsWith(ASB_SUFFIX + PART_SUFFIX)) await rm(join(directory, name), { force: true })
+/** Removes what the state does not know of: it will be written again. A file may have got its name right before the process was killed. */
+async function removeUnfinished (directory: string, { files }: BackupState): Promise<void> {
+  const finished = new Set(files.map(({ name }) => name))
+  for (const name of await artifactsOf(directory)) {
+    if (!finished.has(name)) await rm(join(directory, name), { force: true })
   }
 }

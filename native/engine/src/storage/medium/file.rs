@@ -264,12 +264,21 @@ impl Medium for FileMedium {
     }
 
     fn close(&self) {
-        // The lock goes with the descriptor.
-        self.file.write().take();
+        if let Some(file) = self.file.write().take() {
+            // It would go with the last descriptor, of which a child that is just being started has one too.
+            // SAFETY: flock takes a descriptor that `file` keeps open.
+            unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
+        }
     }
 
     fn file(&self) -> Option<Arc<File>> {
         self.file.read().clone()
+    }
+}
+
+impl Drop for FileMedium {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

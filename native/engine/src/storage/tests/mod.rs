@@ -289,6 +289,11 @@ impl Node {
         (node, report)
     }
 
+    /// Ends its threads. Dropping it may leave that to one of them, which would go on after the test did.
+    fn end(self) {
+        self.store.close();
+    }
+
     fn start(&self) {
         let store = Arc::downgrade(&self.store);
         let mover = Mover {

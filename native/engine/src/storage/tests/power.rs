@@ -127,7 +127,7 @@ fn lives(seed: u64, nth: u64, blocks: usize) {
         disk.inject(Fault::PowerCut { nth });
         history.write(&node, &mut random, &mut version, 4 * nth);
         disk.cut_power();
-        drop(node);
+        node.end();
         disk.restart();
     }
     let (node, _) = Node::open(config(), vec![disk]);
@@ -196,7 +196,7 @@ fn crash_during_defrag_keeps_every_durable_record() {
             disk.is_cut(),
             "seed {seed}: the writes were to outlast the power"
         );
-        drop(node);
+        node.end();
         disk.restart();
         let (reopened, _) = Node::open(config, vec![disk]);
         history.check(&reopened);
@@ -223,7 +223,7 @@ fn crashes_in_a_row_on_a_full_device_leave_room_to_compact() {
                     break;
                 }
             }
-            drop(node);
+            node.end();
             disk.restart();
         }
         let (node, _) = Node::open(config(), vec![disk]);

@@ -58,7 +58,7 @@ fn sequences_are_never_used_twice() {
         disk.inject(Fault::PowerCut { nth: 4 + life });
         while node.put_patiently(1, 1, 3000).is_some() {}
         used = next();
-        drop(node);
+        node.end();
         disk.restart();
     }
 }

@@ -20,7 +20,7 @@ fn cut_history(seed: u64) -> Arc<FaultyMedium> {
                 break;
             }
         }
-        drop(node);
+        node.end();
         disk.restart();
     }
     disk
@@ -83,7 +83,7 @@ fn original_is_kept_and_not_its_copy() {
         .unwrap();
     node.store.drain().unwrap();
     disk.cut_power();
-    drop(node);
+    node.end();
     disk.restart();
     for reverse in [false, true] {
         let arrange = |found: &mut [super::super::scan::Found]| {

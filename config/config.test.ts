@@ -74,7 +74,9 @@ test('the shortest configuration has every default', () => {
       'max-write-cache': 64 * MiB,
       'post-write-cache': 256 * MiB,
       'defrag-lwm-pct': 50,
-      'tomb-raider-sleep': 1000
+      'tomb-raider-sleep': 1000,
+      compression: 'none',
+      'compression-level': 3
     }
   })
 })

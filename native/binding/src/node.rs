@@ -692,6 +692,10 @@ fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Val
         "tombstones".into(),
         namespace.tombstones.load(Ordering::Relaxed).into(),
     );
+    stats.insert(
+        "data_compression_ratio".into(),
+        format!("{:.3}", namespace.stats.compression_ratio()).into(),
+    );
     stats.insert("stop_writes".into(), namespace.stop_writes().into());
     stats.insert(
         "stop_writes_reason".into(),

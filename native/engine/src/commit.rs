@@ -7,6 +7,9 @@
 //! was written. A tombstone always covers; a version covers if it took the place of one that does, or of one that lives
 //! longer.
 
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use perigee_wire::ResultCode;
 
 use crate::change_queue::{Pushed, ships};
@@ -14,6 +17,7 @@ use crate::expiry::is_expired;
 use crate::index::{Entry, flag};
 use crate::namespace::{Namespace, entry_flags};
 use crate::partition::{PartitionState, lifetime};
+use crate::record::compression::{CompressionKind, compress};
 use crate::record::image::{ImageBuilder, ImageHeader, ImageView, add_flags, image_flag};
 use crate::stats::count;
 use crate::storage::{AppendError, CommitTicket};
@@ -36,7 +40,7 @@ impl Namespace {
             add_flags(image, image_flag::COVERS);
         }
         let (entry, ticket) = self
-            .replace(state, old, image, set_id)
+            .replace_compressed(state, old, image, set_id)
             .map_err(append_code)?;
         if ships(&entry) {
             self.queue_change(state, &entry);
@@ -95,6 +99,40 @@ impl Namespace {
             }
             None => state.dropped.may_outlive(new.digest(), new.void_time()),
         }
+    }
+
+    /// As `replace`, in the form that the namespace stores versions in.
+    fn replace_compressed(
+        &self,
+        state: &mut PartitionState,
+        old: Option<&Entry>,
+        image: &mut [u8],
+        set_id: u16,
+    ) -> Result<(Entry, CommitTicket), AppendError> {
+        thread_local! {
+            static COMPRESSED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        let compression = self.config.compression();
+        if compression.algorithm == CompressionKind::None {
+            return self.replace(state, old, image, set_id);
+        }
+        COMPRESSED.with_borrow_mut(|compressed| {
+            let plain_bytes = image.len();
+            let stored = if compress(image, compression, compressed) {
+                compressed.as_mut_slice()
+            } else {
+                image
+            };
+            let stored_bytes = stored.len();
+            let replaced = self.replace(state, old, stored, set_id)?;
+            let stats = self.stats.mine();
+            let add = |counter: &AtomicU64, bytes: usize| {
+                counter.fetch_add(bytes as u64, Ordering::Relaxed);
+            };
+            add(&stats.compression_input_bytes, plain_bytes);
+            add(&stats.compression_output_bytes, stored_bytes);
+            Ok(replaced)
+        })
     }
 
     /// Appends a version and swaps the index entry. On an error nothing has changed.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::record::compression::{Compression, CompressionKind};
 use crate::storage::{Algorithm, Encryption, MediumConfig, OpenError, StoreConfig};
 use crate::tunable::Tunable;
 
@@ -174,6 +175,9 @@ pub struct CommonStorageConfig {
     pub defrag_lwm_pct: u8,
     /// Microseconds between two blocks that the tomb raider reads.
     pub tomb_raider_sleep: u32,
+    /// Of new versions.
+    pub compression: CompressionKind,
+    pub compression_level: u8,
 }
 
 impl Default for CommonStorageConfig {
@@ -192,6 +196,8 @@ impl Default for CommonStorageConfig {
             post_write_cache: 256 << 20,
             defrag_lwm_pct: 50,
             tomb_raider_sleep: 1000,
+            compression: CompressionKind::None,
+            compression_level: 3,
         }
     }
 }
@@ -219,6 +225,14 @@ impl NamespaceConfig {
         self.storage_engine.common().tomb_raider_sleep
     }
 
+    pub(crate) fn compression(&self) -> Compression {
+        let common = self.storage_engine.common();
+        Compression {
+            algorithm: common.compression,
+            level: common.compression_level,
+        }
+    }
+
     /// What the store of the namespace is opened with.
     pub(crate) fn store(&self) -> Result<StoreConfig, OpenError> {
         let wrong = |what: &str| OpenError::Config {
@@ -244,6 +258,8 @@ impl NamespaceConfig {
             post_write_cache,
             defrag_lwm_pct,
             tomb_raider_sleep: _,
+            compression: _,
+            compression_level: _,
         } = common.clone();
         let medium = match (data_size, files.is_empty(), filesize, devices.is_empty()) {
             (Some(data_size), true, None, true) => MediumConfig::Memory { data_size },

@@ -4,6 +4,7 @@ use perigee_wire::{Digest, Message};
 
 use crate::index::Location;
 use crate::namespace::Namespace;
+use crate::record::compression::with_plain;
 use crate::record::image::ImageView;
 use crate::storage::{AlignedBuf, ReadError};
 
@@ -91,7 +92,15 @@ fn outcome(
     read: Result<ImageView<'_>, ReadError>,
 ) -> Result<DeviceCopy<'_>, Unread> {
     match read {
-        Ok(image) => Ok(DeviceCopy { location, image }),
+        // A copy that does not inflate would be asked for again and again.
+        Ok(image) => match with_plain(&image, |_| ()) {
+            Ok(()) => Ok(DeviceCopy { location, image }),
+            Err(error) => Err(Unread {
+                location,
+                damaged: true,
+                reason: error.to_string(),
+            }),
+        },
         Err(error) => Err(Unread {
             location,
             damaged: matches!(error, ReadError::Corrupt { .. }),

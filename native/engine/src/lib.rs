@@ -3,6 +3,8 @@
 pub mod change_queue;
 pub mod clock;
 mod commit;
+#[cfg(test)]
+mod compression_tests;
 pub mod config;
 #[cfg(test)]
 mod deletion_tests;

@@ -15,6 +15,7 @@ use crate::index::{Entry, Location, flag};
 use crate::limits::Limits;
 use crate::partition::{Partition, Waiter};
 use crate::progress::{OpenPhase, OpenProgress};
+use crate::record::compression::with_plain;
 use crate::record::image::{ImageView, image_flag};
 use crate::sets::SetRegistry;
 use crate::stats::NamespaceStats;
@@ -196,8 +197,8 @@ impl Namespace {
         !self.shipping.is_empty()
     }
 
-    /// Gives `f` the stored image of an entry: from memory, or from a copy that was read from the device before. The
-    /// caller holds the partition's lock. `Err` names what has to be read first.
+    /// Gives `f` the image of an entry, in its plain form: from memory, or from a copy that was read from the device before.
+    /// The caller holds the partition's lock. `Err` names what has to be read first; damage is told there.
     pub(crate) fn with_image<R>(
         &self,
         entry: &Entry,
@@ -209,14 +210,12 @@ impl Namespace {
             && *image.digest() == entry.digest
             && image.version() == entry.version()
         {
-            return Ok(f(&image));
+            return with_plain(&image, f).map_err(|_| location);
         }
-        match self
-            .store
-            .read(entry.location, |bytes| f(&ImageView::trusted(bytes)))
-        {
-            ReadNow::InMemory(result) => Ok(result),
-            ReadNow::NeedsDevice => Err(entry.location),
+        let read = |bytes: &[u8]| with_plain(&ImageView::trusted(bytes), f);
+        match self.store.read(entry.location, read) {
+            ReadNow::InMemory(Ok(result)) => Ok(result),
+            ReadNow::InMemory(Err(_)) | ReadNow::NeedsDevice => Err(entry.location),
         }
     }
 

@@ -39,6 +39,8 @@ counters! {
     query_unreadable_records,
     fail_set_stop_writes,
     client_tsvc_error, deleted_last_bin, expired_objects, evicted_objects, truncated_objects, tomb_raider_removed,
+    /// Bytes of versions as they were written, and as they were stored, while compression was configured.
+    compression_input_bytes, compression_output_bytes,
 }
 
 pub struct NamespaceStats {
@@ -49,6 +51,20 @@ impl NamespaceStats {
     pub fn new() -> Self {
         NamespaceStats {
             shards: std::array::from_fn(|_| Counters::default()),
+        }
+    }
+
+    /// Stored bytes over bytes before compression, of what was written since the start; 1 for nothing.
+    pub fn compression_ratio(&self) -> f64 {
+        let sum = |of: fn(&Counters) -> &AtomicU64| -> u64 {
+            self.shards
+                .iter()
+                .map(|shard| of(shard).load(Ordering::Relaxed))
+                .sum()
+        };
+        match sum(|shard| &shard.compression_input_bytes) {
+            0 => 1.0,
+            input => sum(|shard| &shard.compression_output_bytes) as f64 / input as f64,
         }
     }
 

@@ -172,11 +172,21 @@ impl<'a> ImageBuilder<'a> {
         let bytes = (self.buffer.len() - self.start).next_multiple_of(IMAGE_UNIT_BYTES);
         self.buffer.resize(self.start + bytes, 0);
         let image = &mut self.buffer[self.start..];
-        let units = (bytes / IMAGE_UNIT_BYTES).min(UNITS_MAX as usize) as u32;
-        put_u32(image, SIZE, units | u32::from(self.flags) << UNITS_BITS);
+        put_size(image, self.flags);
         image[BINS..RESERVED].copy_from_slice(&self.bins.to_le_bytes());
         image
     }
+}
+
+fn put_size(image: &mut [u8], flags: u16) {
+    let units = (image.len() / IMAGE_UNIT_BYTES).min(UNITS_MAX as usize) as u32;
+    put_u32(image, SIZE, units | u32::from(flags) << UNITS_BITS);
+}
+
+/// Pads an image whose end was replaced and completes its header again, all but the seal.
+pub(super) fn resize_image(image: &mut Vec<u8>, flags: u16) {
+    image.resize(image.len().next_multiple_of(IMAGE_UNIT_BYTES), 0);
+    put_size(image, flags);
 }
 
 fn length_u32(bytes: &[u8]) -> [u8; 4] {
@@ -189,7 +199,7 @@ fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
 }
 
@@ -363,20 +373,26 @@ impl<'a> ImageView<'a> {
         take(&mut rest, bytes)
     }
 
-    /// The bins, in the order they were written.
+    /// The bins, in the order they were written. Of a compressed image there are none.
     pub fn bins(&self) -> Bins<'a> {
+        let at = self
+            .bins_at()
+            .filter(|_| self.flags() & image_flag::COMPRESSED == 0);
+        at.map_or(Bins { rest: &[], left: 0 }, |at| Bins {
+            rest: &self.bytes[at..],
+            left: self.n_bins(),
+        })
+    }
+
+    /// Where the bins begin, or their compressed form.
+    pub(super) fn bins_at(&self) -> Option<usize> {
         let mut rest = self.body();
-        let bins = take(&mut rest, self.set_bytes()).and_then(|_| {
-            if self.flags() & image_flag::HAS_KEY != 0 {
-                let bytes = u32_at(take(&mut rest, KEY_LENGTH_BYTES)?, 0) as usize;
-                take(&mut rest, bytes)?;
-            }
-            Some(Bins {
-                rest,
-                left: self.n_bins(),
-            })
-        });
-        bins.unwrap_or(Bins { rest: &[], left: 0 })
+        take(&mut rest, self.set_bytes())?;
+        if self.flags() & image_flag::HAS_KEY != 0 {
+            let bytes = u32_at(take(&mut rest, KEY_LENGTH_BYTES)?, 0) as usize;
+            take(&mut rest, bytes)?;
+        }
+        Some(self.bytes.len() - rest.len())
     }
 
     /// The header, also of a filler, which has only the start of one.

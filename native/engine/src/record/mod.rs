@@ -1,4 +1,5 @@
 //! Records: the stored image and the operations on bins.
 
+pub mod compression;
 pub mod image;
 pub mod operation;

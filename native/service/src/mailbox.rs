@@ -85,13 +85,25 @@ impl Mailboxes {
 
 impl CommitSink for Mailboxes {
     fn committed(&self, waiter: CommitWaiter, outcome: Result<(), DeviceError>) {
+        self.group_committed(&[waiter], outcome);
+    }
+
+    fn group_committed(&self, waiters: &[CommitWaiter], outcome: Result<(), DeviceError>) {
         let durable = outcome.is_ok();
-        self.post(
-            waiter.thread,
-            Mail::Committed {
-                request: waiter.request,
-                durable,
-            },
-        );
+        for waiter in waiters {
+            if let Some(mailbox) = self.0.get(waiter.thread as usize) {
+                let request = waiter.request;
+                mailbox.mail.push(Mail::Committed { request, durable });
+            }
+        }
+        // Woken after the first, a thread would answer it, fall asleep, and be woken by the next again.
+        for (thread, mailbox) in self.0.iter().enumerate() {
+            if waiters
+                .iter()
+                .any(|waiter| waiter.thread as usize == thread)
+            {
+                mailbox.wake();
+            }
+        }
     }
 }

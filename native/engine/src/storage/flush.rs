@@ -121,8 +121,9 @@ impl Device {
             };
             drop(state);
             committed = true;
-            for waiter in self.flush(group) {
-                sink.committed(waiter, Ok(()));
+            let told = self.flush(group);
+            if !told.is_empty() {
+                sink.group_committed(&told, Ok(()));
             }
         }
     }

@@ -53,6 +53,13 @@ pub trait Relocate: Send + Sync {
 /// store, or, when that has ended, on the thread that asks, within [`Store::await_commit`].
 pub trait CommitSink: Send + Sync {
     fn committed(&self, waiter: CommitWaiter, outcome: Result<(), DeviceError>);
+
+    /// As `committed`, for all who waited for one group, so that whoever is woken is woken once.
+    fn group_committed(&self, waiters: &[CommitWaiter], outcome: Result<(), DeviceError>) {
+        for waiter in waiters {
+            self.committed(*waiter, outcome.clone());
+        }
+    }
 }
 
 /// Who waits for a commit: a request of a service thread.

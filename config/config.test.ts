@@ -74,6 +74,8 @@ test('the shortest configuration has every default', () => {
       'max-write-cache': 64 * MiB,
       'post-write-cache': 256 * MiB,
       'defrag-lwm-pct': 50,
+      'defrag-sleep': 1000,
+      'defrag-queue-min': 0,
       'tomb-raider-sleep': 1000,
       compression: 'none',
       'compression-level': 3

@@ -173,6 +173,9 @@ pub struct CommonStorageConfig {
     pub max_write_cache: u64,
     pub post_write_cache: u64,
     pub defrag_lwm_pct: u8,
+    /// Microseconds.
+    pub defrag_sleep: u32,
+    pub defrag_queue_min: u32,
     /// Microseconds between two blocks that the tomb raider reads.
     pub tomb_raider_sleep: u32,
     /// Of new versions.
@@ -195,6 +198,8 @@ impl Default for CommonStorageConfig {
             max_write_cache: 64 << 20,
             post_write_cache: 256 << 20,
             defrag_lwm_pct: 50,
+            defrag_sleep: 1000,
+            defrag_queue_min: 0,
             tomb_raider_sleep: 1000,
             compression: CompressionKind::None,
             compression_level: 3,
@@ -257,6 +262,8 @@ impl NamespaceConfig {
             max_write_cache,
             post_write_cache,
             defrag_lwm_pct,
+            defrag_sleep,
+            defrag_queue_min,
             tomb_raider_sleep: _,
             compression: _,
             compression_level: _,
@@ -305,7 +312,8 @@ impl NamespaceConfig {
             write_cache_bytes_max: max_write_cache,
             post_write_cache_bytes: post_write_cache,
             defrag_lwm_pct,
-            defrag_sleep: Duration::from_micros(1000),
+            defrag_sleep: Duration::from_micros(u64::from(defrag_sleep)),
+            defrag_queue_min: defrag_queue_min as usize,
         })
     }
 }

@@ -41,8 +41,10 @@ pub struct StoreConfig {
     pub post_write_cache_bytes: u64,
     /// Blocks whose live share is below this are compacted.
     pub defrag_lwm_pct: u8,
-    /// Pause after each compacted block.
+    /// Pause after each compacted block, less as free blocks run out.
     pub defrag_sleep: Duration,
+    /// Sparse blocks below this number wait to be compacted until blocks run out.
+    pub defrag_queue_min: usize,
 }
 
 impl StoreConfig {
@@ -61,6 +63,7 @@ impl StoreConfig {
             post_write_cache_bytes: 256 << 20,
             defrag_lwm_pct: 50,
             defrag_sleep: Duration::from_millis(1),
+            defrag_queue_min: 0,
         }
     }
 

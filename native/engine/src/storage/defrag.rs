@@ -49,6 +49,9 @@ impl DefragSignal {
 
     /// Pauses, unless the thread is to stop.
     fn pause(&self, duration: Duration) {
+        if duration.is_zero() {
+            return;
+        }
         let until = Instant::now() + duration;
         let mut raised = self.raised.lock();
         while !self.is_stopping() && !self.wake.wait_until(&mut raised, until).timed_out() {}
@@ -84,12 +87,11 @@ pub(super) fn run_defrag(devices: &[Arc<Device>], signal: &DefragSignal, relocat
             };
             worked = true;
             let outcome = device.empty(&victim, relocator, signal, &mut buffer, &mut image);
-            let pressed = device.conclude(&victim, outcome);
-            if outcome == Outcome::NoRoom {
-                signal.pause(device.config.flush_max.max(device.config.defrag_sleep));
-            } else if !pressed {
-                signal.pause(device.config.defrag_sleep);
-            }
+            let pause = device.conclude(&victim, outcome);
+            signal.pause(match outcome {
+                Outcome::NoRoom => device.config.flush_max.max(device.config.defrag_sleep),
+                _ => pause,
+            });
             if signal.is_stopping() {
                 return;
             }
@@ -114,21 +116,26 @@ impl Device {
             state.blocks[*block as usize].queued = keeps;
             keeps
         });
-        let pressed = self.is_pressed(state);
+        let (pressed, short) = (self.is_pressed(state), self.is_short(state));
         let desperate =
             |block: u32| state.tombstone_refused && self.is_gainful_at_all(state, block);
-        let queued = (0..queue.len())
+        let waits_for_more = queue.len() < self.config.defrag_queue_min && !short;
+        let candidates = if waits_for_more { 0 } else { queue.len() };
+        let queued = (0..candidates)
             .filter(|i| self.is_durable(state, queue[*i]))
             .min_by_key(|i| self.live(queue[*i]));
+        let mut gains = queued.is_some();
         let block = match queued {
             Some(i) => Some(queue.swap_remove(i)),
-            None if pressed => (0..self.blocks.len() as u32)
+            None if short => (0..self.blocks.len() as u32)
                 .filter(|block| self.is_gainful(state, *block) || desperate(*block))
+                .inspect(|_| gains = true)
                 .filter(|block| self.is_durable(state, *block))
                 .min_by_key(|block| self.live(*block)),
             None => None,
         };
         state.defrag_queue = queue;
+        state.gainless = pressed && !gains;
         let Some(block) = block else {
             if pressed && std::mem::take(&mut state.refused) {
                 self.give_up_open(state);
@@ -236,8 +243,8 @@ impl Device {
         outcome
     }
 
-    /// Ends a compaction. True if blocks are so short that there should be no pause.
-    fn conclude(&self, victim: &Victim, outcome: Outcome) -> bool {
+    /// Ends a compaction, and says how long to pause.
+    fn conclude(&self, victim: &Victim, outcome: Outcome) -> Duration {
         let mut state = self.state.lock();
         state.compacting = false;
         let block = &mut state.blocks[victim.block as usize];
@@ -245,11 +252,10 @@ impl Device {
         // What is live still is damaged, or just being replaced: not to be met again.
         block.shunned = matches!(outcome, Outcome::Emptied | Outcome::Unreadable);
         self.settle(&mut state, victim.block);
-        let pressed = self.is_pressed(&state);
-        if pressed {
+        if self.is_pressed(&state) {
             self.hurry(&mut state);
         }
-        pressed
+        self.defrag_pause(&state)
     }
 
     /// Counts and logs damaged bytes, once for each block.

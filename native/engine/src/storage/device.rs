@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Free blocks that only defragmentation may take: compacting one block needs at most one more.
 const RESERVE_BLOCKS: usize = 1;
@@ -40,6 +40,12 @@ const GAIN_DIVISOR: usize = 16;
 /// part, and more than a compaction pads.
 const GAIN_DIVISOR_LEAST: usize = 256;
 const GAIN_PAGES_LEAST: usize = 4;
+/// Free blocks that defragmentation keeps for writes by itself, as a part of all and at most: each costs room that would
+/// otherwise be dead bytes, and so makes copies more frequent.
+const SPARE_DIVISOR: usize = 32;
+const SPARE_BLOCKS_MAX: usize = 16;
+/// Defragmentation takes its whole pause with this many times the free blocks at which it takes none.
+const PLENTY_FACTOR: usize = 4;
 /// Block buffers kept for the next block.
 const SPARE_BUFFERS_MAX: usize = 4;
 
@@ -152,6 +158,8 @@ pub(super) struct DeviceState {
     pub(super) defrag_waits: bool,
     /// A block is being emptied.
     pub(super) compacting: bool,
+    /// When blocks had run out, defragmentation found none that emptying would gain something of.
+    pub(super) gainless: bool,
     /// Written blocks that are kept for reads, oldest first.
     pub(super) cache: VecDeque<u32>,
     spare: Vec<Arc<BlockBuf>>,
@@ -259,6 +267,7 @@ impl Device {
             defrag_queue: Vec::new(),
             defrag_waits: false,
             compacting: false,
+            gainless: false,
             cache: VecDeque::new(),
             spare: Vec::new(),
             waiters: Vec::new(),
@@ -429,7 +438,8 @@ impl Device {
         // Retired blocks become free after the next sync.
         self.hurry(state);
         self.signal.raise();
-        Err(if state.retired.is_empty() && !state.compacting {
+        let is_full = state.gainless && state.retired.is_empty() && !state.compacting;
+        Err(if is_full {
             AppendError::Full
         } else {
             AppendError::Overload
@@ -544,7 +554,7 @@ impl Device {
             state.refused = false;
             state.tombstone_refused = false;
         }
-        if self.is_pressed(state) {
+        if self.is_short(state) {
             self.signal.raise();
         }
     }
@@ -736,9 +746,28 @@ impl Device {
         state.streams[stream as usize].durable >= log_end
     }
 
-    /// So few free blocks that those above the low-water mark have to be compacted too.
+    /// So few free blocks that writes are about to be refused.
     pub(super) fn is_pressed(&self, state: &DeviceState) -> bool {
         state.free.len() + state.retired.len() <= KEPT_BLOCKS + 1
+    }
+
+    /// So few free blocks that those above the low-water mark have to be compacted too: before writes find none, since
+    /// gaining one takes several compactions on a device that is nearly full.
+    pub(super) fn is_short(&self, state: &DeviceState) -> bool {
+        state.free.len() + state.retired.len() <= self.short_level()
+    }
+
+    fn short_level(&self) -> usize {
+        let spare = (self.blocks.len() / SPARE_DIVISOR).min(SPARE_BLOCKS_MAX);
+        KEPT_BLOCKS + 1 + spare
+    }
+
+    /// The pause after a compaction: the configured one while free blocks are plenty, less as they run out.
+    pub(super) fn defrag_pause(&self, state: &DeviceState) -> Duration {
+        let level = self.short_level();
+        let above = (state.free.len() + state.retired.len()).saturating_sub(level);
+        let plenty = PLENTY_FACTOR * level;
+        self.config.defrag_sleep * above.min(plenty) as u32 / plenty as u32
     }
 
     /// Whether so many filled blocks wait for the device that copies should wait too.

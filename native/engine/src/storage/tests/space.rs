@@ -93,6 +93,52 @@ fn updates_outlast_the_device_many_times_over() {
     }
 }
 
+/// Between two compactions a write could be told that there is no room at all.
+#[test]
+fn store_with_dead_bytes_to_gain_is_never_full() {
+    for node in every_medium(40) {
+        let mut random = Random(8);
+        for key in 0..600 {
+            node.put_patiently(key, 1, 700).unwrap();
+        }
+        for version in 2..6000 {
+            let key = random.below(600) as Key;
+            loop {
+                match node.put(key, version, 700) {
+                    Ok(_) => break,
+                    Err(AppendError::Overload) => std::thread::yield_now(),
+                    Err(error) => panic!("version {version}: {error}, {:?}", node.store.stats()),
+                }
+            }
+        }
+        node.check_used_bytes();
+    }
+}
+
+#[test]
+fn few_sparse_blocks_wait_until_they_are_more() {
+    let patient = StoreConfig {
+        defrag_queue_min: 4,
+        ..config()
+    };
+    let (node, _) = Node::open(patient, vec![disk(40, 1)]);
+    for key in 0..120 {
+        node.put_patiently(key, 1, 900).unwrap();
+    }
+    node.store.drain().unwrap();
+    // Blocks hold sixteen records: three become sparse, then a fourth.
+    let empty = |range: std::ops::Range<Key>| {
+        range
+            .filter(|key| key % 16 > 3)
+            .for_each(|key| node.remove(key));
+    };
+    empty(0..48);
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(node.store.stats().defrag_reads, 0);
+    empty(48..100);
+    node.wait_until("compaction", |stats| stats.defrag_reads > 0);
+}
+
 #[test]
 fn sparse_blocks_are_compacted_without_being_asked() {
     for node in every_medium(32) {

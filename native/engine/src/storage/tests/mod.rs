@@ -3,6 +3,7 @@
 mod devices;
 mod encrypted;
 mod fault;
+mod full_disk;
 mod images;
 mod power;
 mod reopen;

@@ -1,21 +1,27 @@
 //! Devices that released versions of the format wrote: they open, hold exactly what is listed beside them, and
 //! are upgraded.
 //!
-//! `images/NAME.img.zst` is the device, `images/NAME.records` what it holds, a line a record. `make` wrote them,
-//! at the commit that is named where an image is tested:
+//! `images/NAME.img.zst` is the device, `images/NAME.records` what it holds, a line a record, and
+//! `images/NAME-encrypted.img.zst` the same encrypted. `make` wrote them, as it was at the commit that is named where an
+//! image is tested:
 //! `PERIGEE_IMAGE=path/NAME cargo test -p perigee-engine images::make -- --ignored`.
 
 use super::*;
 use crate::clock::HybridClock;
-use crate::config::{CommonStorageConfig, StorageConfig};
+use crate::config::{CommonStorageConfig, EncryptionConfig, StorageConfig};
 use crate::namespace::Namespace;
 use crate::progress::OpenProgress;
+use crate::record::compression::{Compression, CompressionKind, compress, with_plain};
+use crate::storage::encryption::{Algorithm, Encryption};
 use crate::testing::{TempDirectory, namespace_config};
 use perigee_wire::{compute_digest, particle_type};
 use std::fmt::Write as _;
 use std::os::unix::fs::FileExt;
 
 const IMAGE_BLOCKS: usize = 16;
+
+/// Of the encrypted images.
+const IMAGE_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// A record in one line: digest, set, user key, generation, last-update time, void time, flags, bins (long values by
 /// length and checksum).
@@ -85,6 +91,22 @@ impl Sample {
         builder.finish();
         image
     }
+
+    /// As it is stored: every third record in each of the forms that there are.
+    fn stored(&self) -> Vec<u8> {
+        let image = self.image();
+        let algorithm = match self.key % 9 {
+            0..3 => CompressionKind::None,
+            3..6 => CompressionKind::Lz4,
+            _ => CompressionKind::Zstd,
+        };
+        let level = 3;
+        let mut compressed = Vec::new();
+        match compress(&image, Compression { algorithm, level }, &mut compressed) {
+            true => compressed,
+            false => image,
+        }
+    }
 }
 
 /// A store and where the newest version of each record lies; the moving of records is written out.
@@ -103,7 +125,7 @@ impl Relocate for MovesNothing {
 
 impl Maker {
     fn put(&mut self, sample: Sample) {
-        let mut image = sample.image();
+        let mut image = sample.stored();
         let digest = *ImageView::trusted(&image).digest();
         let appended = self.store.append(&mut image).unwrap();
         if let Some(old) = self.newest.insert(digest, appended.location) {
@@ -143,9 +165,28 @@ impl Maker {
 #[ignore = "makes a new image; see the top of the file"]
 fn make() {
     let to = std::env::var("PERIGEE_IMAGE").expect("the path to write to, without an extension");
+    let key_file = TempFile::new("image-key");
+    std::fs::write(&key_file.0, IMAGE_KEY).unwrap();
+    let encryption = Encryption {
+        algorithm: Algorithm::Aes256,
+        key_file: key_file.0.clone(),
+    };
+    let (device, records) = make_device(None);
+    let write = |name: String, bytes: &[u8]| std::fs::write(name, bytes).unwrap();
+    let pack = |device: &[u8]| zstd::encode_all(device, 19).unwrap();
+    write(format!("{to}.img.zst"), &pack(&device));
+    write(format!("{to}.records"), records.as_bytes());
+    let (device, encrypted_records) = make_device(Some(encryption));
+    assert_eq!(encrypted_records, records);
+    write(format!("{to}-encrypted.img.zst"), &pack(&device));
+}
+
+/// A device, and the lines of what it holds.
+fn make_device(encryption: Option<Encryption>) -> (Vec<u8>, String) {
     let file = TempFile::new("image");
     let config = StoreConfig {
         defrag_lwm_pct: 0,
+        encryption,
         ..file.config(IMAGE_BLOCKS)
     };
     let store = Arc::new(Store::open(config).unwrap());
@@ -176,8 +217,13 @@ fn make() {
     // The first blocks are written for good before what follows replaces what they hold.
     store.drain().unwrap();
     for key in (0..120).step_by(4) {
+        let covers = match key % 3 {
+            0 => image_flag::COVERS,
+            _ => 0,
+        };
         let second = Sample {
             version: 2,
+            flags: first(key).flags | covers,
             ..first(key)
         };
         maker.put(second);
@@ -189,13 +235,14 @@ fn make() {
     };
     (90..100).for_each(|key| maker.put(tombstone(key, image_flag::DURABLE)));
     (100..105).for_each(|key| maker.put(tombstone(key, image_flag::XDR_WRITE)));
-    // Of two versions with the same time and generation, the second won by its content.
-    let tie = Sample {
-        flags: image_flag::ties(1),
-        bytes: 333,
-        ..first(1)
-    };
-    maker.put(tie);
+    // Of several versions with the same time and generation, each won by its content.
+    for ties in 1..=3 {
+        maker.put(Sample {
+            flags: image_flag::ties(ties),
+            bytes: 333 + usize::from(ties),
+            ..first(1)
+        });
+    }
     maker.put(Sample {
         version: 1,
         bytes: 7000,
@@ -217,7 +264,10 @@ fn make() {
         .newest
         .iter()
         .filter(|(digest, _)| **digest != damaged)
-        .map(|(_, location)| line(&ImageView::trusted(&maker.bytes(*location))))
+        .map(|(_, location)| {
+            let stored = maker.bytes(*location);
+            with_plain(&ImageView::trusted(&stored), line).unwrap()
+        })
         .collect();
     let offset = maker.newest[&damaged].offset() + 60;
     store.close();
@@ -230,15 +280,12 @@ fn make() {
     device.read_exact_at(&mut byte, offset).unwrap();
     device.write_all_at(&[byte[0] ^ 0x10], offset).unwrap();
 
-    let bytes = std::fs::read(&file.0).unwrap();
-    let packed = zstd::encode_all(&bytes[..], 19).unwrap();
-    std::fs::write(format!("{to}.img.zst"), packed).unwrap();
-    let list: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    std::fs::write(format!("{to}.records"), list).unwrap();
+    let list = lines.iter().map(|line| format!("{line}\n")).collect();
+    (std::fs::read(&file.0).unwrap(), list)
 }
 
 /// Opens the device as a namespace and lists it; also says how many places were damaged.
-fn records_of(path: &Path) -> (String, u64) {
+fn records_of(path: &Path, key_file: Option<&Path>) -> (String, u64) {
     let mut config = namespace_config();
     config.storage_engine = StorageConfig::Device {
         common: CommonStorageConfig {
@@ -246,6 +293,11 @@ fn records_of(path: &Path) -> (String, u64) {
             filesize: Some((IMAGE_BLOCKS * BLOCK_BYTES) as u64),
             write_block_size: BLOCK_BYTES as u32,
             flush_size: 8 << 10,
+            encryption: match key_file {
+                Some(_) => EncryptionConfig::Aes256,
+                None => EncryptionConfig::None,
+            },
+            encryption_key_file: key_file.map(Path::to_path_buf),
             ..CommonStorageConfig::default()
         },
     };
@@ -278,12 +330,17 @@ fn records_of(path: &Path) -> (String, u64) {
     (list, report.damaged)
 }
 
-fn check(name: &str, packed: &[u8], expected: &str) {
+fn check(name: &str, packed: &[u8], expected: &str, key: Option<&str>) {
     let directory = TempDirectory::new(name);
+    let key_file = key.map(|key| {
+        let path = directory.0.join("key");
+        std::fs::write(&path, key).unwrap();
+        path
+    });
     let path = directory.0.join("device");
     std::fs::write(&path, zstd::decode_all(packed).unwrap()).unwrap();
     for opening in ["first", "second"] {
-        let (found, damaged) = records_of(&path);
+        let (found, damaged) = records_of(&path, key_file.as_deref());
         let differing = found.lines().zip(expected.lines()).find(|(a, b)| a != b);
         assert_eq!(differing, None, "{name}, {opening} opening");
         assert_eq!(found.len(), expected.len(), "{name}, {opening} opening");
@@ -297,5 +354,29 @@ fn check(name: &str, packed: &[u8], expected: &str) {
 #[test]
 fn device_of_version_1_opens_with_every_record_and_is_upgraded() {
     let packed = include_bytes!("images/v1.img.zst");
-    check("image-v1", packed, include_str!("images/v1.records"));
+    check("image-v1", packed, include_str!("images/v1.records"), None);
+}
+
+/// With everything that version 2 brought: compressed records, versions that cover older ones, ties in a row.
+#[test]
+fn device_of_version_2_opens_with_every_record() {
+    let packed = include_bytes!("images/v2.img.zst");
+    let expected = include_str!("images/v2.records");
+    let has = |flag: u16, bits: u16| {
+        let flags = |line: &str| -> u16 {
+            let (_, rest) = line.split_once(" flags=").unwrap();
+            rest.split(' ').next().unwrap().parse().unwrap()
+        };
+        expected.lines().any(|line| flags(line) & flag == bits)
+    };
+    assert!(has(image_flag::COVERS, image_flag::COVERS));
+    assert!(has(image_flag::TIES, image_flag::ties(3)));
+    check("image-v2", packed, expected, None);
+}
+
+#[test]
+fn encrypted_device_of_version_2_opens_with_every_record() {
+    let packed = include_bytes!("images/v2-encrypted.img.zst");
+    let expected = include_str!("images/v2.records");
+    check("image-v2-encrypted", packed, expected, Some(IMAGE_KEY));
 }

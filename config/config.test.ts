@@ -62,6 +62,7 @@ test('the shortest configuration has every default', () => {
     'evict-hist-buckets': 10_000,
     'tomb-raider-eligible-age': 86_400,
     'tomb-raider-period': 86_400,
+    'index-type': 'memory',
     sets: [],
     'storage-engine': {
       type: 'memory',

@@ -23,6 +23,7 @@ export function crossCheck (root: unknown): CrossIssue[] {
     timeToLive(namespace, ['namespaces', i], issues)
     eviction(namespace, ['namespaces', i], issues)
     unique(list(namespace['sets']).map((set) => text(section(set)['name'])), (j) => ['namespaces', i, 'sets', j, 'name'], issues)
+    indexType(namespace, ['namespaces', i], issues)
     storage(namespace, ['namespaces', i], files, issues)
   })
 
@@ -60,6 +61,12 @@ function timeToLive (namespace: Section, path: CrossIssue['path'], issues: Cross
       message: `${JSON.stringify(of['default-ttl'])} while nsup-period is 0; allowed: 0, an nsup-period above 0, or allow-ttl-without-nsup: true`
     })
   }
+}
+
+// An index in shared memory is taken over together with what lies on devices; memory has to be read from them anyway.
+function indexType (namespace: Section, path: CrossIssue['path'], issues: CrossIssue[]): void {
+  if (text(namespace['index-type']) !== 'shmem' || text(section(namespace['storage-engine'])['type']) !== 'memory') return
+  issues.push({ path: [...path, 'index-type'], message: '"shmem" while storage-engine is of type memory; allowed: memory, or a storage-engine of type device' })
 }
 
 // Records are evicted by the passes that remove what has expired.

@@ -153,6 +153,10 @@ const service = z.strictObject({
   })),
   'service-threads': defaulted(integerLeaf({ min: 1, max: 256, doc: 'Threads that serve client connections.', defaultText: 'number of CPUs less one, at least 1' }), serviceThreadsDefault),
   'work-directory': defaulted(pathLeaf({ default: './data', doc: 'Holds the node id, UDF modules, last-ship times and truncations.' }), () => './data'),
+  'shmem-directory': defaulted(pathLeaf({
+    default: '/dev/shm/perigee',
+    doc: 'Holds the indexes of type `shmem`, for this user alone. On a file system in memory; it has to have room for them.'
+  }), () => '/dev/shm/perigee'),
   'proto-fd-max': integer({ min: 1, max: 1_000_000, default: 15_000, doc: 'Client connections open at one time; further ones are closed at once.' }),
   'proto-fd-idle-ms': duration('ms', { min: 0, max: 86_400_000, default: 0, doc: 'A connection idle for this long is closed; 0 never.' }),
   'transaction-max-ms': duration('ms', { min: 1, max: 60_000, default: 1000, doc: 'Time limit of a request that carries none.' }),
@@ -264,6 +268,10 @@ const namespace = z.strictObject({
   'evict-hist-buckets': integer({ dynamic: true, min: 100, max: 10_000_000, default: 10_000, doc: 'Buckets in which a pass counts times to live, to find what is nearest to its end.' }),
   'tomb-raider-eligible-age': duration('s', { dynamic: true, min: 0, max: TTL_SECONDS_MAX, default: 86_400, doc: 'Age from which a tombstone is reclaimed, once no older version is left on the devices.' }),
   'tomb-raider-period': duration('s', { dynamic: true, min: 0, max: TTL_SECONDS_MAX, default: 86_400, doc: 'Time between passes that reclaim tombstones, each of which reads the devices; 0 turns them off.' }),
+  'index-type': optional(choiceLeaf(['memory', 'shmem'], {
+    doc: 'Where the index lies: in `shmem` it outlives the process, and the next start takes it over instead of reading the devices. `shmem` needs a `storage-engine` of type `device`.',
+    defaultText: 'shmem with a `storage-engine` of type `device`, else memory'
+  })),
   sets: z.array(set).max(SETS_MAX).default([]),
   'storage-engine': storageEngine
 })
@@ -337,6 +345,9 @@ export const documentSchema = document
 /** The document with what depends on other keys filled in. */
 export const nodeConfigSchema = document.transform((config) => ({
   ...config,
+  namespaces: config.namespaces.map((namespace) => ({
+    ...namespace, 'index-type': namespace['index-type'] ?? (namespace['storage-engine'].type === 'device' ? 'shmem' as const : 'memory' as const)
+  })),
   'mod-lua': { ...config['mod-lua'], 'time-limit-ms': config['mod-lua']['time-limit-ms'] ?? config.service['transaction-max-ms'] }
 }))
 

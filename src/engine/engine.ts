@@ -87,6 +87,7 @@ function nativeConfig (config: NodeConfig, truncations: TruncationsOf): object {
       'transaction-max-ms': service['transaction-max-ms'],
       'transaction-pending-limit': service['transaction-pending-limit'],
       'network-loop': service['network-loop'],
+      'shmem-directory': service['shmem-directory'],
       'udf-workers': config['mod-lua'].workers,
       'udf-time-limit-ms': config['mod-lua']['time-limit-ms']
     },

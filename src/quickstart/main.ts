@@ -148,7 +148,7 @@ class Quickstart {
   #config (name: string, port: number, dcs: object[]): object {
     const directory = join(this.#directory, name)
     return {
-      service: { 'work-directory': join(directory, 'work') },
+      service: { 'work-directory': join(directory, 'work'), 'shmem-directory': join(directory, 'shmem') },
       network: { service: { address: ADDRESS, port } },
       namespaces: [{
         name: NAMESPACE,

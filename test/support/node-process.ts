@@ -186,7 +186,7 @@ export class NodeProcess {
     const work = join(this.directory, 'work')
     mkdirSync(work, { recursive: true })
     const config: YamlMap = {
-      service: { 'work-directory': work, ...service },
+      service: { 'work-directory': work, 'shmem-directory': join(this.directory, 'shmem'), ...service },
       network: { service: { address: '127.0.0.1', port: this.port } },
       namespaces: typeof namespaces === 'function' ? namespaces(this.directory) : namespaces
     }

@@ -660,6 +660,8 @@ fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Val
             relaxed(&expiry.nsup_cycle_deleted_pct),
         ),
         ("truncate_lut", namespace.truncation.mark()),
+        ("shmem_used_bytes", namespace.shared_memory_bytes()),
+        ("start_ms", namespace.start_report.ms),
         (
             "tomb_raider_running",
             u64::from(namespace.tomb_raider.running.load(Ordering::Relaxed)),
@@ -697,6 +699,8 @@ fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Val
         format!("{:.3}", namespace.stats.compression_ratio()).into(),
     );
     stats.insert("stop_writes".into(), namespace.stop_writes().into());
+    let last_start = namespace.start_report.kind.name();
+    stats.insert("last_start".into(), last_start.into());
     stats.insert(
         "stop_writes_reason".into(),
         namespace.stop_writes_reason().into(),

@@ -14,7 +14,7 @@ use perigee_wire::ResultCode;
 
 use crate::change_queue::{Pushed, ships};
 use crate::expiry::is_expired;
-use crate::index::{Entry, flag};
+use crate::index::{Entry, Location, flag};
 use crate::namespace::{Namespace, entry_flags};
 use crate::partition::{PartitionState, lifetime};
 use crate::record::compression::{CompressionKind, compress};
@@ -58,8 +58,9 @@ impl Namespace {
         if !entry.is_tombstone() && !is_expired(entry, self.clock.wall_seconds()) {
             state.dropped.note(&entry.digest, entry.void_time);
         }
-        state.table.remove(&entry.digest);
+        // Before the entry goes: a process that ends in between leaves one time too many, and not one too few.
         state.times.note_dropped(entry.last_update_time);
+        state.table.remove(&entry.digest);
         self.store.release(entry.location);
         self.count_swap(Some(entry), None);
         true
@@ -143,17 +144,26 @@ impl Namespace {
         image: &mut [u8],
         set_id: u16,
     ) -> Result<(Entry, CommitTicket), AppendError> {
-        let appended = self.store.append(image)?;
         let view = ImageView::trusted(image);
-        let entry = Entry {
+        let mut entry = Entry {
             digest: *view.digest(),
             set_id,
             generation: view.generation(),
             last_update_time: view.last_update_time(),
             void_time: view.void_time(),
-            location: appended.location,
+            location: Location::new(0, 0, 1),
             flags: entry_flags(&view),
         };
+        // Should the process end between the two, the next one knows what to look for.
+        state.table.intend(&entry);
+        let appended = match self.store.append(image) {
+            Ok(appended) => appended,
+            Err(error) => {
+                state.table.forget_intent();
+                return Err(error);
+            }
+        };
+        entry.location = appended.location;
         state.table.upsert(entry);
         if let Some(old) = old {
             self.store.release(old.location);

@@ -43,6 +43,11 @@ pub struct NamespaceConfig {
     /// Truncations that are in force.
     #[serde(default)]
     pub truncations: Vec<TruncationConfig>,
+    #[serde(default)]
+    pub index_type: IndexType,
+    /// Of the service: where files of shared memory are kept. An index of type `shmem` needs it.
+    #[serde(skip)]
+    pub shmem_directory: Option<PathBuf>,
     pub storage_engine: StorageConfig,
 }
 
@@ -53,6 +58,17 @@ pub struct TruncationConfig {
     pub set: Option<String>,
     /// Milliseconds since 2010-01-01.
     pub lut: u64,
+}
+
+/// Where the index lies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IndexType {
+    /// On the heap: every start is cold.
+    #[default]
+    Memory,
+    /// In shared memory, where the next process finds it.
+    Shmem,
 }
 
 /// What a set has of its own. A set that is not named has the defaults.
@@ -94,6 +110,8 @@ impl NamespaceConfig {
             tomb_raider_period,
             sets: _,
             truncations: _,
+            index_type: _,
+            shmem_directory: _,
             storage_engine: _,
         } = changed;
         self.default_ttl.set(default_ttl.get());
@@ -226,6 +244,12 @@ impl StorageConfig {
 }
 
 impl NamespaceConfig {
+    /// Of the files or devices that records lie on.
+    pub(crate) fn device_paths(&self) -> Vec<PathBuf> {
+        let common = self.storage_engine.common();
+        [common.files.as_slice(), common.devices.as_slice()].concat()
+    }
+
     pub(crate) fn tomb_raider_sleep(&self) -> u32 {
         self.storage_engine.common().tomb_raider_sleep
     }
@@ -281,6 +305,16 @@ impl NamespaceConfig {
                 ));
             }
         };
+        let shared_directory = match (self.index_type, &self.shmem_directory) {
+            (IndexType::Memory, _) => None,
+            (IndexType::Shmem, _) if in_memory => {
+                return Err(wrong("index-type shmem needs storage-engine device"));
+            }
+            (IndexType::Shmem, None) => {
+                return Err(wrong("index-type shmem needs shmem-directory"));
+            }
+            (IndexType::Shmem, Some(directory)) => Some(directory.clone()),
+        };
         if commit_to_device && matches!(medium, MediumConfig::Memory { .. }) {
             return Err(wrong("commit-to-device needs files or devices"));
         }
@@ -303,6 +337,7 @@ impl NamespaceConfig {
         Ok(StoreConfig {
             namespace: self.name.clone(),
             medium,
+            shared_directory,
             in_memory,
             encryption,
             write_block_bytes: write_block_size,

@@ -21,12 +21,13 @@ pub mod progress;
 pub mod query;
 #[cfg(test)]
 mod query_tests;
-mod rebuild;
+pub mod rebuild;
 pub mod record;
 pub mod request;
 #[cfg(test)]
 mod request_tests;
 pub mod sets;
+mod shared;
 pub mod stats;
 pub mod storage;
 mod sweep;
@@ -38,6 +39,8 @@ pub mod truncate;
 mod truncate_tests;
 pub mod tunable;
 pub mod udf;
+#[cfg(test)]
+mod warm_tests;
 pub mod xdr;
 #[cfg(test)]
 mod xdr_tests;

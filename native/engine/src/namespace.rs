@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
 
 use perigee_wire::{Digest, PARTITIONS, PartitionId, partition_of};
 use thiserror::Error;
@@ -15,6 +16,7 @@ use crate::index::{Entry, Location, flag};
 use crate::limits::Limits;
 use crate::partition::{Partition, Waiter};
 use crate::progress::{OpenPhase, OpenProgress};
+use crate::rebuild::StartReport;
 use crate::record::compression::with_plain;
 use crate::record::image::{ImageView, image_flag};
 use crate::sets::SetRegistry;
@@ -60,6 +62,8 @@ pub struct Namespace {
     pub pending_limit: usize,
     pub objects: AtomicI64,
     pub tombstones: AtomicI64,
+    /// How the index came about.
+    pub start_report: StartReport,
     pub(crate) shipping: Vec<Arc<NamespaceShipping>>,
     partitions: Box<[Partition]>,
     /// One bit a partition: this node is its master.
@@ -97,7 +101,7 @@ impl Namespace {
         pending_limit: usize,
         progress: &OpenProgress,
     ) -> Result<(Arc<Namespace>, ScanReport), NamespaceError> {
-        let namespace = Namespace {
+        let mut namespace = Namespace {
             partitions: PartitionId::all()
                 .map(|id| Partition::new(id, shipping.len()))
                 .collect(),
@@ -116,6 +120,7 @@ impl Namespace {
             clock,
             shipping,
             pending_limit,
+            start_report: StartReport::default(),
             name: config.name.clone(),
             config,
         };
@@ -128,15 +133,18 @@ impl Namespace {
                     source,
                 })?;
         }
-        let report = progress
-            .logged(&namespace.name, || {
-                namespace.store.scan(&namespace, progress)
-            })
+        let began = Instant::now();
+        let (report, kind) = progress
+            .logged(&namespace.name, || namespace.load(progress))
             .map_err(|source| NamespaceError::Scan {
                 namespace: namespace.name.clone(),
                 source,
             })?;
         progress.begin(OpenPhase::Ready);
+        namespace.start_report = StartReport {
+            kind,
+            ms: began.elapsed().as_millis() as u64,
+        };
         Ok((Arc::new(namespace), report))
     }
 

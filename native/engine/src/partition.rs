@@ -1,11 +1,15 @@
 //! One partition of a namespace: its index table, the records that are being worked on, and its change queues, all under
 //! one lock that is never held over I/O.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use parking_lot::{Mutex, MutexGuard};
 use perigee_wire::{Digest, PartitionId};
 
 use crate::change_queue::ChangeQueue;
-use crate::index::PartitionTable;
+use crate::index::{Descriptor, PartitionTable};
+use crate::shared::SharedStore;
 
 /// A request that waits for a record; the same that may wait for a commit.
 pub use crate::storage::CommitWaiter as Waiter;
@@ -35,6 +39,20 @@ pub struct UpdateTimes {
     latest: u64,
     /// The latest time of a version that left the index without a trace.
     dropped: u64,
+    kept: Option<Kept>,
+}
+
+/// A partition's descriptor in shared memory, where what is kept here outlives the process.
+pub struct Kept {
+    shared: Arc<SharedStore>,
+    partition: PartitionId,
+}
+
+impl Kept {
+    fn descriptor(&self) -> &Descriptor {
+        // SAFETY: in a mapping that `shared` holds; all its fields are atomics.
+        unsafe { self.shared.descriptor(self.partition).as_ref() }
+    }
 }
 
 /// Records that were taken out of the index before they expired and without a tombstone. As their versions may lie on
@@ -47,6 +65,7 @@ pub struct DroppedRecords {
     lifetime_max: u32,
     /// One bit for all digests that agree in [`DroppedRecords::bit`].
     named: Option<Box<[u64; DROPPED_WORDS]>>,
+    kept: Option<Kept>,
 }
 
 const DROPPED_WORDS: usize = 64;
@@ -59,6 +78,10 @@ pub fn lifetime(void_time: u32) -> u32 {
 impl DroppedRecords {
     pub fn note(&mut self, digest: &Digest, void_time: u32) {
         self.lifetime_max = self.lifetime_max.max(lifetime(void_time));
+        if let Some(kept) = &self.kept {
+            let lifetime = &kept.descriptor().dropped_lifetime;
+            lifetime.store(self.lifetime_max, Ordering::Relaxed);
+        }
         let (word, bit) = Self::bit(digest);
         let named = self.named.get_or_insert_with(|| [0; DROPPED_WORDS].into());
         named[word] |= bit;
@@ -95,6 +118,9 @@ impl UpdateTimes {
             return None;
         }
         self.latest = time;
+        if let Some(kept) = &self.kept {
+            kept.descriptor().latest.store(time, Ordering::Relaxed);
+        }
         Some(time)
     }
 
@@ -105,6 +131,10 @@ impl UpdateTimes {
 
     pub fn note_dropped(&mut self, last_update_time: u64) {
         self.dropped = self.dropped.max(last_update_time);
+        if let Some(kept) = &self.kept {
+            let dropped = &kept.descriptor().dropped;
+            dropped.store(self.dropped, Ordering::Relaxed);
+        }
     }
 }
 
@@ -121,6 +151,30 @@ impl Partition {
             id,
             state: Mutex::new(state),
         }
+    }
+
+    /// Has what is known of the partition kept in shared memory too, from what is there on.
+    pub(crate) fn keep_in(&self, shared: &Arc<SharedStore>, table: PartitionTable) {
+        let kept = || Kept {
+            shared: Arc::clone(shared),
+            partition: self.id,
+        };
+        let descriptor = kept();
+        let descriptor = descriptor.descriptor();
+        let lifetime_max = descriptor.dropped_lifetime.load(Ordering::Relaxed);
+        let mut state = self.lock();
+        state.table = table;
+        state.times = UpdateTimes {
+            latest: descriptor.latest.load(Ordering::Relaxed),
+            dropped: descriptor.dropped.load(Ordering::Relaxed),
+            kept: Some(kept()),
+        };
+        state.dropped = DroppedRecords {
+            lifetime_max,
+            // Which records they were is not kept: it may have been any.
+            named: (lifetime_max > 0).then(|| [u64::MAX; DROPPED_WORDS].into()),
+            kept: Some(kept()),
+        };
     }
 
     pub fn lock(&self) -> MutexGuard<'_, PartitionState> {

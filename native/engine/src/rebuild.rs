@@ -1,14 +1,235 @@
 //! The namespace's part in a start: which versions the index keeps, and the counts that follow from the index.
 
 use std::cmp::Ordering::{Equal, Greater, Less};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use perigee_wire::{PARTITIONS, partition_of};
+use parking_lot::Mutex;
+use perigee_wire::{PARTITIONS, PartitionId, partition_of};
 
-use crate::index::{Entry, Location};
+use crate::index::{Entry, Location, PartitionTable};
 use crate::namespace::{Namespace, entry_flags};
+use crate::progress::OpenProgress;
 use crate::record::image::ImageView;
-use crate::storage::Rebuild;
+use crate::shared::{Attached, SharedStore, remove_of};
+use crate::storage::{Doubt, Rebuild, Resume, ScanError, ScanReport};
+
+/// How an index came about.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum StartKind {
+    /// From the images on the devices.
+    #[default]
+    Cold,
+    /// From shared memory.
+    Warm,
+}
+
+impl StartKind {
+    /// As info commands show it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            StartKind::Cold => "cold",
+            StartKind::Warm => "warm",
+        }
+    }
+}
+
+/// The last start of a namespace, and how long it took.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct StartReport {
+    pub kind: StartKind,
+    pub ms: u64,
+}
+
+impl Namespace {
+    /// Shared memory that the namespace takes: the index, and write blocks.
+    pub fn shared_memory_bytes(&self) -> u64 {
+        self.store
+            .shared()
+            .map_or(0, |(shared, _)| shared.memory_bytes())
+    }
+
+    /// Takes the index over from shared memory if there is one that can be believed, or rebuilds it.
+    pub(crate) fn load(
+        &self,
+        progress: &OpenProgress,
+    ) -> Result<(ScanReport, StartKind), ScanError> {
+        let Some((shared, attached)) = self.store.shared() else {
+            if let Some(directory) = &self.config.shmem_directory {
+                remove_of(directory, &self.name, &self.config.device_paths());
+            }
+            return Ok((self.store.scan(self, progress)?, StartKind::Cold));
+        };
+        let doubt = match attached {
+            Attached::Found { is_clean } => {
+                tracing::info!(namespace = %self.name, is_clean, "an index is found in shared memory");
+                match self.take_over(shared, progress)? {
+                    Ok(report) => return Ok((report, StartKind::Warm)),
+                    Err(doubt) => {
+                        shared
+                            .reset()
+                            .map_err(|error| ScanError::SharedMemory(error.to_string()))?;
+                        doubt
+                    }
+                }
+            }
+            Attached::New(reason) => reason,
+        };
+        tracing::info!(
+            namespace = %self.name,
+            path = %shared.path().display(),
+            reason = doubt,
+            "no index is taken over from shared memory: it is rebuilt from the devices"
+        );
+        for partition in self.partitions() {
+            let table = PartitionTable::shared(
+                partition.id,
+                shared.arena(),
+                shared.descriptor(partition.id),
+            );
+            partition.keep_in(shared, table);
+        }
+        self.sets.keep_in(shared.set_names());
+        let report = self.store.scan(self, progress)?;
+        for partition in self.partitions() {
+            let table = &mut partition.lock().table;
+            table.publish();
+            if !table.is_whole() {
+                shared.distrust();
+            }
+        }
+        self.store.go_live(shared);
+        Ok((report, StartKind::Cold))
+    }
+
+    fn take_over(
+        &self,
+        shared: &Arc<SharedStore>,
+        progress: &OpenProgress,
+    ) -> Result<Result<ScanReport, Doubt>, ScanError> {
+        let Some(found) = FoundIndex::attach(shared) else {
+            return Ok(Err("a table is not as it should be"));
+        };
+        let report = match self.store.attach(shared, &found, progress)? {
+            Ok(report) => report,
+            Err(doubt) => return Ok(Err(doubt)),
+        };
+        for (at, name) in found.set_names.iter().enumerate() {
+            let id = self.sets.id_of(name);
+            assert_eq!(
+                id,
+                Some(at as u16 + 1),
+                "no set is made before, and each name is there once"
+            );
+        }
+        self.sets.keep_in(shared.set_names());
+        let mut latest = 0;
+        for counts in found.counts.into_inner() {
+            counts.add_to(self);
+            latest = latest.max(counts.latest);
+        }
+        for (partition, table) in self.partitions().iter().zip(found.tables) {
+            partition.keep_in(shared, table.into_inner());
+            latest = latest.max(partition.lock().times.latest());
+        }
+        self.clock.observe(latest);
+        self.store.go_live(shared);
+        Ok(Ok(report))
+    }
+}
+
+/// The index that lies in shared memory, while it is looked at.
+struct FoundIndex {
+    tables: Vec<Mutex<PartitionTable>>,
+    set_names: Vec<Vec<u8>>,
+    counts: Mutex<Vec<Counts>>,
+}
+
+impl FoundIndex {
+    /// Completes what was being changed, and checks every table. `None` if one is not right.
+    fn attach(shared: &Arc<SharedStore>) -> Option<FoundIndex> {
+        let ids: Vec<PartitionId> = PartitionId::all().collect();
+        let array =
+            |id: &PartitionId| PartitionTable::array_bytes(shared.arena(), shared.descriptor(*id));
+        if !shared.arena().adopt(ids.iter().filter_map(array).collect()) {
+            return None;
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let attach = |id: &PartitionId| {
+            PartitionTable::attach(*id, shared.arena(), shared.descriptor(*id)).map(Mutex::new)
+        };
+        let share = |ids: &[PartitionId]| ids.iter().map(attach).collect::<Option<Vec<_>>>();
+        let share = &share;
+        let tables = std::thread::scope(|scope| {
+            let running: Vec<_> = ids
+                .chunks(PARTITIONS.div_ceil(threads))
+                .map(|ids| scope.spawn(move || share(ids)))
+                .collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            running
+                .into_iter()
+                .map(join)
+                .collect::<Option<Vec<Vec<_>>>>()
+        });
+        let set_names = shared.set_names().all();
+        let mut different = set_names.clone();
+        different.sort_unstable();
+        different.dedup();
+        if different.len() < set_names.len() {
+            return None;
+        }
+        Some(FoundIndex {
+            tables: tables?.into_iter().flatten().collect(),
+            set_names,
+            counts: Mutex::default(),
+        })
+    }
+}
+
+impl Resume for FoundIndex {
+    fn tell_live(&self, share: usize, shares: usize, live: &mut dyn FnMut(Location)) -> bool {
+        let mut counts = Counts::default();
+        for table in self.tables.iter().skip(share).step_by(shares) {
+            for entry in table.lock().iter() {
+                counts.add(&entry, 1);
+                live(entry.location);
+            }
+        }
+        let is_named = counts.sets.len() <= self.set_names.len() + 1;
+        self.counts.lock().push(counts);
+        is_named
+    }
+
+    fn intents(&self) -> Vec<Entry> {
+        self.tables
+            .iter()
+            .filter_map(|table| table.lock().intent())
+            .collect()
+    }
+
+    fn settle(&self, intent: &Entry, found: Option<Location>) -> Option<Location> {
+        let mut table = self.tables[partition_of(&intent.digest).index()].lock();
+        let Some(location) = found else {
+            table.forget_intent();
+            return None;
+        };
+        let entry = Entry {
+            location,
+            ..*intent
+        };
+        let replaced = table.upsert(entry);
+        let counts = &mut self.counts.lock()[0];
+        counts.add(&entry, 1);
+        if let Some(replaced) = &replaced {
+            counts.add(replaced, -1);
+        }
+        replaced.map(|replaced| replaced.location)
+    }
+}
 
 impl Rebuild for Namespace {
     /// The newest version of each digest stays. An expired or deleted newest version is kept too, since an older one may
@@ -63,7 +284,7 @@ impl Rebuild for Namespace {
         let mut counts = Counts::default();
         for partition in self.partitions().iter().skip(share).step_by(shares) {
             for entry in partition.lock().table.iter() {
-                counts.add(&entry);
+                counts.add(&entry, 1);
                 live(entry.location);
             }
         }
@@ -95,9 +316,14 @@ fn for_each_partition(entries: &[Entry], mut f: impl FnMut(usize, &[u32])) {
     }
 }
 
-/// Records counted by one thread, by set id.
+/// Records counted by one thread.
 #[derive(Default)]
-struct Counts(Vec<SetCounts>);
+struct Counts {
+    /// By set id.
+    sets: Vec<SetCounts>,
+    /// The latest last-update time.
+    latest: u64,
+}
 
 #[derive(Clone, Copy, Default)]
 struct SetCounts {
@@ -107,22 +333,24 @@ struct SetCounts {
 }
 
 impl Counts {
-    fn add(&mut self, entry: &Entry) {
+    /// Counts an entry in, or out again with a sign of -1.
+    fn add(&mut self, entry: &Entry, sign: i64) {
         let at = usize::from(entry.set_id);
-        if at >= self.0.len() {
-            self.0.resize(at + 1, SetCounts::default());
+        if at >= self.sets.len() {
+            self.sets.resize(at + 1, SetCounts::default());
         }
-        let counts = &mut self.0[at];
+        let counts = &mut self.sets[at];
         if entry.is_tombstone() {
-            counts.tombstones += 1;
+            counts.tombstones += sign;
         } else {
-            counts.objects += 1;
+            counts.objects += sign;
         }
-        counts.bytes += entry.location.bytes() as i64;
+        counts.bytes += sign * entry.location.bytes() as i64;
+        self.latest = self.latest.max(entry.last_update_time);
     }
 
     fn add_to(&self, namespace: &Namespace) {
-        for (set_id, counts) in self.0.iter().enumerate() {
+        for (set_id, counts) in self.sets.iter().enumerate() {
             let SetCounts {
                 objects,
                 tombstones,

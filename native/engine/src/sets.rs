@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use perigee_wire::SETS_MAX;
 
 use crate::config::SetConfig;
+use crate::shared::SetNames;
 use crate::truncate::TruncateError;
 
 /// Sets by id and by name. A set is made when its first record comes, and stays.
@@ -24,6 +25,8 @@ struct Names {
     settings: HashMap<Box<[u8]>, SetConfig>,
     /// Truncation marks, likewise.
     marks: HashMap<Box<[u8]>, u64>,
+    /// Where the names outlive the process.
+    kept: Option<SetNames>,
 }
 
 /// A set's name, its live counts and its settings.
@@ -66,6 +69,12 @@ impl SetRegistry {
         };
         registry.configure(configured);
         registry
+    }
+
+    /// Has the names kept in shared memory too, from now on. Before the first set is made, or after those were that are
+    /// kept there, in their order.
+    pub(crate) fn keep_in(&self, kept: SetNames) {
+        self.names.write().kept = Some(kept);
     }
 
     /// Puts settings into force, for sets that are there and for those to come. Sets that are not named keep theirs.
@@ -117,6 +126,11 @@ impl SetRegistry {
             return Some(*id);
         }
         let at = names.ids.len();
+        if at < self.sets.len()
+            && let Some(kept) = &names.kept
+        {
+            kept.keep(at as u16 + 1, name);
+        }
         let config = names.settings.get(name).cloned().unwrap_or_default();
         let made = self.sets.get(at)?.set(Box::new(SetInfo {
             name: name.into(),

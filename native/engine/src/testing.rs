@@ -9,7 +9,7 @@ use perigee_wire::{
 
 use crate::clock::HybridClock;
 use crate::config::{
-    CommonStorageConfig, DatacenterConfig, DatacenterNamespaceConfig, NamespaceConfig,
+    CommonStorageConfig, DatacenterConfig, DatacenterNamespaceConfig, IndexType, NamespaceConfig,
     StorageConfig,
 };
 use crate::device_copy::DeviceCopy;
@@ -54,6 +54,8 @@ pub fn namespace_config() -> NamespaceConfig {
         tomb_raider_period: 86_400.into(),
         sets: Vec::new(),
         truncations: Vec::new(),
+        index_type: IndexType::Memory,
+        shmem_directory: None,
         storage_engine: StorageConfig::Memory {
             data_size: Some(16 << 20),
             common,
@@ -150,6 +152,21 @@ impl TempDirectory {
     pub fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("perigee-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a temporary directory");
+        TempDirectory(path)
+    }
+}
+
+impl TempDirectory {
+    /// One in memory, if there is a file system there, that only this user can enter.
+    pub fn in_memory(name: &str) -> Self {
+        use std::os::unix::fs::DirBuilderExt;
+        let parent = Some(std::path::PathBuf::from("/dev/shm")).filter(|path| path.is_dir());
+        let path = parent
+            .unwrap_or_else(std::env::temp_dir)
+            .join(format!("perigee-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+        made.expect("a temporary directory");
         TempDirectory(path)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -49,6 +50,9 @@ pub struct ServiceConfig {
     pub transaction_max_ms: u32,
     pub transaction_pending_limit: usize,
     pub network_loop: NetworkLoop,
+    /// Holds indexes of type `shmem`.
+    #[serde(default)]
+    pub shmem_directory: Option<PathBuf>,
     pub udf_workers: usize,
     pub udf_time_limit_ms: u64,
 }
@@ -117,7 +121,10 @@ impl Engine {
             let started = Instant::now();
             let pending = config.service.transaction_pending_limit;
             let (namespace, report) = Namespace::open(
-                namespace_config.clone(),
+                NamespaceConfig {
+                    shmem_directory: config.service.shmem_directory.clone(),
+                    ..namespace_config.clone()
+                },
                 clock.clone(),
                 shipping,
                 pending,
@@ -128,6 +135,7 @@ impl Engine {
                 objects = namespace.objects.load(Ordering::Relaxed),
                 tombstones = namespace.tombstones.load(Ordering::Relaxed),
                 damaged = report.damaged,
+                start = namespace.start_report.kind.name(),
                 elapsed_ms = started.elapsed().as_millis() as u64,
                 "namespace opened"
             );

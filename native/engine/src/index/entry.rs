@@ -253,11 +253,26 @@ impl Slot {
         }
     }
 
+    pub(super) fn words(&self) -> [u64; SLOT_BYTES / 8] {
+        std::array::from_fn(|i| {
+            u64::from_ne_bytes(self.0[8 * i..8 * i + 8].try_into().expect("8 bytes"))
+        })
+    }
+
+    pub(super) fn of_words(words: [u64; SLOT_BYTES / 8]) -> Slot {
+        Slot(std::array::from_fn(|i| words[i / 8].to_ne_bytes()[i % 8]))
+    }
+
     #[inline]
     fn location(&self) -> Location {
         Location::from_raw(u64::from_le_bytes(
             self.0[LOCATION..].try_into().expect("8 bytes"),
         ))
+    }
+
+    /// Empty, or with a location that has a length.
+    pub(super) fn is_possible(&self) -> bool {
+        self.is_empty() || self.location().units() > 0
     }
 
     #[inline]

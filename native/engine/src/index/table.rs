@@ -9,7 +9,12 @@
 //! place is found by galloping.
 
 use super::entry::{Entry, SLOT_BYTES, Slot, SlotKey};
+use super::journal::Descriptor;
+use super::slots::{SharedTable, Slots};
+use crate::shared::Arena;
 use perigee_wire::{Digest, PartitionId, partition_of};
+use std::ptr::NonNull;
+use std::sync::Arc;
 
 const LOAD_PCT_MAX: usize = 80;
 /// What a shrunken table is filled to: where growing by an eighth leaves one.
@@ -25,11 +30,15 @@ const TAIL_SLOTS: usize = 8;
 const LINEAR_SLOTS: usize = 16;
 
 /// The entries of one partition, ordered by digest (memcmp).
+///
+/// The array lies on the heap, or in shared memory with a descriptor that lets another process go on with it after this
+/// one has ended: see [`journal`](super::journal).
 pub struct PartitionTable {
-    slots: Box<[Slot]>,
+    slots: Slots,
     len: usize,
     homes: usize,
     id: PartitionId,
+    shared: Option<SharedTable>,
 }
 
 enum Probe {
@@ -42,11 +51,134 @@ impl PartitionTable {
     /// An empty table, which owns no memory yet.
     pub fn new(id: PartitionId) -> PartitionTable {
         PartitionTable {
-            slots: Box::default(),
+            slots: Slots::heap(0),
             len: 0,
             homes: 0,
             id,
+            shared: None,
         }
+    }
+
+    /// An empty table in shared memory, which is not journalled before it is published. The descriptor is all zero,
+    /// lies in the arena's mapping, and is nobody else's.
+    pub(crate) fn shared(
+        id: PartitionId,
+        arena: &Arc<Arena>,
+        descriptor: NonNull<Descriptor>,
+    ) -> PartitionTable {
+        PartitionTable {
+            shared: Some(SharedTable::new(arena, descriptor)),
+            ..PartitionTable::new(id)
+        }
+    }
+
+    /// Has the arena take up the array that a descriptor names, if there is one, before any table is attached. False
+    /// if it cannot be.
+    #[cfg(test)]
+    pub(crate) fn adopt_array(arena: &Arc<Arena>, descriptor: NonNull<Descriptor>) -> bool {
+        arena.adopt(Self::array_bytes(arena, descriptor).into_iter().collect())
+    }
+
+    /// Where the array of a descriptor lies in the file, and its length in bytes.
+    pub(crate) fn array_bytes(
+        arena: &Arc<Arena>,
+        descriptor: NonNull<Descriptor>,
+    ) -> Option<(u64, u64)> {
+        let place = SharedTable::new(arena, descriptor).descriptor().array();
+        (place.slots > 0).then_some((place.offset, (place.slots * SLOT_BYTES) as u64))
+    }
+
+    /// The table that a process before left in shared memory; a change that it did not complete is completed. The
+    /// array was adopted by the arena. `None` if it cannot be such a table: all of it is checked.
+    pub(crate) fn attach(
+        id: PartitionId,
+        arena: &Arc<Arena>,
+        descriptor: NonNull<Descriptor>,
+    ) -> Option<PartitionTable> {
+        let mut shared = SharedTable::new(arena, descriptor);
+        let place = shared.descriptor().array();
+        let mut slots = match place.slots {
+            0 => Slots::heap(0),
+            count => Slots::at(arena, place.offset, count),
+        };
+        // SAFETY: the array is the one in use, and nobody else has it.
+        if !unsafe { shared.descriptor().recover(&mut slots) } {
+            return None;
+        }
+        shared.is_published = true;
+        let table = PartitionTable {
+            len: shared.descriptor().len(),
+            homes: place.homes,
+            slots,
+            id,
+            shared: Some(shared),
+        };
+        table.is_sound().then_some(table)
+    }
+
+    /// From now on every change is journalled.
+    pub(crate) fn publish(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            shared.descriptor().set_len(self.len);
+            if let Some(place) = self.slots.place(self.homes) {
+                shared.descriptor().publish(place);
+            }
+            shared.is_published = true;
+        }
+    }
+
+    /// False if the array should lie in shared memory, and there was none to be had.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.shared.is_none() || self.slots.is_empty() || self.slots.is_shared()
+    }
+
+    /// Says that this version, whose location is not known yet, is about to be stored. Until it is in the table, or
+    /// `forget_intent` is called, a restart has to look for it.
+    #[inline]
+    pub(crate) fn intend(&self, entry: &Entry) {
+        if let Some(journal) = self.journal() {
+            journal.intend(&Slot::pack(entry));
+        }
+    }
+
+    pub(crate) fn forget_intent(&self) {
+        if let Some(journal) = self.journal() {
+            journal.forget_intent();
+        }
+    }
+
+    /// The version that the process before was about to store.
+    pub(crate) fn intent(&self) -> Option<Entry> {
+        self.journal().and_then(|journal| journal.intent(self.id))
+    }
+
+    #[inline]
+    fn journal(&self) -> Option<&Descriptor> {
+        let shared = self.shared.as_ref().filter(|shared| shared.is_published)?;
+        Some(shared.descriptor())
+    }
+
+    /// Whether the array is one that changes to a table lead to.
+    fn is_sound(&self) -> bool {
+        if self.homes > self.slots.len() || (self.homes == 0) != self.slots.is_empty() {
+            return false;
+        }
+        let (mut len, mut run, mut last) = (0, 0, None);
+        for (at, slot) in self.slots.iter().enumerate() {
+            if slot.is_empty() {
+                run = at + 1;
+                continue;
+            }
+            let key = slot.key();
+            let home = self.home(key.prefix);
+            let in_order = last.is_none_or(|last| last < key);
+            if !slot.is_possible() || !in_order || home < run || home > at {
+                return false;
+            }
+            last = Some(key);
+            len += 1;
+        }
+        len == self.len
     }
 
     pub fn id(&self) -> PartitionId {
@@ -83,7 +215,7 @@ impl PartitionTable {
         match self.probe(key) {
             Probe::Found(at) => {
                 let replaced = self.slots[at].unpack(self.id);
-                self.slots[at] = Slot::pack(&entry);
+                self.replace_at(at, &Slot::pack(&entry));
                 Some(replaced)
             }
             Probe::Vacant(at) => {
@@ -100,7 +232,7 @@ impl PartitionTable {
             Probe::Found(at) => {
                 let replaces = yields(&self.slots[at].unpack(self.id));
                 if replaces {
-                    self.slots[at] = Slot::pack(&entry);
+                    self.replace_at(at, &Slot::pack(&entry));
                 }
                 replaces
             }
@@ -125,9 +257,41 @@ impl PartitionTable {
             at = self.vacancy(key);
             end = self.run_end(at);
         }
-        self.slots.copy_within(at..end, at + 1);
-        self.slots[at] = slot;
+        self.insert_at(at, end, &slot);
         self.len += 1;
+    }
+
+    #[inline]
+    fn replace_at(&mut self, at: usize, slot: &Slot) {
+        match self.shared.as_ref().filter(|shared| shared.is_published) {
+            // SAFETY: the array is the one in use, and the table is borrowed exclusively.
+            Some(shared) => unsafe { shared.descriptor().replace(&mut self.slots, at, slot) },
+            None => self.slots[at] = *slot,
+        }
+    }
+
+    #[inline]
+    fn insert_at(&mut self, at: usize, end: usize, slot: &Slot) {
+        match self.shared.as_ref().filter(|shared| shared.is_published) {
+            // SAFETY: as above, and the slot at `end` is empty.
+            Some(shared) => unsafe { shared.descriptor().insert(&mut self.slots, at, end, slot) },
+            None => {
+                self.slots.copy_within(at..end, at + 1);
+                self.slots[at] = *slot;
+            }
+        }
+    }
+
+    #[inline]
+    fn remove_at(&mut self, at: usize, end: usize) {
+        match self.shared.as_ref().filter(|shared| shared.is_published) {
+            // SAFETY: as above.
+            Some(shared) => unsafe { shared.descriptor().remove(&mut self.slots, at, end) },
+            None => {
+                self.slots.copy_within(at + 1..end + 1, at);
+                self.slots[end] = Slot::EMPTY;
+            }
+        }
     }
 
     pub fn remove(&mut self, digest: &Digest) -> Option<Entry> {
@@ -142,8 +306,7 @@ impl PartitionTable {
             .enumerate()
             .take_while(|(i, slot)| !slot.is_empty() && self.home(slot.prefix()) < after + i)
             .count();
-        self.slots.copy_within(after..after + shifted, at);
-        self.slots[at + shifted] = Slot::EMPTY;
+        self.remove_at(at, at + shifted);
         self.len -= 1;
         if self.homes > 2 * GROWTH_SLOTS_MIN && self.len * 100 < self.homes * LOAD_PCT_MIN {
             self.rebuild(
@@ -179,7 +342,13 @@ impl PartitionTable {
 
     /// The table and its array, with what the allocator rounds up.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + allocated_bytes(self.slots.len() * SLOT_BYTES)
+        let array = self.slots.len() * SLOT_BYTES;
+        match &self.shared {
+            Some(_) if self.slots.is_shared() => {
+                size_of::<Self>() + size_of::<Descriptor>() + array.next_multiple_of(64)
+            }
+            _ => size_of::<Self>() + allocated_bytes(array),
+        }
     }
 
     #[inline]
@@ -256,15 +425,25 @@ impl PartitionTable {
         let occupied = || self.slots.iter().filter(|slot| !slot.is_empty());
         let place = |next: usize, slot: &Slot| home(slot.prefix(), homes).max(next);
         let end = occupied().fold(0, |next, slot| place(next, slot) + 1);
-        let mut slots =
-            vec![Slot::EMPTY; (homes + TAIL_SLOTS).max(end + tail_free)].into_boxed_slice();
+        let count = (homes + TAIL_SLOTS).max(end + tail_free);
+        let shared = self.shared.as_ref();
+        // Without memory in the shared file the namespace goes on, and will start cold.
+        let mut slots = shared
+            .and_then(|shared| Slots::shared(&shared.arena, count))
+            .unwrap_or_else(|| Slots::heap(count));
         let mut next = 0;
         for slot in occupied() {
             let at = place(next, slot);
             slots[at] = *slot;
             next = at + 1;
         }
-        self.slots = slots;
+        if let Some(shared) = shared.filter(|shared| shared.is_published) {
+            match slots.place(homes) {
+                Some(place) => shared.descriptor().publish(place),
+                None => shared.arena.distrust(),
+            }
+        }
+        std::mem::replace(&mut self.slots, slots).free();
         self.homes = homes;
     }
 }

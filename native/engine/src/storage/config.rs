@@ -23,6 +23,8 @@ pub enum MediumConfig {
 pub struct StoreConfig {
     pub namespace: String,
     pub medium: MediumConfig,
+    /// Where files of shared memory are kept, in which the index outlives the process; `None` for the heap.
+    pub shared_directory: Option<PathBuf>,
     /// Whether all that is on the devices is kept in memory too, and read from there.
     pub in_memory: bool,
     /// What lies on the devices is encrypted.
@@ -53,6 +55,7 @@ impl StoreConfig {
         StoreConfig {
             namespace: namespace.into(),
             medium,
+            shared_directory: None,
             in_memory: false,
             encryption: None,
             write_block_bytes: WRITE_BLOCK_BYTES_MAX as u32,

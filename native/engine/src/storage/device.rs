@@ -19,12 +19,13 @@ use crate::index::Location;
 use crate::record::image::{
     BLOCK_HEADER_BYTES, FILLER_BYTES, ImageView, RECORD_BYTES_MAX, seal, write_filler,
 };
+use crate::shared::{Ledger, SharedStore};
 use crate::tunable::Tunable;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Free blocks that only defragmentation may take: compacting one block needs at most one more.
@@ -97,8 +98,6 @@ pub(super) struct BlockState {
 
 /// What is known of a block without the device's lock.
 pub(super) struct Block {
-    /// Bytes of live records.
-    pub(super) live: AtomicU32,
     /// The block in memory: while it is appended to, until it is written, while it is cached.
     pub(super) buffer: RwLock<Option<Arc<BlockBuf>>>,
 }
@@ -197,6 +196,12 @@ pub(super) struct Device {
     pub(super) device_id: u64,
     pub(super) block_bytes: usize,
     pub(super) blocks: Box<[Block]>,
+    /// What is known of a block and outlives the process where the index does: its sequence, its live bytes.
+    pub(super) ledger: Ledger,
+    /// Shared memory, where buffers come from that outlive the process.
+    shared: Option<Arc<SharedStore>>,
+    /// Of the start that the devices are in: see [`Lease`](super::header::Lease).
+    pub(super) run: AtomicU64,
     pub(super) state: Mutex<DeviceState>,
     /// Wakes the flush thread.
     pub(super) work: Condvar,
@@ -243,6 +248,7 @@ impl Device {
         first_sequence: u64,
         counters: Arc<Counters>,
         signal: Arc<DefragSignal>,
+        shared: Option<Arc<SharedStore>>,
     ) -> Device {
         let block_bytes = config.write_block_bytes as usize;
         let count = (medium.len() / block_bytes as u64) as usize;
@@ -284,7 +290,6 @@ impl Device {
             write_bytes: 0,
         };
         let block = || Block {
-            live: AtomicU32::new(0),
             buffer: RwLock::new(None),
         };
         Device {
@@ -299,6 +304,12 @@ impl Device {
             device_id,
             block_bytes,
             blocks: (0..count).map(|_| block()).collect(),
+            ledger: match &shared {
+                Some(shared) => shared.ledger(index as usize),
+                None => Ledger::heap(count),
+            },
+            shared,
+            run: AtomicU64::new(0),
             state: Mutex::new(state),
             work: Condvar::new(),
             progress: Condvar::new(),
@@ -382,9 +393,12 @@ impl Device {
         unsafe { open.buffer.write(at, image) };
         open.position += image.len();
         current.appended = current.log_start + open.position as u64;
-        self.blocks[open.block as usize]
+        // Live bytes before the position: what a start finds below it and not in the index is in a block
+        // whose live bytes do not add up.
+        self.ledger[open.block as usize]
             .live
             .fetch_add(image.len() as u32, Ordering::AcqRel);
+        open.buffer.note_position(open.position);
         self.used_bytes
             .fetch_add(image.len() as u64, Ordering::Relaxed);
         let appended = Appended {
@@ -519,8 +533,11 @@ impl Device {
             None => state
                 .spare
                 .pop()
-                .unwrap_or_else(|| Arc::new(BlockBuf::heap(bytes))),
+                .unwrap_or_else(|| Arc::new(self.new_buffer())),
         };
+        self.ledger[block as usize]
+            .sequence
+            .store(sequence, Ordering::Relaxed);
         let header = BlockHeader {
             sequence,
             device_id: self.device_id,
@@ -529,7 +546,8 @@ impl Device {
         };
         // SAFETY: nothing of the block is in use, since it was free, and the device's lock is held.
         unsafe { buffer.write(0, &header.encode()) };
-        debug_assert_eq!(self.blocks[block as usize].live.load(Ordering::Relaxed), 0);
+        buffer.begin(self.index, block, sequence, BLOCK_HEADER_BYTES);
+        debug_assert_eq!(self.ledger[block as usize].live.load(Ordering::Relaxed), 0);
         if self.mapping.is_none() {
             *self.blocks[block as usize].buffer.write() = Some(Arc::clone(&buffer));
         }
@@ -556,6 +574,20 @@ impl Device {
         }
         if self.is_short(state) {
             self.signal.raise();
+        }
+    }
+
+    fn new_buffer(&self) -> BlockBuf {
+        let Some(shared) = &self.shared else {
+            return BlockBuf::heap(self.block_bytes);
+        };
+        match shared.pool().take() {
+            Some(block) => BlockBuf::shared(block, self.block_bytes),
+            None => {
+                // What is in it would not be found.
+                shared.distrust();
+                BlockBuf::heap(self.block_bytes)
+            }
         }
     }
 
@@ -598,6 +630,7 @@ impl Device {
         // SAFETY: from the append position on, and the device's lock is held.
         unsafe { put_filler(&open.buffer, open.position, end, covers, open.sequence) };
         open.position = end;
+        open.buffer.note_position(end);
         self.counters.padding_bytes.add(covers as u64);
     }
 
@@ -687,6 +720,9 @@ impl Device {
             let RetiredBlock { block, .. } = state.retired.pop_front().expect("counted before");
             self.drop_buffer(state, block);
             state.blocks[block as usize].phase = Phase::Free;
+            self.ledger[block as usize]
+                .sequence
+                .store(0, Ordering::Relaxed);
             state.free.push(block);
         }
         let blocks = &state.blocks;
@@ -705,7 +741,7 @@ impl Device {
     }
 
     pub(super) fn live(&self, block: u32) -> usize {
-        self.blocks[block as usize].live.load(Ordering::Acquire) as usize
+        self.ledger[block as usize].live.load(Ordering::Acquire) as usize
     }
 
     fn lwm_bytes(&self) -> usize {
@@ -778,7 +814,7 @@ impl Device {
     pub(super) fn release(&self, location: Location) {
         let (block, _) = self.place(location);
         let bytes = location.bytes();
-        let before = self.blocks[block as usize]
+        let before = self.ledger[block as usize]
             .live
             .fetch_sub(bytes as u32, Ordering::AcqRel);
         let before = before as usize;

@@ -9,7 +9,7 @@
 
 use super::device::{Device, DeviceState, STREAMS, Stream};
 use super::error::DeviceError;
-use super::header::{LEASE_OFFSETS, encode_lease};
+use super::header::{LEASE_OFFSETS, Lease, encode_lease};
 use super::medium::{AlignedBuf, PAGE_BYTES};
 use super::write_block::BlockBuf;
 use super::{CommitSink, CommitWaiter};
@@ -198,7 +198,8 @@ impl Device {
         drop(state);
 
         let mut page = AlignedBuf::new(PAGE_BYTES);
-        encode_lease(&mut page, self.device_id, limit);
+        let run = self.run.load(Ordering::Relaxed);
+        encode_lease(&mut page, self.device_id, Lease { limit, run });
         let leased = self
             .medium
             .write_at(LEASE_OFFSETS[lease], &page)
@@ -337,11 +338,16 @@ impl Device {
             stream,
             block,
             buffer,
+            to,
             log_end,
             completes_block,
             ..
         } in transfers
         {
+            match completes_block {
+                true => buffer.end(),
+                false => buffer.note_written(to),
+            }
             // Before the block is finished, which keeps the buffer for reuse if nobody has it.
             drop(buffer);
             let current = &mut state.streams[stream as usize];

@@ -15,11 +15,11 @@
 //! 312 u8 encryption   313 [7] zero   320 [16] key check   336 zero up to 512
 //!
 //! lease, at offsets 4096 and 8192
-//!  0 [4] magic "PSEQ"    4 u32 crc32c of bytes 8..24    8 u64 device id    16 u64 limit
+//!  0 [4] magic "PSEQ"    4 u32 crc32c of bytes 8..32    8 u64 device id    16 u64 limit    24 u64 run
 //! ```
 //!
 //! All little endian. The device header has the first write block to itself. In version 1 it is zero from
-//! 312 on.
+//! 312 on, and a lease has no run, nor is there one in its checksum.
 
 use super::encryption::Algorithm;
 use super::error::OpenError;
@@ -207,31 +207,56 @@ const LEASE_MAGIC: [u8; 4] = *b"PSEQ";
 const LEASE_CHECKSUM: usize = LEASE_MAGIC.len();
 const LEASE_DEVICE_ID: usize = LEASE_CHECKSUM + 4;
 const LEASE_LIMIT: usize = LEASE_DEVICE_ID + 8;
-const LEASE_END: usize = LEASE_LIMIT + 8;
+const LEASE_RUN: usize = LEASE_LIMIT + 8;
+const LEASE_END_V1: usize = LEASE_RUN;
+const LEASE_END: usize = LEASE_RUN + 8;
 /// Written in turn, so that one is whole whenever power fails.
 pub(super) const LEASE_OFFSETS: [u64; 2] = [PAGE_BYTES as u64, 2 * PAGE_BYTES as u64];
 
-/// Sequences below `limit` may be in use. Blocks are erased, and their first pages may be lost in a
+/// What a start claims before it serves.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Lease {
+    /// Sequences below it may be in use.
+    pub(super) limit: u64,
+    /// Drawn at random by every start: tells whether what another start left elsewhere is of the device
+    /// as it is. 0 in leases of version 1.
+    pub(super) run: u64,
+}
+
+/// Sequences below the limit may be in use. Blocks are erased, and their first pages may be lost in a
 /// power cut, so what is found on a device does not tell.
-pub(super) fn encode_lease(page: &mut [u8], device_id: u64, limit: u64) {
+pub(super) fn encode_lease(page: &mut [u8], device_id: u64, lease: Lease) {
     page.fill(0);
     page[..LEASE_CHECKSUM].copy_from_slice(&LEASE_MAGIC);
     page[LEASE_DEVICE_ID..LEASE_LIMIT].copy_from_slice(&device_id.to_le_bytes());
-    page[LEASE_LIMIT..LEASE_END].copy_from_slice(&limit.to_le_bytes());
+    page[LEASE_LIMIT..LEASE_RUN].copy_from_slice(&lease.limit.to_le_bytes());
+    page[LEASE_RUN..LEASE_END].copy_from_slice(&lease.run.to_le_bytes());
     let checksum = crc32c::crc32c(&page[LEASE_DEVICE_ID..LEASE_END]);
     page[LEASE_CHECKSUM..LEASE_DEVICE_ID].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// The limit, if the page holds a lease of this device, as it is since it was initialised.
-pub(super) fn decode_lease(page: &[u8], device_id: u64) -> Option<u64> {
+/// The lease, if the page holds one of this device, as it is since it was initialised.
+pub(super) fn decode_lease(page: &[u8], device_id: u64) -> Option<Lease> {
     let is_own = is_lease(page) && u64_at(page, LEASE_DEVICE_ID) == device_id;
-    is_own.then(|| u64_at(page, LEASE_LIMIT))
+    is_own.then(|| Lease {
+        limit: u64_at(page, LEASE_LIMIT),
+        run: match lease_checksum(page, LEASE_END) {
+            true => u64_at(page, LEASE_RUN),
+            false => 0,
+        },
+    })
 }
 
 /// Whether the page holds a lease, of whatever device.
 pub(super) fn is_lease(page: &[u8]) -> bool {
     page[..LEASE_CHECKSUM] == LEASE_MAGIC
-        && u32_at(page, LEASE_CHECKSUM) == crc32c::crc32c(&page[LEASE_DEVICE_ID..LEASE_END])
+        && [LEASE_END, LEASE_END_V1]
+            .iter()
+            .any(|end| lease_checksum(page, *end))
+}
+
+fn lease_checksum(page: &[u8], end: usize) -> bool {
+    u32_at(page, LEASE_CHECKSUM) == crc32c::crc32c(&page[LEASE_DEVICE_ID..end])
 }
 
 const BLOCK_MAGIC: [u8; 4] = *b"PBLK";
@@ -361,8 +386,12 @@ mod tests {
     #[test]
     fn lease_is_of_one_initialisation() {
         let mut page = vec![0xEE; PAGE_BYTES];
-        encode_lease(&mut page, 7, 1 << 40);
-        assert_eq!(decode_lease(&page, 7), Some(1 << 40));
+        let lease = Lease {
+            limit: 1 << 40,
+            run: 0xFEED << 40,
+        };
+        encode_lease(&mut page, 7, lease);
+        assert_eq!(decode_lease(&page, 7), Some(lease));
         assert_eq!(decode_lease(&page, 8), None);
         for bit in 0..LEASE_END * 8 {
             let mut page = page.clone();

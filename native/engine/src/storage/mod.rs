@@ -1,6 +1,7 @@
 //! Log-structured storage: records are appended to write blocks, an update writes a new version and
 //! marks the old one dead, defragmentation frees blocks by copying what is still live.
 
+mod attach;
 mod config;
 mod defrag;
 mod device;
@@ -18,6 +19,7 @@ mod tests;
 mod walk;
 mod write_block;
 
+pub(crate) use attach::{Doubt, Resume};
 pub use config::{MediumConfig, StoreConfig};
 pub use encryption::{Algorithm, Encryption};
 pub use error::{AppendError, DeviceError, OpenError, ReadError, ScanError};
@@ -27,6 +29,7 @@ pub use stats::{DeviceStats, StoreStats};
 
 use crate::index::Location;
 use crate::record::image::{BLOCK_HEADER_BYTES, ImageView};
+use crate::shared::{Attached, SharedStore};
 use defrag::{DefragSignal, run_defrag};
 use device::{Device, Stream};
 use header::DeviceHeader;
@@ -132,6 +135,8 @@ pub struct Store {
     /// For commits that are awaited after the threads have ended. Whoever is to be told may own the
     /// store.
     sink: OnceLock<Weak<dyn CommitSink>>,
+    /// Where the index and unwritten blocks outlive the process, and whether there was something before.
+    shared: Option<(Arc<SharedStore>, Attached)>,
 }
 
 #[derive(Default)]
@@ -284,9 +289,19 @@ impl Store {
             device.work.notify_all();
         }
         flush.into_iter().for_each(|thread| join(Some(thread)));
+        let is_written = |device: &Arc<Device>| device.state.lock().failure.is_none();
+        if let Some((shared, _)) = &self.shared
+            && self.devices.iter().all(is_written)
+        {
+            shared.go_clean();
+        }
         for device in &self.devices {
             device.medium.close();
         }
+    }
+
+    pub(crate) fn shared(&self) -> Option<&(Arc<SharedStore>, Attached)> {
+        self.shared.as_ref()
     }
 
     fn device(&self, device: u8) -> &Device {

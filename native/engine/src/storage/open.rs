@@ -12,16 +12,22 @@ use super::medium::{
     AlignedBuf, EncryptedMedium, FileMedium, Mapping, Medium, MemoryMedium, PAGE_BYTES,
 };
 use super::stats::Counters;
+use crate::shared::{Attached, Identity, SharedStore};
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 /// As much of a device without a header has to be blank: where file systems, volumes and the like leave
 /// their signatures, all within the first block, which holds nothing else.
 const BLANK_BYTES_MAX: usize = 1 << 20;
+
+/// How long a device may be in use before that is an error: of a process that was killed, the kernel gives up the
+/// rings that it submitted I/O by, and the files in them, only some time after its end.
+const IN_USE_WAIT: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Opens the media, initialising those that are new. Devices of other stores, or written with
@@ -142,6 +148,7 @@ impl Store {
                 .and_then(|()| medium.sync())
                 .map_err(|source| io_error(path, source))?;
         }
+        let shared = open_shared(&config, &media, &headers, &paths);
         let config = Arc::new(config);
         let counters = Arc::new(Counters::default());
         let signal = Arc::new(DefragSignal::default());
@@ -169,6 +176,7 @@ impl Store {
                     header.first_sequence,
                     Arc::clone(&counters),
                     Arc::clone(&signal),
+                    shared.as_ref().map(|(shared, _)| Arc::clone(shared)),
                 ))
             })
             .collect();
@@ -182,7 +190,48 @@ impl Store {
             scanned: AtomicBool::new(false),
             threads: Mutex::default(),
             sink: OnceLock::new(),
+            shared,
         })
+    }
+}
+
+/// The files in shared memory, where the configuration asks for them and they can be had.
+fn open_shared(
+    config: &StoreConfig,
+    media: &[Arc<dyn Medium>],
+    headers: &[DeviceHeader],
+    paths: &[PathBuf],
+) -> Option<(Arc<SharedStore>, Attached)> {
+    let directory = config.shared_directory.as_ref()?;
+    let block_bytes = u64::from(config.write_block_bytes);
+    let blocks = |bytes: u64| (bytes / block_bytes) as u32;
+    // Open and spare blocks of each device, and blocks that readers still hold when they leave the cache.
+    let buffers_max = blocks(config.write_cache_bytes_max)
+        + blocks(config.post_write_cache_bytes)
+        + 16 * media.len() as u32
+        + 64;
+    let device = |(medium, header): (&Arc<dyn Medium>, &DeviceHeader)| {
+        (header.device_id, u64::from(blocks(medium.len())))
+    };
+    let identity = Identity {
+        namespace: config.namespace.clone(),
+        store_id: headers[0].store_id,
+        paths: paths.to_vec(),
+        block_bytes,
+        devices: media.iter().zip(headers).map(device).collect(),
+        buffers_max,
+    };
+    match SharedStore::open(directory, identity) {
+        Ok((shared, attached)) => Some((Arc::new(shared), attached)),
+        Err(error) => {
+            tracing::warn!(
+                namespace = %config.namespace,
+                directory = %directory.display(),
+                %error,
+                "no shared memory: the index lies on the heap, and the next start will be cold"
+            );
+            None
+        }
     }
 }
 
@@ -190,14 +239,22 @@ fn open_all(
     paths: &[PathBuf],
     open: impl Fn(&Path) -> io::Result<FileMedium>,
 ) -> Result<Vec<Arc<dyn Medium>>, OpenError> {
-    let open = |path: &PathBuf| match open(path) {
-        Ok(medium) => Ok(Arc::new(medium) as Arc<dyn Medium>),
-        Err(error) => Err(match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => {
-                OpenError::InUse { path: path.clone() }
-            }
-            _ => io_error(path, error),
-        }),
+    let until = Instant::now() + IN_USE_WAIT;
+    let open = |path: &PathBuf| loop {
+        let error = match open(path) {
+            Ok(medium) => return Ok(Arc::new(medium) as Arc<dyn Medium>),
+            Err(error) => error,
+        };
+        if !matches!(
+            error.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy
+        ) {
+            return Err(io_error(path, error));
+        }
+        if Instant::now() >= until {
+            return Err(OpenError::InUse { path: path.clone() });
+        }
+        std::thread::sleep(IN_USE_WAIT / 50);
     };
     paths.iter().map(open).collect()
 }
@@ -242,6 +299,6 @@ fn io_error(path: &Path, source: io::Error) -> OpenError {
 }
 
 /// Unpredictable, which is all that store ids and first sequences need.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

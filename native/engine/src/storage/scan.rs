@@ -6,7 +6,7 @@
 //! particular order, and what the namespace keeps must not depend on it.
 
 use super::device::{Device, Phase};
-use super::header::{BlockHeader, DeviceHeader, FoundBlock, LEASE_OFFSETS, decode_lease};
+use super::header::{BlockHeader, DeviceHeader, FoundBlock, LEASE_OFFSETS, Lease, decode_lease};
 use super::medium::{AlignedBuf, PAGE_BYTES};
 use super::write_block::{Piece, Walk, sequence_by_images};
 use super::{Rebuild, ScanError, ScanReport, Store};
@@ -23,6 +23,9 @@ const THREADS_PER_CPU: usize = 2;
 const BUFFER_BYTES_MAX: usize = 512 << 20;
 /// Block headers read in one go.
 const HEADERS_AT_ONCE: usize = 64;
+
+/// In the ledger, of a block that holds no image of this device.
+pub(super) const SEQUENCE_UNKNOWN: u64 = u64::MAX;
 
 /// A block by device and index, and its header as it was found.
 pub(super) type Found = (u8, u32, FoundBlock);
@@ -105,10 +108,8 @@ impl Store {
                 here.map(|(_, block)| *block).collect()
             };
             device.conclude_scan(&of_device(&blank), &of_device(&all.lost), &mut all.report);
-            if !device.is_volatile {
-                device.lease()?;
-            }
         }
+        self.begin_run(self.shared.as_ref().map(|(shared, _)| &**shared))?;
         Ok(all.report)
     }
 
@@ -171,6 +172,9 @@ impl Store {
         if let Some(sequence) = sequence {
             // Before the images are shown: which of two copies is the original is told by it.
             device.state.lock().blocks[block as usize].sequence = sequence;
+            device.ledger[block as usize]
+                .sequence
+                .store(sequence, Ordering::Relaxed);
             device.load(block, bytes);
             let mut images = Walk::new(bytes, sequence).filter_map(|piece| match piece {
                 Piece::Image { at, image } => {
@@ -206,8 +210,8 @@ impl Store {
             for (device, live) in self.devices.iter().zip(live) {
                 let bytes: u64 = live.iter().map(|bytes| u64::from(*bytes)).sum();
                 device.used_bytes.fetch_add(bytes, Ordering::Relaxed);
-                for (block, live) in device.blocks.iter().zip(live) {
-                    block.live.fetch_add(live, Ordering::AcqRel);
+                for (record, live) in device.ledger.iter().zip(live) {
+                    record.live.fetch_add(live, Ordering::AcqRel);
                 }
             }
         }
@@ -235,7 +239,7 @@ fn scan_threads(devices: usize, block_bytes: usize) -> usize {
 }
 
 /// Runs `work` on threads of its own, which are told their number from 0 on.
-fn on_threads<R: Send>(threads: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+pub(super) fn on_threads<R: Send>(threads: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
     let work = &work;
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|i| scope.spawn(move || work(i))).collect();
@@ -258,33 +262,34 @@ impl Device {
     }
 
     /// Sequences go on where none was used: above the lease, the store's first, and what is found.
-    fn set_next_sequence(&self, header: &DeviceHeader, found: &[Found]) {
+    pub(super) fn set_next_sequence(&self, header: &DeviceHeader, found: &[Found]) {
         let here = found.iter().filter(|found| found.0 == self.index);
         let largest = here.filter_map(|(.., found)| match found {
             FoundBlock::Sealed { sequence } => Some(sequence + 1),
             FoundBlock::Blank | FoundBlock::Unreadable => None,
         });
         let largest = largest.max().unwrap_or(0);
-        let leased = self.read_lease();
+        let leased = self.read_lease().limit;
         self.state.lock().next_sequence = header.first_sequence.max(leased).max(largest);
     }
 
-    /// The limit of the newest lease, whose place is not the next to be written.
-    fn read_lease(&self) -> u64 {
+    /// The newest lease, whose place is not the next to be written.
+    pub(super) fn read_lease(&self) -> Lease {
         let mut page = AlignedBuf::new(PAGE_BYTES);
-        let limits = LEASE_OFFSETS.map(|offset| {
+        let leases = LEASE_OFFSETS.map(|offset| {
             let read = self.medium.read_at(offset, &mut page);
             read.ok()
                 .and_then(|()| decode_lease(&page, self.device_id))
-                .unwrap_or(0)
+                .unwrap_or_default()
         });
-        self.state.lock().lease = usize::from(limits[1] > limits[0]);
-        limits[0].max(limits[1])
+        let newest = usize::from(leases[1].limit > leases[0].limit);
+        self.state.lock().lease = newest;
+        leases[newest]
     }
 
     /// Reads a whole block, page by page where it does not read as a whole; returns how many pages
     /// did not.
-    fn read_block(&self, block: u32, bytes: &mut AlignedBuf) -> u64 {
+    pub(super) fn read_block(&self, block: u32, bytes: &mut AlignedBuf) -> u64 {
         let offset = self.block_offset(block);
         let length = self.block_bytes;
         if self.medium.read_at(offset, &mut bytes[..length]).is_ok() {
@@ -352,14 +357,20 @@ impl Device {
                 state.blocks[at].filled = self.block_bytes - BLOCK_HEADER_BYTES;
             } else if is_lost[at] {
                 state.blocks[at].phase = Phase::Lost;
+                self.ledger[at].lost.store(1, Ordering::Relaxed);
             } else if is_blank[at] {
                 report.free_blocks += 1;
                 state.blocks[at].phase = Phase::Free;
                 state.free.push(block);
             } else {
-                // To be erased before it is used again.
+                // To be erased before it is used again, also if it holds something else altogether.
                 report.free_blocks += 1;
                 state.blocks[at].phase = Phase::Used;
+                let sequence = match state.blocks[at].sequence {
+                    0 => SEQUENCE_UNKNOWN,
+                    sequence => sequence,
+                };
+                self.ledger[at].sequence.store(sequence, Ordering::Relaxed);
             }
             self.settle(&mut state, block);
         }

@@ -2,6 +2,7 @@
 
 use super::medium::{AlignedBuf, Mapping};
 use crate::record::image::{BLOCK_HEADER_BYTES, FILLER_BYTES, IMAGE_UNIT_BYTES, ImageView};
+use crate::shared::PooledBlock;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -14,13 +15,14 @@ use std::sync::Arc;
 pub(super) struct BlockBuf {
     start: NonNull<u8>,
     bytes: usize,
-    _owner: Owner,
+    owner: Owner,
 }
 
-#[expect(dead_code, reason = "held to keep the memory that `start` points to")]
+/// Held to keep the memory that `start` points to.
 enum Owner {
-    Heap(AlignedBuf),
-    Mapped(Arc<Mapping>),
+    Heap { _buffer: AlignedBuf },
+    Mapped { _mapping: Arc<Mapping> },
+    Shared(PooledBlock),
 }
 
 // SAFETY: the memory is owned or held by an Arc; access follows the rule above.
@@ -34,7 +36,46 @@ impl BlockBuf {
         BlockBuf {
             start: buffer.start(),
             bytes,
-            _owner: Owner::Heap(buffer),
+            owner: Owner::Heap { _buffer: buffer },
+        }
+    }
+
+    /// Memory of a shared file, from where another process can write it to the device.
+    pub(super) fn shared(block: PooledBlock, bytes: usize) -> BlockBuf {
+        BlockBuf {
+            start: block.start(),
+            bytes,
+            owner: Owner::Shared(block),
+        }
+    }
+
+    /// The memory holds this block from now on, complete up to `position` and not yet written. Like the
+    /// following, this tells a process that comes after this one, if the memory is shared.
+    pub(super) fn begin(&self, device: u8, block: u32, sequence: u64, position: usize) {
+        if let Owner::Shared(shared) = &self.owner {
+            shared.begin(device, block, sequence, position);
+        }
+    }
+
+    /// The block is complete up to `position`. After live bytes were counted: see `attach.rs`.
+    #[inline]
+    pub(super) fn note_position(&self, position: usize) {
+        if let Owner::Shared(shared) = &self.owner {
+            shared.note_position(position);
+        }
+    }
+
+    /// The block is written up to `to`.
+    pub(super) fn note_written(&self, to: usize) {
+        if let Owner::Shared(shared) = &self.owner {
+            shared.note_written(to);
+        }
+    }
+
+    /// The block is written.
+    pub(super) fn end(&self) {
+        if let Owner::Shared(shared) = &self.owner {
+            shared.end();
         }
     }
 
@@ -46,7 +87,9 @@ impl BlockBuf {
         BlockBuf {
             start,
             bytes,
-            _owner: Owner::Mapped(Arc::clone(mapping)),
+            owner: Owner::Mapped {
+                _mapping: Arc::clone(mapping),
+            },
         }
     }
 

@@ -2,7 +2,7 @@
 //! to as many threads that only read. `cargo run --release --example cold_start -- [records] [directory]`
 
 use perigee_engine::clock::HybridClock;
-use perigee_engine::config::NamespaceConfig;
+use perigee_engine::config::{IndexType, NamespaceConfig};
 use perigee_engine::index::Location;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::progress::OpenProgress;
@@ -99,25 +99,32 @@ fn read(path: &Path, bytes: u64) -> f64 {
     began.elapsed().as_secs_f64()
 }
 
-fn open(path: &Path, records: u64) -> f64 {
-    let config: NamespaceConfig = serde_json::from_value(serde_json::json!({
+fn open(path: &Path, records: u64, shared: Option<&Path>) -> (f64, u64) {
+    let mut config: NamespaceConfig = serde_json::from_value(serde_json::json!({
         "name": "bench", "replication-factor": 1, "default-ttl": 0, "nsup-period": 0,
         "allow-ttl-without-nsup": true, "max-record-size": 1 << 20, "default-read-touch-ttl-pct": 0,
-        "stop-writes-used-pct": 0, "stop-writes-avail-pct": 0,
+        "stop-writes-used-pct": 0, "stop-writes-avail-pct": 0, "stop-writes-sys-memory-pct": 0,
+        "indexes-memory-budget": 0, "evict-used-pct": 0, "evict-indexes-memory-pct": 0, "evict-tenths-pct": 5,
+        "evict-hist-buckets": 10000, "tomb-raider-eligible-age": 86400, "tomb-raider-period": 86400, "sets": [],
         "storage-engine": {
             "type": "device", "files": [path], "filesize": file_bytes(records), "commit-to-device": false,
         },
     }))
     .expect("a valid configuration");
+    if let Some(directory) = shared {
+        config.index_type = IndexType::Shmem;
+        config.shmem_directory = Some(directory.to_path_buf());
+    }
     let began = Instant::now();
     let clock = Arc::new(HybridClock::new());
     let opened = Namespace::open(config, clock, Vec::new(), 20, &OpenProgress::default());
     let (namespace, report) = opened.expect("the namespace opens");
     let seconds = began.elapsed().as_secs_f64();
     assert_eq!(namespace.objects.load(Ordering::Relaxed) as u64, records);
-    assert_eq!((report.images, report.damaged), (records, 0));
+    assert_eq!(report.damaged, 0);
+    let bytes = namespace.shared_memory_bytes();
     namespace.store.close();
-    seconds
+    (seconds, bytes)
 }
 
 /// Seconds of processor time that this process has used. On a machine that is shared, they tell more than a clock.
@@ -150,9 +157,21 @@ fn main() {
     let bytes = file_bytes(records);
     let reading = median((0..ROUNDS).map(|_| read(&path, bytes)).collect());
     let before = cpu_seconds();
-    let opening = median((0..ROUNDS).map(|_| open(&path, records)).collect());
+    let opening = median((0..ROUNDS).map(|_| open(&path, records, None).0).collect());
     let cpu = (cpu_seconds() - before) / ROUNDS as f64;
+    let shared = PathBuf::from("/dev/shm").join(path.file_name().expect("a name"));
+    let (filling, shared_bytes) = open(&path, records, Some(&shared));
+    let warm = median(
+        (0..ROUNDS)
+            .map(|_| open(&path, records, Some(&shared)).0)
+            .collect(),
+    );
+    let _ = std::fs::remove_dir_all(&shared);
     let _ = std::fs::remove_file(&path);
+    println!(
+        "in shared memory: cold {filling:.2} s, warm {warm:.2} s, {:.1} bytes a record",
+        shared_bytes as f64 / records as f64
+    );
     println!(
         "{records} records of {IMAGE_BYTES} bytes: {opening:.2} s, {:.2} million records/s, {:.0} MB/s; \
          {:.0} ns of CPU a record; reading alone {reading:.2} s, {:.0} MB/s; {:.0}% of the device",

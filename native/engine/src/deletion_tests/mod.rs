@@ -34,6 +34,9 @@ struct Node {
 }
 
 /// Of a namespace on a device, or in memory with a device behind it.
+///
+/// Written by drains alone: a flush for its age pads the block that is filled, and what lies in which block is what these
+/// stories are about.
 fn config(in_memory: bool) -> NamespaceConfig {
     let mut config = namespace_config();
     config.max_record_size.set(15 << 10);
@@ -46,7 +49,7 @@ fn config(in_memory: bool) -> NamespaceConfig {
         filesize: Some(0),
         write_block_size: BLOCK_BYTES as u32,
         flush_size: 8 << 10,
-        flush_max_ms: 1,
+        flush_max_ms: 60_000,
         max_write_cache: 4 * BLOCK_BYTES as u64,
         post_write_cache: 0,
         tomb_raider_sleep: 0,

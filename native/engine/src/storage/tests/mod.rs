@@ -40,6 +40,14 @@ fn config() -> StoreConfig {
     }
 }
 
+/// Flushed by drains alone, for tests that know what lies in which block: a flush for its age pads the block.
+fn unhurried() -> StoreConfig {
+    StoreConfig {
+        flush_max: Duration::from_secs(60),
+        ..config()
+    }
+}
+
 fn committing() -> StoreConfig {
     StoreConfig {
         commit_to_device: true,
@@ -353,9 +361,16 @@ impl Node {
 
     /// Takes a record away without a trace on the device.
     fn remove(&self, key: Key) {
+        self.remove_all([key]);
+    }
+
+    /// As `remove`, before defragmentation can move any of them.
+    fn remove_all(&self, keys: impl IntoIterator<Item = Key>) {
         let mut map = self.map.lock();
-        if let Some(held) = map.remove(&key) {
-            self.store.release(held.location);
+        for key in keys {
+            if let Some(held) = map.remove(&key) {
+                self.store.release(held.location);
+            }
         }
     }
 

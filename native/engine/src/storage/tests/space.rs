@@ -336,7 +336,12 @@ impl Relocate for RefusedOnce {
 /// free meanwhile, the record's block was never compacted again.
 #[test]
 fn block_of_a_refused_copy_is_compacted_later_though_there_is_room_by_then() {
-    let (node, _) = Node::scanned(Store::open_on(config(), vec![disk(16, 1)]).unwrap());
+    // As long as defragmentation pauses when a copy found no room.
+    let rarely = StoreConfig {
+        flush_max: Duration::from_secs(1),
+        ..config()
+    };
+    let (node, _) = Node::scanned(Store::open_on(rarely, vec![disk(16, 1)]).unwrap());
     let mover = Mover {
         store: Arc::downgrade(&node.store),
         map: Arc::clone(&node.map),
@@ -380,7 +385,7 @@ fn damaged_record_does_not_occupy_the_defragmentation() {
     let disk = disk(16, 1);
     let plain = StoreConfig {
         post_write_cache_bytes: 0,
-        ..config()
+        ..unhurried()
     };
     let (node, _) = Node::open(plain, vec![disk.clone()]);
     for key in 0..15 {
@@ -395,11 +400,7 @@ fn damaged_record_does_not_occupy_the_defragmentation() {
         offset: damaged.offset() + 70,
         bit: 1,
     });
-    for key in 0..15 {
-        if ![4, 7, 9].contains(&key) {
-            node.remove(key);
-        }
-    }
+    node.remove_all((0..15).filter(|key| ![4, 7, 9].contains(key)));
     node.wait_until("compaction", |stats| stats.defrag_writes >= 2);
     std::thread::sleep(Duration::from_millis(30));
     let stats = node.store.stats();

@@ -62,7 +62,8 @@ fn each_device_tells_its_own_figures_and_the_failed_one_says_so() {
     assert_eq!(first.read_errors, 0);
     assert!((1..=2).contains(&second.read_errors), "{second:?}");
     let failure = second.failure.unwrap().to_string();
-    assert!(failure.contains("device 1: write failed"), "{failure}");
+    // The write of a block, or the erasure of one that compaction emptied.
+    assert!(failure.starts_with("device 1: "), "{failure}");
 }
 
 #[test]

@@ -14,6 +14,9 @@ use crate::record::image::ImageView;
 use crate::shared::{Attached, SharedStore, remove_of};
 use crate::storage::{Doubt, Rebuild, Resume, ScanError, ScanReport};
 
+/// Tables that are in memory twice while an index moves into shared memory.
+const PARTITIONS_BETWEEN_TRIMS: usize = 64;
+
 /// How an index came about.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub enum StartKind {
@@ -91,13 +94,17 @@ impl Namespace {
         }
         self.sets.keep_in(shared.set_names());
         let report = self.store.scan(self, progress)?;
-        for partition in self.partitions() {
+        for (moved, partition) in self.partitions().iter().enumerate() {
             let table = &mut partition.lock().table;
             table.publish();
             if !table.is_whole() {
                 shared.distrust();
             }
+            if moved % PARTITIONS_BETWEEN_TRIMS == 0 {
+                trim_heap();
+            }
         }
+        trim_heap();
         self.store.go_live(shared);
         Ok((report, StartKind::Cold))
     }
@@ -289,6 +296,15 @@ impl Rebuild for Namespace {
             }
         }
         counts.add_to(self);
+    }
+}
+
+/// Returns memory of the heap that is free to the system: of tables that were moved, which nothing as large will use again.
+fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no memory of ours, and may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -116,9 +116,16 @@ impl PartitionTable {
         table.is_sound().then_some(table)
     }
 
-    /// From now on every change is journalled.
+    /// Moves the table into the shared file. From now on every change is journalled.
     pub(crate) fn publish(&mut self) {
         if let Some(shared) = &mut self.shared {
+            // While it grew it was on the heap, where that takes no system calls.
+            if !self.slots.is_empty()
+                && let Some(mut slots) = Slots::shared(&shared.arena, self.slots.len())
+            {
+                slots.copy_from_slice(&self.slots);
+                std::mem::replace(&mut self.slots, slots).free();
+            }
             shared.descriptor().set_len(self.len);
             if let Some(place) = self.slots.place(self.homes) {
                 shared.descriptor().publish(place);
@@ -429,6 +436,7 @@ impl PartitionTable {
         let shared = self.shared.as_ref();
         // Without memory in the shared file the namespace goes on, and will start cold.
         let mut slots = shared
+            .filter(|shared| shared.is_published)
             .and_then(|shared| Slots::shared(&shared.arena, count))
             .unwrap_or_else(|| Slots::heap(count));
         let mut next = 0;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use perigee_engine::storage::AlignedBuf;
-use perigee_engine::storage::medium::PAGE_BYTES;
+use perigee_engine::storage::medium::{PAGE_BYTES, is_in_use, when_free};
 
 use super::plan::Plan;
 use crate::error::BenchError;
@@ -127,9 +127,19 @@ impl Target {
             Err(error) => return Err(failed("open it")(error)),
         };
         // The engine holds this lock on its devices.
-        // SAFETY: flock takes a descriptor that `file` keeps open.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            return refuse("another process has it open".to_owned());
+        let locked = when_free(|| {
+            // SAFETY: flock takes a descriptor that `file` keeps open.
+            match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+        match locked {
+            Ok(()) => {}
+            Err(error) if is_in_use(&error) => {
+                return refuse("another process has it open".to_owned());
+            }
+            Err(error) => return Err(failed("lock it")(error)),
         }
         let length = (&file)
             .seek(SeekFrom::End(0))

@@ -9,7 +9,8 @@ use super::encryption::StoreKey;
 use super::error::OpenError;
 use super::header::{DeviceHeader, FORMAT_VERSION, LEASE_OFFSETS, is_lease};
 use super::medium::{
-    AlignedBuf, EncryptedMedium, FileMedium, Mapping, Medium, MemoryMedium, PAGE_BYTES,
+    AlignedBuf, EncryptedMedium, FileMedium, Mapping, Medium, MemoryMedium, PAGE_BYTES, is_in_use,
+    when_free,
 };
 use super::stats::Counters;
 use crate::shared::{Attached, Identity, SharedStore};
@@ -19,15 +20,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 
 /// As much of a device without a header has to be blank: where file systems, volumes and the like leave
 /// their signatures, all within the first block, which holds nothing else.
 const BLANK_BYTES_MAX: usize = 1 << 20;
-
-/// How long a device may be in use before that is an error: of a process that was killed, the kernel gives up the
-/// rings that it submitted I/O by, and the files in them, only some time after its end.
-const IN_USE_WAIT: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Opens the media, initialising those that are new. Devices of other stores, or written with
@@ -239,22 +235,10 @@ fn open_all(
     paths: &[PathBuf],
     open: impl Fn(&Path) -> io::Result<FileMedium>,
 ) -> Result<Vec<Arc<dyn Medium>>, OpenError> {
-    let until = Instant::now() + IN_USE_WAIT;
-    let open = |path: &PathBuf| loop {
-        let error = match open(path) {
-            Ok(medium) => return Ok(Arc::new(medium) as Arc<dyn Medium>),
-            Err(error) => error,
-        };
-        if !matches!(
-            error.kind(),
-            io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy
-        ) {
-            return Err(io_error(path, error));
-        }
-        if Instant::now() >= until {
-            return Err(OpenError::InUse { path: path.clone() });
-        }
-        std::thread::sleep(IN_USE_WAIT / 50);
+    let open = |path: &PathBuf| match when_free(|| open(path)) {
+        Ok(medium) => Ok(Arc::new(medium) as Arc<dyn Medium>),
+        Err(error) if is_in_use(&error) => Err(OpenError::InUse { path: path.clone() }),
+        Err(error) => Err(io_error(path, error)),
     };
     paths.iter().map(open).collect()
 }

@@ -8,7 +8,7 @@ import { spawnSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { ScratchNode, bench, freePort, main, median, options, runs, scratchDirectory } from './scratch-node.mjs'
+import { ScratchNode, bench, freePort, main, median, options, runs, scratchDirectory, sharedDirectory } from './scratch-node.mjs'
 
 const USAGE = 'npm run bench:device [-- --directory DIR --file-mib N --seconds N --rounds N --depths N,N --object-size BYTES]'
 const MiB = 2 ** 20
@@ -42,6 +42,7 @@ await main(async () => {
   const given = options(USAGE, { directory: tmpdir(), 'file-mib': 4096, seconds: 10, rounds: 3, depths: '1,16,64', 'object-size': 1000 })
   if (!runs('fio', ['--version'])) throw new Error('fio is not installed (on Debian or Ubuntu: apt-get install fio); it is what the node is compared with')
   const directory = scratchDirectory(given.directory)
+  const shared = sharedDirectory(directory)
   const bytes = given['file-mib'] * MiB
   const depths = given.depths.split(',').map(Number)
   const values = Math.floor(bytes * FILL * given['object-size'] / (given['object-size'] + OVERHEAD_BYTES))
@@ -56,7 +57,7 @@ await main(async () => {
     rmSync(join(directory, 'test.dat'), { force: true })
     port = await freePort()
     node = new ScratchNode(directory, port, `
-service: { work-directory: ${join(directory, 'work')} }
+service: { work-directory: ${join(directory, 'work')}, shmem-directory: ${shared} }
 namespaces:
   - name: test
     stop-writes-used-pct: 95

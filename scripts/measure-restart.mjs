@@ -2,11 +2,11 @@
 // kill -9, and with nothing left in shared memory.
 //
 //   npm run bench:restart [-- --records 1000000 --object-size 100 --directory DIR --rounds 3]
-import { existsSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Client } from '../dist/src/client/client.js'
-import { ScratchNode, bench, freePort, main, median, options, root, runs, scratchDirectory } from './scratch-node.mjs'
+import { ScratchNode, bench, freePort, main, median, options, root, runs, scratchDirectory, sharedDirectory } from './scratch-node.mjs'
 
 const USAGE = 'npm run bench:restart [-- --records N --object-size BYTES --directory DIR --rounds N]'
 const OVERHEAD_BYTES = 80
@@ -32,7 +32,7 @@ function opened (log) {
 await main(async () => {
   const given = options(USAGE, { records: 1_000_000, 'object-size': 100, directory: tmpdir(), rounds: 3 })
   const directory = scratchDirectory(given.directory)
-  const shared = existsSync('/dev/shm') ? scratchDirectory('/dev/shm') : join(directory, 'shared')
+  const shared = sharedDirectory(directory)
   const bytes = Math.max(64 * MiB, Math.ceil(given.records * (given['object-size'] + OVERHEAD_BYTES) * 1.7 / MiB) * MiB)
   const port = await freePort()
   const config = (service) => `

@@ -1,15 +1,17 @@
 // One node for a measurement: its configuration, its process, its log, and an end to all of it.
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { infoOnce } from '../dist/src/client/index.js'
 
 export const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 export const benchProgram = join(root, 'native/target/release/perigee-bench')
 
 const START_MS_MAX = 600_000
+const ANSWER_MS_MAX = 2000
 const POLL_MS = 5
 
 /** A directory in `parent` that is removed when the process ends. */
@@ -18,6 +20,11 @@ export function scratchDirectory (parent) {
   const directory = mkdtempSync(join(parent, 'perigee-measure-'))
   process.on('exit', () => rmSync(directory, { recursive: true, force: true, maxRetries: 3 }))
   return directory
+}
+
+/** Where the nodes of a measurement keep their shared memory, on a file system that is memory if there is one. */
+export function sharedDirectory (directory) {
+  return existsSync('/dev/shm') ? scratchDirectory('/dev/shm') : join(directory, 'shared')
 }
 
 export function freePort () {
@@ -79,9 +86,9 @@ export class ScratchNode {
     throw new Error(`the node did not start:\n${this.log}`)
   }
 
-  /** Starts and waits until the port is served. */
+  /** Starts and waits until records are served. */
   async start () {
-    return this.until(this.begin(), () => listens(this.port))
+    return this.until(this.begin(), () => serves(this.port))
   }
 
   async end (signal) {
@@ -90,16 +97,10 @@ export class ScratchNode {
   }
 }
 
-function listens (port) {
-  return new Promise((resolve) => {
-    const socket = connect({ host: '127.0.0.1', port })
-    const settle = (found) => {
-      socket.destroy()
-      resolve(found)
-    }
-    socket.once('connect', () => settle(true))
-    socket.once('error', () => settle(undefined))
-  })
+/** True when records are served: the port is open before that. */
+async function serves (port) {
+  const answers = await infoOnce({ host: '127.0.0.1', port, connectTimeoutMs: ANSWER_MS_MAX }, ['status'], ANSWER_MS_MAX)
+  return answers.get('status') === 'ok' ? true : undefined
 }
 
 /** Runs perigee-bench and resolves to its JSON. */

@@ -333,3 +333,20 @@ pub fn get(namespace: &Namespace, key: &str) -> Reply {
 pub fn int_bin(bin: &str, value: i64) -> (String, u8, Vec<u8>) {
     (bin.into(), particle::INTEGER, value.to_be_bytes().to_vec())
 }
+
+/// A small generator (splitmix64), so that a failure replays from the printed seed.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ z >> 31
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}

@@ -23,7 +23,7 @@ use crate::namespace::Namespace;
 use crate::progress::OpenProgress;
 use crate::rebuild::StartKind;
 use crate::storage::{CommitSink, CommitWaiter, DeviceError};
-use crate::testing::{Reply, TempDirectory, namespace_config, run_frame};
+use crate::testing::{Random, Reply, TempDirectory, namespace_config, run_frame};
 
 const KEYS: u16 = 600;
 /// Few, so that tables are large and change much.
@@ -41,18 +41,6 @@ struct Nobody;
 
 impl CommitSink for Nobody {
     fn committed(&self, _: CommitWaiter, _: Result<(), DeviceError>) {}
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ z >> 31) % bound
-    }
 }
 
 /// A namespace on a file in a directory, with its index in shared memory beneath it.

@@ -17,7 +17,8 @@ use crate::namespace::Namespace;
 use crate::record::image::ImageView;
 use crate::storage::medium::{FaultyMedium, MemoryMedium};
 use crate::testing::{
-    Reply, delete, digest, get, namespace_config, open_at, open_on_disk, request, run_frame, write,
+    Random, Reply, delete, digest, get, namespace_config, open_at, open_on_disk, request,
+    run_frame, write,
 };
 
 const BLOCK_BYTES: usize = 16 << 10;

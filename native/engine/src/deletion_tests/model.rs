@@ -5,18 +5,6 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ z >> 31) % bound
-    }
-}
-
 /// What is known of a key. Versions are numbered from 1 in the order of their writes.
 #[derive(Default, Debug)]
 struct Known {

@@ -3,7 +3,7 @@
 use super::journal::tests::stopped_after;
 use super::{Entry, Location, PartitionTable, flag};
 use crate::shared::{Arena, Identity, SharedStore};
-use crate::testing::TempDirectory;
+use crate::testing::{Random, TempDirectory};
 use perigee_wire::{Digest, PartitionId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,29 +28,17 @@ fn shared(directory: &TempDirectory) -> SharedStore {
     SharedStore::open(&directory.0, identity).unwrap().0
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ z >> 31) % bound
+/// One of a few hundred, many of which collide.
+fn random_digest(random: &mut Random) -> Digest {
+    let lead = [0x00, 0x10, 0x77, 0xF0, 0xFF][random.below(5) as usize];
+    let mut digest = [lead; 20];
+    digest[0] = PARTITION as u8;
+    digest[1] = digest[1] & 0xF0 | (PARTITION >> 8) as u8;
+    if random.below(2) == 0 {
+        digest[2] = random.below(16) as u8 * 16;
     }
-
-    /// One of a few hundred, many of which collide.
-    fn digest(&mut self) -> Digest {
-        let lead = [0x00, 0x10, 0x77, 0xF0, 0xFF][self.below(5) as usize];
-        let mut digest = [lead; 20];
-        digest[0] = PARTITION as u8;
-        digest[1] = digest[1] & 0xF0 | (PARTITION >> 8) as u8;
-        if self.below(2) == 0 {
-            digest[2] = self.below(16) as u8 * 16;
-        }
-        digest[19] = self.below(8) as u8;
-        digest
-    }
+    digest[19] = random.below(8) as u8;
+    digest
 }
 
 fn entry(digest: Digest, version: u32) -> Entry {
@@ -117,7 +105,7 @@ impl Snapshot {
 
 /// One change of a random history, as the commit point makes it.
 fn change(table: &mut PartitionTable, model: &mut Model, random: &mut Random, version: u32) {
-    let digest = random.digest();
+    let digest = random_digest(random);
     if random.below(3) == 0 {
         assert_eq!(table.remove(&digest), model.remove(&digest));
     } else {

@@ -509,6 +509,7 @@ impl std::iter::FusedIterator for Iter<'_> {}
 mod tests {
     use super::*;
     use crate::index::{Location, flag};
+    use crate::testing::Random;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -536,22 +537,9 @@ mod tests {
         }
     }
 
-    /// A small generator, so that a failure replays from the printed seed.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = self.0;
-            z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            z ^ z >> 31
-        }
-
-        fn digest(&mut self) -> Digest {
-            let words = [self.next(), self.next(), self.next()];
-            in_partition(std::array::from_fn(|i| words[i / 8].to_le_bytes()[i % 8]))
-        }
+    fn random_digest(random: &mut Random) -> Digest {
+        let words = [random.next(), random.next(), random.next()];
+        in_partition(std::array::from_fn(|i| words[i / 8].to_le_bytes()[i % 8]))
     }
 
     #[test]
@@ -562,7 +550,7 @@ mod tests {
         let mut table = table();
         let mut worst = (0.0_f64, 0);
         for n in 1..=20_000_u32 {
-            assert!(table.upsert(entry(random.digest(), n)).is_none());
+            assert!(table.upsert(entry(random_digest(&mut random), n)).is_none());
             if n >= 200 {
                 let bytes = table.memory_bytes() as f64 / n as f64;
                 if bytes > worst.0 {
@@ -578,7 +566,7 @@ mod tests {
     fn emptied_table_gives_its_memory_back() {
         let mut random = Random(5);
         let mut table = table();
-        let digests: Vec<Digest> = (0..5000).map(|_| random.digest()).collect();
+        let digests: Vec<Digest> = (0..5000).map(|_| random_digest(&mut random)).collect();
         for digest in &digests {
             table.upsert(entry(*digest, 1));
         }

@@ -15,7 +15,7 @@ use perigee_wire::ResultCode;
 use crate::change_queue::{Pushed, ships};
 use crate::expiry::is_expired;
 use crate::index::{Entry, Location, flag};
-use crate::namespace::{Namespace, entry_flags};
+use crate::namespace::{Namespace, entry_of};
 use crate::partition::{PartitionState, lifetime};
 use crate::record::compression::{CompressionKind, compress};
 use crate::record::image::{ImageBuilder, ImageHeader, ImageView, add_flags, image_flag};
@@ -144,16 +144,9 @@ impl Namespace {
         image: &mut [u8],
         set_id: u16,
     ) -> Result<(Entry, CommitTicket), AppendError> {
-        let view = ImageView::trusted(image);
-        let mut entry = Entry {
-            digest: *view.digest(),
-            set_id,
-            generation: view.generation(),
-            last_update_time: view.last_update_time(),
-            void_time: view.void_time(),
-            location: Location::new(0, 0, 1),
-            flags: entry_flags(&view),
-        };
+        // Where it will lie is not known yet.
+        let nowhere = Location::new(0, 0, 1);
+        let mut entry = entry_of(&ImageView::trusted(image), set_id, nowhere);
         // Should the process end between the two, the next one knows what to look for.
         state.table.intend(&entry);
         let appended = match self.store.append(image) {

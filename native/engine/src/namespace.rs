@@ -264,7 +264,20 @@ impl Namespace {
     }
 }
 
-pub(crate) fn entry_flags(image: &ImageView<'_>) -> u8 {
+/// The index entry of a version, whose image lies at `location`.
+pub(crate) fn entry_of(image: &ImageView<'_>, set_id: u16, location: Location) -> Entry {
+    Entry {
+        digest: *image.digest(),
+        set_id,
+        generation: image.generation(),
+        last_update_time: image.last_update_time(),
+        void_time: image.void_time(),
+        location,
+        flags: entry_flags(image),
+    }
+}
+
+fn entry_flags(image: &ImageView<'_>) -> u8 {
     let pairs = [
         (image_flag::TOMBSTONE, flag::TOMBSTONE),
         (image_flag::HAS_KEY, flag::KEY_STORED),

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use perigee_wire::{PARTITIONS, PartitionId, partition_of};
 
 use crate::index::{Entry, Location, PartitionTable};
-use crate::namespace::{Namespace, entry_flags};
+use crate::namespace::{Namespace, entry_of};
 use crate::progress::OpenProgress;
 use crate::record::image::ImageView;
 use crate::shared::{Attached, SharedStore, remove_of};
@@ -254,15 +254,7 @@ impl Rebuild for Namespace {
                 tracing::error!(namespace = %self.name, %set, "a record is left out: there are too many sets");
                 continue;
             };
-            let entry = Entry {
-                digest: *image.digest(),
-                set_id,
-                generation: image.generation(),
-                last_update_time: image.last_update_time(),
-                void_time: image.void_time(),
-                location,
-                flags: entry_flags(&image),
-            };
+            let entry = entry_of(&image, set_id, location);
             // Older versions of it are truncated too.
             if !self.is_truncated(&entry) {
                 entries.push(entry);

@@ -6,10 +6,13 @@ import type { WireBin, WireRecord } from '../client/query-frame.js'
 import { INT64_MAX, INT64_MIN } from '../client/value.js'
 import { BYTES_LETTERS, GEOJSON_HEAD_BYTES, VERSION_LINE } from './asb-writer.js'
 
+/** 3.2 is 3.1 and indexes of expressions. */
+const VERSION_LINES: readonly string[] = [VERSION_LINE, 'Version 3.2']
+
 export type AsbItem =
   | { readonly kind: 'record', readonly namespace: string, readonly record: WireRecord, readonly place: Place }
   | { readonly kind: 'module', readonly name: string, readonly content: Buffer, readonly place: Place }
-  /** The line as it stands in the file. */
+  /** A secondary index; the line as it stands in the file. */
   | { readonly kind: 'index', readonly text: string, readonly place: Place }
 
 /** Where an item begins, and where the next one does. */
@@ -116,7 +119,7 @@ export class AsbReader {
 
   #header (): true {
     const version = this.#restOfLine()
-    if (version !== VERSION_LINE) throw this.#error(`${JSON.stringify(version.slice(0, 40))} is not ${JSON.stringify(VERSION_LINE)}: no backup file, or one that is compressed or encrypted`, -1)
+    if (!VERSION_LINES.includes(version)) throw this.#error(`${JSON.stringify(version.slice(0, 40))} is not ${JSON.stringify(VERSION_LINE)}: no backup file, or one that is compressed or encrypted`, -1)
     return true
   }
 
@@ -151,8 +154,8 @@ export class AsbReader {
         this.#expect('* ')
         const kind = this.#token()
         if (kind === 'u') return { kind: 'module', ...this.#module(), place: placed() }
-        if (kind !== 'i') throw this.#error(`a global line of kind ${JSON.stringify(kind)}`)
-        return { kind: 'index', text: `* i ${this.#restOfLine()}`, place: placed() }
+        if (kind !== 'i' && kind !== 'e') throw this.#error(`a global line of kind ${JSON.stringify(kind)}`)
+        return { kind: 'index', text: `* ${kind} ${this.#restOfEscapedLine()}`, place: placed() }
       }
       default: throw this.#error(`a record begins with "+ ", not with ${JSON.stringify(this.#bytes.toString('latin1', this.#at, this.#at + 20))}`)
     }
@@ -210,6 +213,7 @@ export class AsbReader {
       case 'I': return keyOf(ParticleType.INTEGER, this.#integer(this.#restOfLine()))
       case 'D': return keyOf(ParticleType.FLOAT, this.#double(this.#restOfLine()))
       case 'S': return keyOf(ParticleType.STRING, this.#counted())
+      case 'X': return keyOf(ParticleType.STRING, this.#countedBase64())
       case 'B': return keyOf(ParticleType.BLOB, this.#countedBase64())
       case 'B!': return keyOf(ParticleType.BLOB, this.#counted())
       default: throw this.#error(`a key of kind ${JSON.stringify(kind)}`)
@@ -225,6 +229,7 @@ export class AsbReader {
       case 'I': return { name, type: ParticleType.INTEGER, value: this.#integer(this.#restOfLine()) }
       case 'D': return { name, type: ParticleType.FLOAT, value: this.#double(this.#restOfLine()) }
       case 'S': return { name, type: ParticleType.STRING, value: this.#counted() }
+      case 'X': return { name, type: ParticleType.STRING, value: this.#countedBase64() }
       case 'G': return { name, type: ParticleType.GEOJSON, value: Buffer.concat([Buffer.alloc(GEOJSON_HEAD_BYTES), this.#counted()]) }
       case 'Z': {
         const text = this.#restOfLine()
@@ -234,7 +239,7 @@ export class AsbReader {
       default: {
         const raw = kind.endsWith('!')
         const type = LETTERS.get(raw ? kind.slice(0, -1) : kind)
-        if (type === undefined) throw this.#error(`a bin of kind ${JSON.stringify(kind)}`)
+        if (type === undefined) throw this.#error(`a bin of kind ${JSON.stringify(kind)}${kind === 'U' ? ': large data types are no more' : ''}`)
         return { name, type, value: raw ? this.#counted() : this.#countedBase64() }
       }
     }
@@ -317,6 +322,23 @@ export class AsbReader {
     this.#at = end + 1
     this.#line++
     return text
+  }
+
+  /** Up to a line feed that no backslash stands before, as it stands in the file. */
+  #restOfEscapedLine (): string {
+    let lines = 1
+    for (let at = this.#at; at < this.#bytes.length; at++) {
+      const byte = this.#bytes[at]
+      if (byte === BACKSLASH) {
+        if (this.#bytes[++at] === LF) lines++
+      } else if (byte === LF) {
+        const text = this.#bytes.toString('latin1', this.#at, at)
+        this.#at = at + 1
+        this.#line += lines
+        return text
+      }
+    }
+    throw this.#short()
   }
 
   /** An escaped name of at most so many bytes, and the space or line feed behind it. */

@@ -7,6 +7,9 @@
 //   bin    = "- N " name LF | "- Z " name " " ("T" | "F") LF | "- " ("I" | "D") " " name " " number LF | "- " ("S" | "G") " " name " " bytes " " text LF
 //          | "- " letter " " name " " characters " " base64 LF | "- " letter "! " name " " bytes " " raw LF
 //
+// Readers take three things more: texts in base64 ("X " characters " " base64 as a key, "- X " name " " characters " " base64 LF as a bin), and secondary
+// indexes ("* i " ... LF; "* e " ... LF with an expression, in version 3.2).
+//
 // Void times are seconds since 2010-01-01, 0 for never. Names are escaped: a backslash stands before a space, a line feed and a backslash.
 // Texts, raw bytes and modules are not: their length says where they end.
 
@@ -40,7 +43,7 @@ export function escapeName (latin1: string): string {
 export interface AsbWriterOptions {
   /** One character a byte (latin1), as all names here. */
   readonly namespace: string
-  /** Bytes are written raw rather than in base64. */
+  /** Bytes in bins are written raw rather than in base64. */
   readonly compact: boolean
 }
 
@@ -76,31 +79,38 @@ export class AsbWriter {
     this.#text('\n')
   }
 
-  /** Appends a whole record, or throws {@link UnwritableError} and appends nothing. A key of a language's own blob type is left out: there is no letter for it. */
-  record (record: WireRecord): void {
+  /** Appends a whole record, or throws {@link UnwritableError} and appends nothing. False when its key is left out: one of a language's own blob type has no letter. */
+  record (record: WireRecord): boolean {
     const start = this.#at
     try {
-      if (record.key !== undefined) this.#key(record.key)
+      const isWhole = record.key === undefined || this.#key(record.key)
       this.#text(`+ n ${escapeName(this.#options.namespace)}\n+ d ${record.digest.toString('base64')}\n` +
         `${record.set === '' ? '' : `+ s ${escapeName(record.set)}\n`}+ g ${record.generation}\n+ t ${record.voidTime}\n+ b ${record.bins.length}\n`)
       for (const bin of record.bins) this.#bin(bin)
+      return isWhole
     } catch (error) {
       this.#at = start
       throw error
     }
   }
 
-  #key (key: Buffer): void {
+  /** False, and nothing is appended, when there is no letter for its type. */
+  #key (key: Buffer): boolean {
     const value = key.subarray(1)
     switch (key[0]) {
-      case ParticleType.INTEGER: return this.#text(`+ k I ${value.readBigInt64BE()}\n`)
-      case ParticleType.FLOAT: return this.#text(`+ k D ${doubleText(value.readDoubleBE())}\n`)
+      case ParticleType.INTEGER:
+        this.#text(`+ k I ${value.readBigInt64BE()}\n`)
+        return true
+      case ParticleType.FLOAT:
+        this.#text(`+ k D ${doubleText(value.readDoubleBE())}\n`)
+        return true
       case ParticleType.STRING:
-        this.#text(`+ k S ${value.length} `)
-        this.#bytes(value)
-        return this.#text('\n')
-      case ParticleType.BLOB: return this.#encoded('+ k B', '', value)
-      default:
+        this.#counted('+ k S', value)
+        return true
+      case ParticleType.BLOB:
+        this.#base64('+ k B', value)
+        return true
+      default: return false
     }
   }
 
@@ -129,8 +139,12 @@ export class AsbWriter {
 
   #encoded (head: string, name: string, value: Buffer): void {
     if (this.#options.compact) return this.#counted(`${head}!${name}`, value)
+    this.#base64(`${head}${name}`, value)
+  }
+
+  #base64 (head: string, value: Buffer): void {
     const base64 = value.toString('base64')
-    this.#text(`${head}${name} ${base64.length} ${base64}\n`)
+    this.#text(`${head} ${base64.length} ${base64}\n`)
   }
 
   #text (latin1: string): void {

@@ -24,13 +24,13 @@ const choice: BackupChoice = {
   namespace: 'test', sets: [], bins: [], noBins: false, noTtlOnly: false, compact: false, prefix: 'test', records: true, udfs: false, recordsLeft: null
 }
 
-function part (info3: number, generation: number, digest?: Buffer, op?: WireOp): Buffer {
-  const fields = digest === undefined ? [] : [textField(FieldId.NAMESPACE, 'test'), { id: FieldId.DIGEST, data: digest }]
+function part (info3: number, generation: number, digest?: Buffer, op?: WireOp, key?: Buffer): Buffer {
+  const fields = digest === undefined ? [] : [textField(FieldId.NAMESPACE, 'test'), { id: FieldId.DIGEST, data: digest }, ...key === undefined ? [] : [{ id: FieldId.KEY, data: key }]]
   return encodeRequest({ info3, generation, fields, ops: op === undefined ? [] : [op] }).subarray(PROTO_HEADER_BYTES)
 }
 
 /** Answers a query with the records of the partitions that it asks for, a frame a record. */
-function answer (records: ReadonlyMap<number, Buffer>, type: (partition: number) => number) {
+function answer (records: ReadonlyMap<number, Buffer>, type: (partition: number) => number, key: (partition: number) => Buffer | undefined = () => undefined) {
   return (request: Message, socket: Socket): void => {
     const ids = request.fields.get(FieldId.PARTITIONS)!
     const send = (...parts: Buffer[]): void => {
@@ -41,7 +41,7 @@ function answer (records: ReadonlyMap<number, Buffer>, type: (partition: number)
     for (let at = 0; at < ids.length; at += 2) {
       const partition = ids.readUInt16LE(at)
       const digest = records.get(partition)
-      if (digest !== undefined) send(part(0, 1, digest, { op: 1, name: 'b', type: type(partition), value: VALUE }))
+      if (digest !== undefined) send(part(0, 1, digest, { op: 1, name: 'b', type: type(partition), value: VALUE }, key(partition)))
       send(part(Info3.PARTITION_DONE, partition))
     }
     send(part(Info3.LAST, 0))
@@ -90,6 +90,27 @@ test('records that a node could not read, or that have no letter in the format, 
   assert.equal((await readManifest(directory))!.missing, 4)
   assert.match(warnings.join('\n'), /is left out: bin "b" has particle type 99/)
   assert.match(warnings.join('\n'), /3 records could not be read by their node/)
+})
+
+test('a key that has no letter in the format is left out, warned about and counted, once however often the backup stops', async (t) => {
+  const records = someRecords(50)
+  const odd = new Set([...records.keys()].slice(0, 20))
+  let frames = 0
+  const { client, directory } = await connected(t, (request, socket) => {
+    if (++frames > 5 && frames < 200) return void socket.destroy()
+    answer(records, () => ParticleType.BLOB, (partition) => Buffer.from([odd.has(partition) ? ParticleType.JAVA_BLOB : ParticleType.BLOB, 1]))(request, socket)
+  })
+  const statePath = join(directory, 'state')
+  const warnings: string[] = []
+  const options = { onWarning: (text: string) => warnings.push(text) }
+  await assert.rejects(job(client, new BackupState('then', choice, allPartitions()), { directory, statePath }, options).run(), /CLIENT_CONNECTION/)
+  frames = 1000
+  const outcome = await job(client, await BackupState.load(statePath), { directory, statePath }, options).run()
+  assert.deepEqual([outcome.records, outcome.missing, outcome.keysLeftOut], [50, 0, 20])
+  assert.equal((await readManifest(directory))!.keysLeftOut, 20)
+  assert.match(warnings.join('\n'), /goes without its key, of particle type 7/)
+  const text = readdirSync(directory).filter((name) => name.endsWith('.asb')).map((name) => readFileSync(join(directory, name), 'latin1')).join('')
+  assert.equal(text.match(/^\+ k /gm)?.length, 30)
 })
 
 test('a backup that fails keeps its finished files, and going on adds up to everything once', async (t) => {

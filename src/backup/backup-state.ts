@@ -36,7 +36,8 @@ const state = z.object({
   /** The file that holds the modules is finished. */
   firstDone: z.boolean(),
   modules: z.number().int().nonnegative(),
-  missing: z.number().int().nonnegative()
+  missing: z.number().int().nonnegative(),
+  keysLeftOut: z.number().int().nonnegative().default(0)
 })
 type Stored = z.infer<typeof state>
 
@@ -53,6 +54,7 @@ export class BackupState {
   firstDone = false
   modules = 0
   missing = 0
+  keysLeftOut = 0
 
   constructor (started: string, chosen: BackupChoice, partitions: PartitionCursors) {
     this.started = started
@@ -71,7 +73,8 @@ export class BackupState {
       nextFile: this.nextFile,
       firstDone: this.firstDone,
       modules: this.modules,
-      missing: this.missing
+      missing: this.missing,
+      keysLeftOut: this.keysLeftOut
     }
     await replaceFile(path, `${JSON.stringify(stored)}\n`)
   }
@@ -94,6 +97,7 @@ export class BackupState {
     loaded.firstDone = stored.firstDone
     loaded.modules = stored.modules
     loaded.missing = stored.missing
+    loaded.keysLeftOut = stored.keysLeftOut
     return loaded
   }
 }

@@ -44,7 +44,7 @@ test('a manifest notices a file that is missing, longer, altered, or none of its
   const sha256 = await file.finish()
   assert.equal(sha256, createHash('sha256').update('some bytes').digest('hex'))
   const manifest: Manifest = {
-    format: 1, namespace: 'test', sets: [], started: 'then', ended: 'now', files: [{ name: 'a.asb', bytes: 10, records: 1, sha256 }], records: 1, bytes: 10, modules: 0, missing: 0
+    format: 1, namespace: 'test', sets: [], started: 'then', ended: 'now', files: [{ name: 'a.asb', bytes: 10, records: 1, sha256 }], records: 1, bytes: 10, modules: 0, missing: 0, keysLeftOut: 0
   }
   await writeManifest(directory, manifest)
   assert.deepEqual(await readManifest(directory), manifest)

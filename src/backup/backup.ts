@@ -41,6 +41,8 @@ export interface BackupOutcome {
   readonly bytes: number
   readonly modules: number
   readonly missing: number
+  /** Records without the key that they store. */
+  readonly keysLeftOut: number
   readonly files: number
   /** False when it was stopped before its end. */
   readonly complete: boolean
@@ -74,6 +76,7 @@ export class Backup {
   #records = 0
   #bytes = 0
   #modules: readonly Module[] = []
+  #keyWarned = false
   readonly #failed = new AbortController()
   /** Records that may still be read; several workers take from it. */
   #left: number
@@ -97,7 +100,7 @@ export class Backup {
       this.#state.missing += lost
       this.#options.onWarning(`${lost} records could not be read by their node and are missing; its log says why`)
     }
-    if (complete && 'directory' in this.#target) await this.#conclude(this.#target)
+    if ('directory' in this.#target) await (complete ? this.#conclude(this.#target) : this.#save(this.#target.statePath))
     const { files } = this.#state
     const whole = 'directory' in this.#target
     return {
@@ -105,6 +108,7 @@ export class Backup {
       bytes: whole ? files.reduce((sum, file) => sum + file.bytes, 0) : this.#bytes,
       modules: this.#state.modules,
       missing: this.#state.missing,
+      keysLeftOut: this.#state.keysLeftOut,
       files: whole ? files.length : 1,
       complete
     }
@@ -130,14 +134,16 @@ export class Backup {
       worker.file = undefined
       const { bytes } = file
       const sha256 = await file.finish()
-      this.#state.files.push({ name: basename(file.path), bytes, records: worker.records, sha256 })
+      const { tally } = worker
+      worker.tally = new Tally()
+      this.#state.files.push({ name: basename(file.path), bytes, records: tally.records, sha256 })
+      tally.addTo(this.#state)
       if (worker.first) {
         this.#state.firstDone = true
         this.#state.modules = this.#modules.length
       }
       worker.commit()
-      if (this.#state.choice.recordsLeft !== null) this.#state.choice.recordsLeft -= worker.records
-      worker.records = 0
+      if (this.#state.choice.recordsLeft !== null) this.#state.choice.recordsLeft -= tally.records
       await this.#save(statePath)
     }
     const work = async (worker: Worker): Promise<void> => {
@@ -147,7 +153,7 @@ export class Backup {
           for await (const page of this.#pages(slice)) {
             if (worker.file === undefined) await open(worker)
             worker.isWhole = false
-            worker.records += await this.#write(worker.file!, page.records)
+            await this.#write(worker.file!, page.records, worker.tally)
             worker.isWhole = true
             worker.note(slice.partitions, page)
             if (worker.file!.bytes >= this.#options.fileBytesMax) await finish(worker)
@@ -197,12 +203,13 @@ export class Backup {
       }
     }
     const slices = this.#slices()
+    const tally = new Tally()
     let turn: Promise<unknown> = Promise.resolve()
     const work = async (): Promise<void> => {
       try {
         for (let slice = slices.shift(); slice !== undefined && !this.#isEnded; slice = slices.shift()) {
           for await (const { records } of this.#pages(slice)) {
-            const written = turn.then(() => this.#write(sink, records))
+            const written = turn.then(() => this.#write(sink, records, tally))
             turn = written.catch(() => {})
             await written
           }
@@ -217,6 +224,7 @@ export class Backup {
       await Promise.all(Array.from({ length: this.#options.parallel }, work))
       this.#options.signal.throwIfAborted()
       this.#failed.signal.throwIfAborted()
+      tally.addTo(this.#state)
       await file?.finish()
       return true
     } catch (error) {
@@ -233,26 +241,31 @@ export class Backup {
     await this.#flush(sink, writer)
   }
 
-  /** Appends records; how many. */
-  async #write (sink: Sink, records: readonly WireRecord[]): Promise<number> {
+  async #write (sink: Sink, records: readonly WireRecord[], tally: Tally): Promise<void> {
     const writer = this.#writer()
-    let written = 0
+    const before = tally.records
     for (const record of records) {
       if (this.#state.choice.noTtlOnly && record.voidTime !== 0) continue
       try {
-        writer.record(record)
-        written++
+        if (!writer.record(record)) this.#keyLeftOut(record, tally)
+        tally.records++
       } catch (error) {
         if (!(error instanceof UnwritableError)) throw error
-        this.#state.missing++
+        tally.missing++
         this.#options.onWarning(`record ${record.digest.toString('hex')} is left out: ${error.message}`)
       }
       if (writer.length >= WRITE_BYTES) await this.#flush(sink, writer)
     }
     await this.#flush(sink, writer)
-    this.#records += written
+    this.#records += tally.records - before
     this.#options.onProgress(this.#records, this.#bytes)
-    return written
+  }
+
+  #keyLeftOut ({ digest, key }: WireRecord, tally: Tally): void {
+    tally.keysLeftOut++
+    if (this.#keyWarned) return
+    this.#keyWarned = true
+    this.#options.onWarning(`record ${digest.toString('hex')} goes without its key, of particle type ${key![0]}, which the format does not know; further ones are counted only`)
   }
 
   async #flush (sink: Sink, writer: AsbWriter): Promise<void> {
@@ -308,7 +321,7 @@ export class Backup {
   }
 
   async #conclude ({ directory, statePath }: { directory: string, statePath: string }): Promise<void> {
-    const { choice, started, files, modules, missing } = this.#state
+    const { choice, started, files, modules, missing, keysLeftOut } = this.#state
     const content: Manifest = {
       format: 1,
       namespace: choice.namespace,
@@ -319,7 +332,8 @@ export class Backup {
       records: files.reduce((sum, file) => sum + file.records, 0),
       bytes: files.reduce((sum, file) => sum + file.bytes, 0),
       modules,
-      missing
+      missing,
+      keysLeftOut
     }
     await writeManifest(directory, content)
     await rm(statePath, { force: true })
@@ -328,11 +342,23 @@ export class Backup {
 
 interface Page { readonly records: readonly WireRecord[], readonly done: readonly number[] }
 
+/** What a file holds, and what it does not. It counts when the file is finished: one that is not is written again. */
+class Tally {
+  records = 0
+  missing = 0
+  keysLeftOut = 0
+
+  addTo (state: BackupState): void {
+    state.missing += this.missing
+    state.keysLeftOut += this.keysLeftOut
+  }
+}
+
 class Worker {
   file: FileInProgress | undefined
   first = false
-  /** Records in the file at hand. */
-  records = 0
+  /** Of the file at hand. */
+  tally = new Tally()
   /** False while a page is being written: a file that ends in the middle of one is thrown away. */
   isWhole = true
   /** How far the file at hand goes: by partition the last digest, or null where it is done. */

@@ -27,7 +27,9 @@ const manifest = z.object({
   bytes: count,
   modules: count,
   /** Records that nodes could not read, or that the format cannot hold: they are missing. */
-  missing: count
+  missing: count,
+  /** Records without the key that they store, since the format has no letter for its type. */
+  keysLeftOut: count.default(0)
 })
 export type Manifest = z.infer<typeof manifest>
 

@@ -5,7 +5,8 @@ import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { Client, Double, GeoJSON, OpaqueParticle, type Value } from '../../src/client/index.js'
+import { EVERY_TYPE } from '../../src/backup/testing/every-type.js'
+import { Client, OpaqueParticle } from '../../src/client/index.js'
 import { eventually } from '../support/eventually.js'
 import { NodeProcess, fileNamespace } from '../support/node-process.js'
 import { packageRoot, perigeeProgram } from '../support/package-root.js'
@@ -13,6 +14,8 @@ import { seeded } from '../support/seed.js'
 import { tempDirectory } from '../support/temp.js'
 
 const RECORDS = 9_000
+const TYPES = EVERY_TYPE.filter(({ key }) => key.set === 'types').length + 1
+const KEYS = EVERY_TYPE.filter(({ sendKey }) => sendKey).length
 /** A time to live is sent as what is left of it, in whole seconds. */
 const TTL_SECONDS_OFF = 2
 
@@ -87,16 +90,10 @@ before(async () => {
   source = await NodeProcess.start({ name: 'source', namespaces })
   target = await NodeProcess.start({ name: 'target', namespaces })
   const random = seeded('backup')
-  const values: Value[] = [
-    0, -1, 2n ** 63n - 1n, -(2n ** 63n), 1.5, new Double(-0), new Double(NaN), Infinity, -Infinity, 5e-324, '', 'line\nfeed \\ \u00e4 \0', true, false,
-    Buffer.alloc(0), Buffer.from([0, 10, 255]), [1, ['a', null]], { a: 1, b: [2.5] }, new Map<Value, Value>([[1, 'x'], ['y', Buffer.from('z')]]),
-    new GeoJSON({ type: 'Point', coordinates: [8.5, 47.4] }), new OpaqueParticle(9, Buffer.from('python'))
-  ]
-  const keys = [7, -7n, 'text key\n', Buffer.from([1, 2, 3]), 2.5]
   await connected(source, async (client) => {
-    for (const [n, value] of values.entries()) await client.put({ namespace: 'test', set: 'types', key: n }, { value, 'a b\\c': n })
-    for (const key of keys) await client.put({ namespace: 'test', set: 'my set\\', key }, { i: 1 }, { sendKey: true })
-    await client.put({ namespace: 'test', key: 'no set' }, { i: 1 }, { ttl: 1000 })
+    for (const { key, bins, sendKey } of EVERY_TYPE) await client.put(key, bins, { sendKey })
+    await client.put({ namespace: 'test', set: 'types', key: 'blob of a language' }, { value: new OpaqueParticle(9, Buffer.from('python')) })
+    await client.put({ namespace: 'test', key: 'expires' }, { i: 1 }, { ttl: 1000 })
     for (let n = 0; n < RECORDS; n += 500) {
       await Promise.all(Array.from({ length: 500 }, (_, i) => {
         const policy = { sendKey: (n + i) % 3 === 0, ttl: (n + i) % 5 === 0 ? 5_000 + n + i : undefined }
@@ -177,7 +174,7 @@ test('a second restore changes nothing, whatever the policy leaves alone', async
   assert.equal((await counts('--unique')).existed, read)
   const some = await counts('--set-list', 'types', '--no-generation', '--replace')
   assert.equal(some.inserted! + some.skipped!, read)
-  assert.equal(some.inserted, 21)
+  assert.equal(some.inserted, TYPES)
   await assertEqual()
 })
 
@@ -203,8 +200,8 @@ test('a file that was altered, or is missing, is noticed before anything is rest
 
 test('a single file in the compact form restores to the same, through a pipe too', async () => {
   const file = join(scratch, 'one.asb')
-  await done(source, 'backup', '-n', 'test', '-o', file, '--compact', '-s', 'types,my set\\')
-  const piped = await done(source, 'backup', '-n', 'test', '-o', '-', '--compact', '-s', 'types', '-s', 'my set\\')
+  await done(source, 'backup', '-n', 'test', '-o', file, '--compact', '-s', 'types,my set\\\n!')
+  const piped = await done(source, 'backup', '-n', 'test', '-o', '-', '--compact', '-s', 'types', '-s', 'my set\\\n!')
   const digests = (text: string): string[] => text.split('\n').filter((line) => line.startsWith('+ d ')).sort()
   assert.deepEqual(digests(piped.out), digests(readFileSync(file, 'latin1')))
   await target.stop()
@@ -212,8 +209,22 @@ test('a single file in the compact form restores to the same, through a pipe too
   target = await NodeProcess.start({ name: 'target', namespaces })
   await done(target, 'restore', '-i', file)
   const [left, right] = [await contents(source), await contents(target)]
-  assert.equal(right.size, 26)
+  assert.equal(right.size, TYPES + KEYS)
   for (const [digest, record] of right) assert.deepEqual({ ...record, voidTime: 0 }, { ...left.get(digest)!, voidTime: 0 })
+})
+
+test('files that the official library wrote restore to what it backed up, but for the indexes, which are named', async () => {
+  const original = await contents(source)
+  for (const name of ['official.asb', 'official-compact.asb']) {
+    await connected(target, (client) => client.info('truncate-namespace:namespace=test'))
+    await done(target, 'restore', '-i', join(packageRoot, 'src/backup/vectors', name))
+    const restored = await contents(target)
+    assert.equal(restored.size, EVERY_TYPE.length)
+    for (const [digest, record] of restored) assert.deepEqual(record, original.get(digest))
+  }
+  const globals = await done(target, 'restore', '-i', join(packageRoot, 'src/backup/vectors/official-globals.asb'))
+  assert.match(globals.out, /1 modules, 3 indexes NOT created/)
+  assert.match(globals.err, /official-globals\.asb:13: the secondary index is not created, this version has none: \* e test types expr/)
 })
 
 test('expired records, and those that are too large, are counted and left out', async () => {

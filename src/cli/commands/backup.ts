@@ -1,6 +1,6 @@
 import { mkdir, rm, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { AsbWriter } from '../../backup/asb-writer.js'
+import { AsbWriter, UnwritableError } from '../../backup/asb-writer.js'
 import { BackupState, type BackupChoice } from '../../backup/backup-state.js'
 import { Backup, artifactsOf, removeArtifacts, type BackupOutcome, type BackupTarget } from '../../backup/backup.js'
 import { readManifest, verifyFiles } from '../../backup/manifest.js'
@@ -161,8 +161,12 @@ async function verify (io: Io, directory: string, json: boolean): Promise<number
   return 0
 }
 
-/** About how many records there are: the nodes' counts, copies counted once. */
+/** What separates things in info commands: a set with such a name cannot be asked for there. */
+const INFO_SEPARATOR = /[\n\t/:;]/
+
+/** About how many records there are: the nodes' counts, copies counted once. 0 where nobody can tell. */
 async function objectsOf (client: Client, { namespace, sets }: BackupChoice): Promise<number> {
+  if (sets.some((set) => INFO_SEPARATOR.test(set))) return 0
   const counts = sets.length === 0
     ? [...(await client.infoAll(`namespace/${namespace}`)).values()].map((answer) => Number(parsePairs(answer).get('master_objects') ?? 0))
     : (await Promise.all(sets.map((set) => client.infoAll(`sets/${namespace}/${set}`)))).flatMap((answers) =>
@@ -177,7 +181,12 @@ async function estimate (io: Io, client: Client, { choice }: BackupState, option
   for (const set of choice.sets.length === 0 ? [''] : choice.sets) {
     for await (const page of client.scanPages(choice.namespace, { set, bins: choice.bins, noBins: choice.noBins, recordsMax: samples })) {
       for (const record of page.records) {
-        writer.record(record)
+        try {
+          writer.record(record)
+        } catch (error) {
+          if (!(error instanceof UnwritableError)) throw error
+          continue
+        }
         const size = writer.take().length
         records++
         bytes += size
@@ -194,8 +203,9 @@ async function estimate (io: Io, client: Client, { choice }: BackupState, option
   return 0
 }
 
-function summary ({ records, bytes, modules, files, missing }: BackupOutcome): string {
-  return `${records} records, ${modules} modules, ${sizeText(bytes)} in ${files} ${files === 1 ? 'file' : 'files'}${missing === 0 ? '' : `; ${missing} records are MISSING`}`
+function summary ({ records, bytes, modules, files, missing, keysLeftOut }: BackupOutcome): string {
+  const keys = keysLeftOut === 0 ? '' : `; ${keysLeftOut} keys are left out`
+  return `${records} records, ${modules} modules, ${sizeText(bytes)} in ${files} ${files === 1 ? 'file' : 'files'}${missing === 0 ? '' : `; ${missing} records are MISSING`}${keys}`
 }
 
 function report (io: Io, outcome: BackupOutcome, target: BackupTarget, json: boolean): void {

@@ -1,6 +1,7 @@
 //! Log-structured storage: records are appended to write blocks, an update writes a new version and
 //! marks the old one dead, defragmentation frees blocks by copying what is still live.
 
+mod append;
 mod attach;
 mod config;
 mod defrag;
@@ -13,6 +14,7 @@ pub mod medium;
 mod open;
 mod read;
 mod scan;
+mod space;
 mod stats;
 #[cfg(test)]
 mod tests;

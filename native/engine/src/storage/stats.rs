@@ -1,7 +1,8 @@
 //! Counters of a store, and the snapshot that is read from them.
 
-use super::device::STREAMS;
+use super::device::{Device, STREAMS, Stream};
 use super::error::DeviceError;
+use super::space::KEPT_BLOCKS;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -101,6 +102,49 @@ pub(super) struct DeviceCounters {
     pub(super) writes: [Counter; STREAMS.len()],
     pub(super) partial_writes: [Counter; STREAMS.len()],
     pub(super) defrag_reads: Counter,
+}
+
+impl Device {
+    /// What is counted and measured of this device alone.
+    pub(super) fn stats(&self, kind: &'static str, path: Option<PathBuf>) -> DeviceStats {
+        let of =
+            |counters: &[Counter; STREAMS.len()], stream: Stream| counters[stream as usize].get();
+        let state = self.state.lock();
+        DeviceStats {
+            kind,
+            path,
+            used_bytes: self.used_bytes.load(Ordering::Relaxed),
+            free_wblocks: state.free.len() as u64,
+            read_errors: self.own.read_errors.get(),
+            write_q: state.unwritten as u64,
+            writes: of(&self.own.writes, Stream::Client),
+            partial_writes: of(&self.own.partial_writes, Stream::Client),
+            defrag_q: state.defrag_queue.len() as u64,
+            defrag_reads: self.own.defrag_reads.get(),
+            defrag_writes: of(&self.own.writes, Stream::Defrag),
+            defrag_partial_writes: of(&self.own.partial_writes, Stream::Defrag),
+            failure: state.failure.clone(),
+        }
+    }
+
+    pub(super) fn add_stats(&self, stats: &mut StoreStats) {
+        let state = self.state.lock();
+        let blocks = self.blocks.len() as u64 - 1;
+        let free = state.free.len() as u64;
+        let available = (free.saturating_sub(KEPT_BLOCKS as u64) * 100 / blocks) as u8;
+        stats.avail_pct = stats.avail_pct.min(available);
+        stats.total_blocks += blocks;
+        stats.total_bytes += blocks * self.block_bytes as u64;
+        stats.used_bytes += self.used_bytes.load(Ordering::Relaxed);
+        stats.free_blocks += free;
+        stats.retired_blocks += state.retired.len() as u64;
+        stats.write_queue_blocks += state.unwritten as u64;
+        stats.defrag_queue_blocks += state.defrag_queue.len() as u64;
+        stats.post_write_cache_blocks += state.cache.len() as u64;
+        stats.failed_devices += u64::from(state.failure.is_some());
+        stats.writes += state.writes;
+        stats.write_bytes += state.write_bytes;
+    }
 }
 
 macro_rules! counters {

@@ -145,6 +145,7 @@ describe('module store', () => {
     const directory = await work()
     const store = await opened(directory)
     await rm(join(directory, 'udf'), { recursive: true })
+    await writeFile(join(directory, 'udf'), 'in its place')
     const error = await refusal(store.put('a.lua', source('x = 1')))
     assert.equal(error.code, 'udf-storage')
     assert.match(error.message, /udf\/a\.lua/)

@@ -1,11 +1,11 @@
 // Lua modules on disk: one file each under `<work-directory>/udf/`.
 //
-// A module is written to a temporary file, synced, renamed over the old one, and the directory is synced: after a crash at any
-// moment the old content or the new one is there, whole. Temporary files that a crash left behind are removed at opening.
+// After a crash at any moment the old content of a module or the new one is there, whole. Temporary files that a crash left behind are removed at opening.
 
 import { createHash } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { TEMPORARY_SUFFIX, replaceFile, syncDirectory } from '../src/files/replace-file.js'
 import { CompileCheck } from './compile-check.js'
 import { UdfError } from './errors.js'
 import type { ModuleSource } from './protocol.js'
@@ -13,8 +13,6 @@ import type { ModuleSource } from './protocol.js'
 export const MODULE_BYTES_MAX = 1024 * 1024
 /** A file name is shorter than this. */
 export const MODULE_NAME_BYTES_LIMIT = 128
-
-const TEMPORARY_SUFFIX = '.tmp'
 
 export interface ModuleInfo {
   readonly name: string
@@ -90,15 +88,7 @@ export class ModuleStore {
     await this.check(module)
     const path = join(this.#directory, name)
     try {
-      const file = await open(path + TEMPORARY_SUFFIX, 'w', 0o644)
-      try {
-        await file.writeFile(module.content)
-        await file.sync()
-      } finally {
-        await file.close()
-      }
-      await rename(path + TEMPORARY_SUFFIX, path)
-      await this.#syncDirectory()
+      await replaceFile(path, module.content)
     } catch (error) {
       throw new UdfError('udf-storage', `cannot write ${path}: ${(error as Error).message}`, { cause: error })
     }
@@ -112,19 +102,10 @@ export class ModuleStore {
     const path = join(this.#directory, name)
     try {
       await rm(path, { force: true })
-      await this.#syncDirectory()
+      await syncDirectory(this.#directory)
     } catch (error) {
       throw new UdfError('udf-storage', `cannot remove ${path}: ${(error as Error).message}`, { cause: error })
     }
     return this.#modules.delete(name)
-  }
-
-  async #syncDirectory (): Promise<void> {
-    const directory = await open(this.#directory, 'r')
-    try {
-      await directory.sync()
-    } finally {
-      await directory.close()
-    }
   }
 }

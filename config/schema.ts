@@ -197,11 +197,11 @@ const storageCommon = {
   'max-write-cache': size({ min: 1 * MiB, max: 64 * GiB, default: 64 * MiB, doc: 'Bytes that wait to be written; beyond it writes are answered with DEVICE_OVERLOAD.' }),
   'post-write-cache': size({ min: 0, max: 1 * TiB, default: 256 * MiB, doc: 'Written blocks kept in memory for reads.' }),
   'defrag-lwm-pct': integer({ dynamic: true, min: 1, max: 99, default: 50, doc: 'A block with a smaller share of live bytes is defragmented.' }),
-  'defrag-sleep': integer({ min: 0, max: 1_000_000, default: 1000, doc: 'Microseconds between two defragmented blocks; less as free blocks run out.' }),
-  'defrag-queue-min': integer({ min: 0, max: 65_535, default: 0, doc: 'Defragmentation waits until this many blocks need it, unless free blocks run out.' }),
-  'tomb-raider-sleep': integer({ min: 0, max: 1_000_000, default: 1000, doc: 'Pause in microseconds between two blocks that are read to reclaim tombstones.' }),
-  compression: choice(['none', 'lz4', 'zstd'], { default: 'none', doc: 'Compression of the bins of new versions, where that makes them smaller. Versions of either form are read at all times.' }),
-  'compression-level': integer({ min: 1, max: 9, default: 3, doc: 'Of zstd: 1 is fastest, 9 smallest.' })
+  'defrag-sleep': integer({ dynamic: true, min: 0, max: 1_000_000, default: 1000, doc: 'Microseconds between two defragmented blocks; less as free blocks run out.' }),
+  'defrag-queue-min': integer({ dynamic: true, min: 0, max: 65_535, default: 0, doc: 'Defragmentation waits until this many blocks need it, unless free blocks run out.' }),
+  'tomb-raider-sleep': integer({ dynamic: true, min: 0, max: 1_000_000, default: 1000, doc: 'Pause in microseconds between two blocks that are read to reclaim tombstones.' }),
+  compression: choice(['none', 'lz4', 'zstd'], { dynamic: true, default: 'none', doc: 'Compression of the bins of new versions, where that makes them smaller. Versions of either form are read at all times.' }),
+  'compression-level': integer({ dynamic: true, min: 1, max: 9, default: 3, doc: 'Of zstd: 1 is fastest, 9 smallest.' })
 }
 
 // Exactly one of files and devices; cross-check.ts says so.

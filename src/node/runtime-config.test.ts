@@ -22,10 +22,12 @@ function rig () {
 test('changed values are the engine\'s and are shown, in the units of a file', () => {
   const { config, told, set, namespace } = rig()
   set({ 'default-ttl': '2h', 'max-record-size': '512K', 'defrag-lwm-pct': '60' })
-  set({ 'storage-engine.defrag-lwm-pct': '70' })
+  set({ 'storage-engine.defrag-lwm-pct': '70', compression: 'zstd', 'compression-level': '9', 'defrag-sleep': '0', 'tomb-raider-sleep': '5' })
   assert.equal(namespace()['default-ttl'], 7200)
   assert.equal(namespace()['max-record-size'], 512 * 1024)
-  assert.equal(namespace()['storage-engine']['defrag-lwm-pct'], 70)
+  const storage = namespace()['storage-engine']
+  assert.deepEqual(['defrag-lwm-pct', 'compression', 'compression-level', 'defrag-sleep', 'tomb-raider-sleep'].map((key) => storage[key as keyof typeof storage]),
+    [70, 'zstd', 9, 0, 5])
   assert.deepEqual(told.at(-1), ['test', namespace()])
   assert.equal(config.current.namespaces[1]!['default-ttl'], 0)
 })
@@ -49,6 +51,8 @@ test('what is wrong changes nothing and says why', () => {
   refused({ 'nsup-period': '0' }, /sets\[0\]\.default-ttl: 86400 while nsup-period is 0/)
   refused({ 'evict-indexes-memory-pct': '50' }, /while indexes-memory-budget is 0/)
   refused({ 'max-record-size': '8M', 'storage-engine.write-block-size': '4M' }, /'storage-engine.write-block-size' cannot be changed/)
+  refused({ compression: 'gzip' }, /compression: "gzip" is not a choice here; allowed: none, lz4, zstd/)
+  refused({ 'flush-max-ms': '5' }, /'flush-max-ms' cannot be changed while the node runs/)
   refused({ 'replication-factor': '2' }, /'replication-factor' cannot be changed while the node runs/)
   refused({ name: 'other' }, /'name' cannot be changed/)
   refused({ sets: '1' }, /unknown key 'sets'/)

@@ -15,7 +15,7 @@ use crate::testing::{
 fn compressing(mut config: NamespaceConfig, with: CompressionKind) -> NamespaceConfig {
     let (StorageConfig::Memory { common, .. } | StorageConfig::Device { common }) =
         &mut config.storage_engine;
-    common.compression = with;
+    common.compression = with.into();
     // So that reads come from the device, where there is one.
     common.post_write_cache = 0;
     config

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::record::compression::{Compression, CompressionKind};
-use crate::storage::{Algorithm, Encryption, MediumConfig, OpenError, StoreConfig};
+use crate::storage::{Algorithm, DefragPace, Encryption, MediumConfig, OpenError, StoreConfig};
 use crate::tunable::Tunable;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -112,8 +112,9 @@ impl NamespaceConfig {
             truncations: _,
             index_type: _,
             shmem_directory: _,
-            storage_engine: _,
+            storage_engine,
         } = changed;
+        self.storage_engine.common().retune(storage_engine.common());
         self.default_ttl.set(default_ttl.get());
         self.nsup_period.set(nsup_period.get());
         self.allow_ttl_without_nsup
@@ -134,6 +135,45 @@ impl NamespaceConfig {
         self.tomb_raider_eligible_age
             .set(tomb_raider_eligible_age.get());
         self.tomb_raider_period.set(tomb_raider_period.get());
+    }
+}
+
+impl CommonStorageConfig {
+    /// As [`NamespaceConfig::retune`]. What the store works with is told to it apart from this.
+    fn retune(&self, changed: &CommonStorageConfig) {
+        let CommonStorageConfig {
+            files: _,
+            filesize: _,
+            devices: _,
+            commit_to_device: _,
+            encryption: _,
+            encryption_key_file: _,
+            write_block_size: _,
+            flush_size: _,
+            flush_max_ms: _,
+            max_write_cache: _,
+            post_write_cache: _,
+            defrag_lwm_pct,
+            defrag_sleep,
+            defrag_queue_min,
+            tomb_raider_sleep,
+            compression,
+            compression_level,
+        } = changed;
+        self.defrag_lwm_pct.set(defrag_lwm_pct.get());
+        self.defrag_sleep.set(defrag_sleep.get());
+        self.defrag_queue_min.set(defrag_queue_min.get());
+        self.tomb_raider_sleep.set(tomb_raider_sleep.get());
+        self.compression.set(compression.get());
+        self.compression_level.set(compression_level.get());
+    }
+
+    pub(crate) fn defrag_pace(&self) -> DefragPace {
+        DefragPace {
+            lwm_pct: self.defrag_lwm_pct.get(),
+            sleep: micros(&self.defrag_sleep),
+            queue_min: self.defrag_queue_min.get() as usize,
+        }
     }
 }
 
@@ -190,15 +230,15 @@ pub struct CommonStorageConfig {
     pub flush_max_ms: u32,
     pub max_write_cache: u64,
     pub post_write_cache: u64,
-    pub defrag_lwm_pct: u8,
+    pub defrag_lwm_pct: Tunable<u8>,
     /// Microseconds.
-    pub defrag_sleep: u32,
-    pub defrag_queue_min: u32,
+    pub defrag_sleep: Tunable<u32>,
+    pub defrag_queue_min: Tunable<u32>,
     /// Microseconds between two blocks that the tomb raider reads.
-    pub tomb_raider_sleep: u32,
+    pub tomb_raider_sleep: Tunable<u32>,
     /// Of new versions.
-    pub compression: CompressionKind,
-    pub compression_level: u8,
+    pub compression: Tunable<CompressionKind>,
+    pub compression_level: Tunable<u8>,
 }
 
 impl Default for CommonStorageConfig {
@@ -215,12 +255,12 @@ impl Default for CommonStorageConfig {
             flush_max_ms: 1000,
             max_write_cache: 64 << 20,
             post_write_cache: 256 << 20,
-            defrag_lwm_pct: 50,
-            defrag_sleep: 1000,
-            defrag_queue_min: 0,
-            tomb_raider_sleep: 1000,
-            compression: CompressionKind::None,
-            compression_level: 3,
+            defrag_lwm_pct: 50.into(),
+            defrag_sleep: 1000.into(),
+            defrag_queue_min: 0.into(),
+            tomb_raider_sleep: 1000.into(),
+            compression: CompressionKind::None.into(),
+            compression_level: 3.into(),
         }
     }
 }
@@ -250,15 +290,15 @@ impl NamespaceConfig {
         [common.files.as_slice(), common.devices.as_slice()].concat()
     }
 
-    pub(crate) fn tomb_raider_sleep(&self) -> u32 {
-        self.storage_engine.common().tomb_raider_sleep
+    pub(crate) fn tomb_raider_sleep(&self) -> Duration {
+        micros(&self.storage_engine.common().tomb_raider_sleep)
     }
 
     pub(crate) fn compression(&self) -> Compression {
         let common = self.storage_engine.common();
         Compression {
-            algorithm: common.compression,
-            level: common.compression_level,
+            algorithm: common.compression.get(),
+            level: common.compression_level.get(),
         }
     }
 
@@ -346,11 +386,15 @@ impl NamespaceConfig {
             commit_to_device,
             write_cache_bytes_max: max_write_cache,
             post_write_cache_bytes: post_write_cache,
-            defrag_lwm_pct,
-            defrag_sleep: Duration::from_micros(u64::from(defrag_sleep)),
-            defrag_queue_min: defrag_queue_min as usize,
+            defrag_lwm_pct: defrag_lwm_pct.get(),
+            defrag_sleep: micros(&defrag_sleep).into(),
+            defrag_queue_min: (defrag_queue_min.get() as usize).into(),
         })
     }
+}
+
+fn micros(configured: &Tunable<u32>) -> Duration {
+    Duration::from_micros(u64::from(configured.get()))
 }
 
 /// A datacenter as far as the engine is concerned: what to queue and how to name it. Where and how it is shipped is the

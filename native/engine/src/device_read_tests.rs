@@ -18,7 +18,7 @@ use crate::testing::{
 fn on_device(directory: &TempDirectory) -> Arc<Namespace> {
     let mut config = file_config(directory);
     if let StorageConfig::Device { common, .. } = &mut config.storage_engine {
-        common.defrag_lwm_pct = 0;
+        common.defrag_lwm_pct = 0.into();
     }
     let namespace = open(config.clone(), vec![]);
     put_int(&namespace, "k1", "n", 1);

@@ -152,8 +152,8 @@ impl Namespace {
     pub fn reconfigure(&self, changed: &NamespaceConfig) {
         self.config.retune(changed);
         self.sets.configure(&changed.sets);
-        self.store
-            .set_defrag_lwm_pct(changed.storage_engine.common().defrag_lwm_pct);
+        let pace = changed.storage_engine.common().defrag_pace();
+        self.store.set_defrag_pace(pace);
     }
 
     /// Starts flushing and defragmentation. `sink` is told of writes that became durable.

@@ -247,7 +247,7 @@ fn records_on_the_device_are_read_a_bounded_number_at_once() {
     };
     common.post_write_cache = 0;
     // Nothing is moved into memory by defragmentation.
-    common.defrag_lwm_pct = 1;
+    common.defrag_lwm_pct = 1.into();
     let (partition, keys) = keys_of_one_partition(200);
     {
         let namespace = open(config.clone(), Vec::new());
@@ -320,7 +320,7 @@ fn a_damaged_record_is_left_out_and_counted() {
     };
     common.post_write_cache = 0;
     // Nothing is moved into memory by defragmentation.
-    common.defrag_lwm_pct = 1;
+    common.defrag_lwm_pct = 1.into();
     let path = common.files[0].clone();
     let keys: Vec<String> = (0..40).map(|number| number.to_string()).collect();
     {

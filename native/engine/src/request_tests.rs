@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use perigee_wire::{
     RequestHeader, ResultCode, field, info1, info2, info3, op, particle_type as particle, ttl,
@@ -10,6 +11,7 @@ use perigee_wire::{
 use crate::clock::HybridClock;
 use crate::config::SetConfig;
 use crate::partition::Waiter;
+use crate::record::compression::CompressionKind;
 use crate::request::Outcome;
 use crate::testing::{
     Reply, delete, digest, get, int_bin, namespace_config, open, open_at, parse, put_frame,
@@ -341,6 +343,40 @@ fn a_changed_configuration_is_in_force_at_once() {
     assert_eq!(put_int(&ns, "l", "a", 1).code, ResultCode::Ok);
     assert_eq!(put_int(&ns, "m", "a", 1).code, ResultCode::Forbidden);
     assert_eq!(ns.config.stop_writes_used_pct.get(), 33);
+}
+
+#[test]
+fn compression_and_paces_change_while_records_are_written_and_read() {
+    let ns = open(namespace_config(), vec![]);
+    let frame = |key| {
+        request(key, write(0, 0), |w| {
+            w.op(op::WRITE, particle::STRING, b"s", &[b'x'; 400]);
+        })
+    };
+    let used = || ns.store.stats().used_bytes;
+    assert_eq!(run_frame(&ns, &frame("plain")).code, ResultCode::Ok);
+    let plain = used();
+    let changed = namespace_config();
+    let common = changed.storage_engine.common();
+    common.compression.set(CompressionKind::Zstd);
+    common.compression_level.set(9);
+    common.defrag_sleep.set(7);
+    common.defrag_queue_min.set(3);
+    common.tomb_raider_sleep.set(11);
+    ns.reconfigure(&changed);
+    assert_eq!(run_frame(&ns, &frame("packed")).code, ResultCode::Ok);
+    let packed = used() - plain;
+    assert!(packed < plain / 2, "{packed} bytes after {plain}");
+    assert_eq!(ns.config.compression().level, 9);
+    let pace = ns.config.storage_engine.common().defrag_pace();
+    assert_eq!((pace.sleep, pace.queue_min), (Duration::from_micros(7), 3));
+    assert_eq!(ns.config.tomb_raider_sleep(), Duration::from_micros(11));
+    ns.reconfigure(&namespace_config());
+    assert_eq!(run_frame(&ns, &frame("again")).code, ResultCode::Ok);
+    assert_eq!(used(), 2 * plain + packed);
+    for key in ["plain", "packed", "again"] {
+        assert_eq!(get(&ns, key).code, ResultCode::Ok);
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@
 //! come back. A device that was not seen as a whole keeps its tombstones; all versions of a record lie on one device.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use perigee_wire::Digest;
 
@@ -149,7 +149,6 @@ impl Namespace {
             // Nothing comes back after a restart; tombstones are for changes that come late.
             return vec![true; Location::DEVICES_MAX];
         }
-        let pause = Duration::from_micros(u64::from(self.config.tomb_raider_sleep()));
         let visit = &mut |image: &ImageView<'_>, _: Location| {
             // An older tombstone brings nothing back.
             if image.is_tombstone() {
@@ -162,6 +161,7 @@ impl Namespace {
                 state.table.upsert(Entry { flags, ..entry });
             }
         };
-        self.store.walk(pause, stop, visit)
+        self.store
+            .walk(&|| self.config.tomb_raider_sleep(), stop, visit)
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
@@ -30,7 +31,7 @@ macro_rules! words {
     };
 }
 
-words!(u8, u16, u32, u64, i8);
+words!(u8, u16, u32, u64, usize, i8);
 
 impl Word for bool {
     fn to_word(self) -> u64 {
@@ -39,6 +40,17 @@ impl Word for bool {
 
     fn from_word(word: u64) -> Self {
         word != 0
+    }
+}
+
+/// In nanoseconds, of which a word holds five centuries.
+impl Word for Duration {
+    fn to_word(self) -> u64 {
+        u64::try_from(self.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn from_word(word: u64) -> Self {
+        Duration::from_nanos(word)
     }
 }
 
@@ -100,6 +112,8 @@ mod tests {
         assert_eq!(tunable.get(), u64::MAX);
         tunable.set(7);
         assert_eq!(tunable.clone().get(), 7);
+        let nap = Duration::from_micros(1_000_000);
+        assert_eq!(Tunable::new(nap).get(), nap);
         assert!(Tunable::new(true).get() && !Tunable::new(false).get());
     }
 }

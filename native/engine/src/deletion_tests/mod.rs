@@ -53,7 +53,7 @@ fn config(in_memory: bool) -> NamespaceConfig {
         flush_max_ms: 60_000,
         max_write_cache: 4 * BLOCK_BYTES as u64,
         post_write_cache: 0,
-        tomb_raider_sleep: 0,
+        tomb_raider_sleep: 0.into(),
         ..CommonStorageConfig::default()
     };
     config.storage_engine = if in_memory {

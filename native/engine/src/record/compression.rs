@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::image::{
     IMAGE_UNIT_BYTES, ImageView, RECORD_BYTES_MAX, image_flag, resize_image, u32_at,
 };
+use crate::tunable::Word;
 
 const HEADER_BYTES: usize = 8;
 const BLOCK_BITS: u32 = 24;
@@ -35,6 +36,16 @@ pub enum CompressionKind {
     None,
     Lz4,
     Zstd,
+}
+
+impl Word for CompressionKind {
+    fn to_word(self) -> u64 {
+        self as u64
+    }
+
+    fn from_word(word: u64) -> Self {
+        [Self::None, Self::Lz4, Self::Zstd][word as usize]
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,6 +5,7 @@ use super::error::OpenError;
 use super::medium::PAGE_BYTES;
 use crate::index::Location;
 use crate::record::image::WRITE_BLOCK_BYTES_MAX;
+use crate::tunable::Tunable;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,9 +45,17 @@ pub struct StoreConfig {
     /// Blocks whose live share is below this are compacted.
     pub defrag_lwm_pct: u8,
     /// Pause after each compacted block, less as free blocks run out.
-    pub defrag_sleep: Duration,
+    pub defrag_sleep: Tunable<Duration>,
     /// Sparse blocks below this number wait to be compacted until blocks run out.
-    pub defrag_queue_min: usize,
+    pub defrag_queue_min: Tunable<usize>,
+}
+
+/// What defragmentation is told while the store is open; the fields are those of [`StoreConfig`].
+#[derive(Clone, Copy, Debug)]
+pub struct DefragPace {
+    pub lwm_pct: u8,
+    pub sleep: Duration,
+    pub queue_min: usize,
 }
 
 impl StoreConfig {
@@ -65,8 +74,8 @@ impl StoreConfig {
             write_cache_bytes_max: 64 << 20,
             post_write_cache_bytes: 256 << 20,
             defrag_lwm_pct: 50,
-            defrag_sleep: Duration::from_millis(1),
-            defrag_queue_min: 0,
+            defrag_sleep: Duration::from_millis(1).into(),
+            defrag_queue_min: 0.into(),
         }
     }
 

@@ -89,7 +89,10 @@ pub(super) fn run_defrag(devices: &[Arc<Device>], signal: &DefragSignal, relocat
             let outcome = device.empty(&victim, relocator, signal, &mut buffer, &mut image);
             let pause = device.conclude(&victim, outcome);
             signal.pause(match outcome {
-                Outcome::NoRoom => device.config.flush_max.max(device.config.defrag_sleep),
+                Outcome::NoRoom => device
+                    .config
+                    .flush_max
+                    .max(device.config.defrag_sleep.get()),
                 _ => pause,
             });
             if signal.is_stopping() {
@@ -119,7 +122,7 @@ impl Device {
         let (pressed, short) = (self.is_pressed(state), self.is_short(state));
         let desperate =
             |block: u32| state.tombstone_refused && self.is_gainful_at_all(state, block);
-        let waits_for_more = queue.len() < self.config.defrag_queue_min && !short;
+        let waits_for_more = queue.len() < self.config.defrag_queue_min.get() && !short;
         let candidates = if waits_for_more { 0 } else { queue.len() };
         let queued = (0..candidates)
             .filter(|i| self.is_durable(state, queue[*i]))

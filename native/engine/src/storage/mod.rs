@@ -22,7 +22,7 @@ mod walk;
 mod write_block;
 
 pub(crate) use attach::{Doubt, Resume};
-pub use config::{MediumConfig, StoreConfig};
+pub use config::{DefragPace, MediumConfig, StoreConfig};
 pub use encryption::{Algorithm, Encryption};
 pub use error::{AppendError, DeviceError, OpenError, ReadError, ScanError};
 pub use medium::{AlignedBuf, Medium};
@@ -217,11 +217,15 @@ impl Store {
             })
     }
 
-    /// Changes the share of live bytes below which blocks are compacted.
-    pub fn set_defrag_lwm_pct(&self, pct: u8) {
+    /// Changes which blocks are compacted, and how fast.
+    pub fn set_defrag_pace(&self, pace: DefragPace) {
+        self.config.defrag_sleep.set(pace.sleep);
+        self.config.defrag_queue_min.set(pace.queue_min);
         for device in &self.devices {
-            device.set_lwm_pct(pct);
+            device.set_lwm_pct(pace.lwm_pct);
         }
+        // Blocks that waited for others to join them may be due now.
+        self.signal.raise();
     }
 
     pub fn stats(&self) -> StoreStats {

@@ -251,7 +251,7 @@ impl Device {
         let level = self.short_level();
         let above = (state.free.len() + state.retired.len()).saturating_sub(level);
         let plenty = PLENTY_FACTOR * level;
-        self.config.defrag_sleep * above.min(plenty) as u32 / plenty as u32
+        self.config.defrag_sleep.get() * above.min(plenty) as u32 / plenty as u32
     }
 
     /// Whether so many filled blocks wait for the device that copies should wait too.

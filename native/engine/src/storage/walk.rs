@@ -32,11 +32,11 @@ struct Source {
 }
 
 impl Store {
-    /// Shows every image to `visit`, device by device, with a pause after each block, until `stop` says to end. Returns
+    /// Shows every image to `visit`, device by device, with a pause after each block, asked for anew each time, until `stop` says to end. Returns
     /// for each device whether all of it was seen: not if a block of it did not read. No lock is held while `visit` runs.
     pub fn walk(
         &self,
-        pause: Duration,
+        pause: &dyn Fn() -> Duration,
         stop: &dyn Fn() -> bool,
         visit: &mut dyn FnMut(&ImageView<'_>, Location),
     ) -> Vec<bool> {
@@ -46,6 +46,7 @@ impl Store {
                 if stop() || device.walk_block(block, &mut buffer, visit) == Seen::Unreadable {
                     return false;
                 }
+                let pause = pause();
                 if !pause.is_zero() {
                     std::thread::sleep(pause);
                 }

@@ -36,7 +36,7 @@ fn config() -> StoreConfig {
         flush_max: Duration::from_millis(2),
         write_cache_bytes_max: 4 * BLOCK_BYTES as u64,
         post_write_cache_bytes: 2 * BLOCK_BYTES as u64,
-        defrag_sleep: Duration::ZERO,
+        defrag_sleep: Duration::ZERO.into(),
         ..StoreConfig::new("test", MediumConfig::Memory { data_size: 0 })
     }
 }

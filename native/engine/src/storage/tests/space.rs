@@ -118,7 +118,7 @@ fn store_with_dead_bytes_to_gain_is_never_full() {
 #[test]
 fn few_sparse_blocks_wait_until_they_are_more() {
     let patient = StoreConfig {
-        defrag_queue_min: 4,
+        defrag_queue_min: 4.into(),
         ..config()
     };
     let (node, _) = Node::open(patient, vec![disk(40, 1)]);
@@ -171,7 +171,11 @@ fn a_raised_low_water_mark_reaches_blocks_that_were_below_it_before() {
     }
     node.store.drain().unwrap();
     assert_eq!(node.store.stats().defrag_queue_blocks, 0);
-    node.store.set_defrag_lwm_pct(50);
+    node.store.set_defrag_pace(DefragPace {
+        lwm_pct: 50,
+        sleep: Duration::ZERO,
+        queue_min: 0,
+    });
     let stats = node.wait_until("compaction", |stats| stats.free_blocks >= 31 - 6);
     assert!(stats.defrag_writes > 0);
     node.read_all();

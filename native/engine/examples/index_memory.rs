@@ -1,67 +1,97 @@
-//! Memory that the primary index takes of the system, a record: growth of the resident set of a fresh
-//! process at each size, everything counted. `cargo run --release --example index_memory [MILLIONS ...]`
-//! ends with status 1 where it is above 64 bytes.
+//! Memory that the primary index takes of the system, a record, while it grows to 20 million records: growth of the
+//! process since there was none, everything counted, looked at whenever there are a hundredth more.
+//! `cargo run --release --example index_memory [MILLIONS]` ends with status 1 where it is above 64 bytes.
 
 #[path = "../benches/common/mod.rs"]
 mod common;
 
-use common::Index;
-use std::process::{Command, ExitCode};
+use common::{Index, digest};
+use std::process::ExitCode;
 
 const BYTES_MAX: f64 = 64.0;
-const SIZES_MILLIONS: [&str; 8] = ["1", "2", "3", "5", "8", "12", "16", "20"];
-/// Before the number of records, in the process that holds them.
-const HOLD: &str = "--hold";
+const RECORDS_MIN: u64 = 1_000_000;
+const MILLIONS: u64 = 20;
+/// Tables of uniform digests grow together, by an eighth at a time.
+const LOOKS_A_ROW: u32 = 10;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [hold, records] = &args[..]
-        && hold == HOLD
-    {
-        return hold_records(records.parse().expect("a number of records"));
-    }
-    let sizes = match args.is_empty() {
-        true => SIZES_MILLIONS.map(str::to_owned).to_vec(),
-        false => args,
-    };
-    println!(
-        "{:>12} {:>18} {:>18}",
-        "records", "tables, bytes", "resident, bytes"
-    );
-    let mut within = true;
-    for millions in sizes {
-        let Ok(millions) = millions.parse::<u64>() else {
-            eprintln!("index_memory: {millions:?} is no number of millions");
+    let millions = match std::env::args().nth(1).map(|argument| argument.parse()) {
+        None => MILLIONS,
+        Some(Ok(millions)) => millions,
+        Some(Err(_)) => {
+            eprintln!("index_memory: the argument is a number of millions");
             return ExitCode::from(2);
-        };
-        let program = std::env::current_exe().expect("this program has a path");
-        let status = Command::new(program)
-            .args([HOLD, &(millions * 1_000_000).to_string()])
-            .status()
-            .expect("this program can be started");
-        within &= status.success();
+        }
+    };
+    let before = Resident::now();
+    let mut index = Index::with(0);
+    println!(
+        "{:>22} {:>20} {:>22}",
+        "records", "tables, bytes", "system, bytes"
+    );
+    let (mut records, mut wanted, mut worst) = (0, RECORDS_MIN, 0.0_f64);
+    while wanted <= millions * 1_000_000 {
+        let (mut tables, mut system) = (Span::default(), Span::default());
+        let from = wanted;
+        for _ in 0..LOOKS_A_ROW {
+            (records..wanted).for_each(|i| index.insert(digest(i)));
+            records = wanted;
+            let a_record = |bytes: u64| bytes as f64 / records as f64;
+            tables.add(a_record(index.memory_bytes()));
+            let resident = Resident::now().heap_bytes.saturating_sub(before.heap_bytes);
+            system.add(a_record(resident + index.arena_bytes()));
+            wanted += records / 100;
+        }
+        println!("{from:>10} to {records:>8} {tables:>20} {system:>22}");
+        worst = worst.max(tables.to).max(system.to);
     }
-    ExitCode::from(u8::from(!within))
+    println!("at most {worst:.1}");
+    ExitCode::from(u8::from(worst > BYTES_MAX))
 }
 
-/// Fails when the records take more than they may.
-fn hold_records(records: u64) -> ExitCode {
-    let before = resident_bytes();
-    let index = Index::with(records);
-    let a_record = |bytes: u64| bytes as f64 / records as f64;
-    let resident = a_record(resident_bytes() - before);
-    let tables = a_record(index.memory_bytes());
-    println!("{records:>12} {tables:>18.1} {resident:>18.1}");
-    ExitCode::from(u8::from(resident.max(tables) > BYTES_MAX))
+/// The lowest and the highest of some figures.
+struct Span {
+    from: f64,
+    to: f64,
 }
 
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells of memory");
-    let pages = statm
-        .split(' ')
-        .nth(1)
-        .expect("the second field is the resident set");
-    // SAFETY: plain query without arguments in memory.
-    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    pages.parse::<u64>().expect("a number of pages") * page_bytes as u64
+impl Default for Span {
+    fn default() -> Span {
+        Span {
+            from: f64::MAX,
+            to: 0.0,
+        }
+    }
+}
+
+impl Span {
+    fn add(&mut self, value: f64) {
+        self.from = self.from.min(value);
+        self.to = self.to.max(value);
+    }
+}
+
+impl std::fmt::Display for Span {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(&format!("{:.1} to {:.1}", self.from, self.to))
+    }
+}
+
+/// Memory of the process but for the arena, of which the index itself tells all that it has, touched or not.
+struct Resident {
+    heap_bytes: u64,
+}
+
+impl Resident {
+    fn now() -> Resident {
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells of memory");
+        let kib = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.split_whitespace().next());
+            number.expect(name).parse().expect(name)
+        };
+        Resident {
+            heap_bytes: (kib("RssAnon:") + kib("RssFile:")) * 1024,
+        }
+    }
 }

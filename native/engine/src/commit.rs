@@ -56,10 +56,10 @@ impl Namespace {
             return self.entomb(state, entry);
         }
         if !entry.is_tombstone() && !is_expired(entry, self.clock.wall_seconds()) {
-            state.dropped.note(&entry.digest, entry.void_time);
+            state.updates.dropped.note(&entry.digest, entry.void_time);
         }
         // Before the entry goes: a process that ends in between leaves one time too many, and not one too few.
-        state.times.note_dropped(entry.last_update_time);
+        state.updates.times.note_dropped(entry.last_update_time);
         state.table.remove(&entry.digest);
         self.store.release(entry.location);
         self.count_swap(Some(entry), None);
@@ -98,7 +98,10 @@ impl Namespace {
                 old.flags & (flag::TOMBSTONE | flag::COVERS) != 0
                     || lifetime(old.void_time) > lifetime(new.void_time())
             }
-            None => state.dropped.may_outlive(new.digest(), new.void_time()),
+            None => state
+                .updates
+                .dropped
+                .may_outlive(new.digest(), new.void_time()),
         }
     }
 
@@ -166,7 +169,7 @@ impl Namespace {
     }
 
     fn queue_change(&self, state: &mut PartitionState, entry: &Entry) {
-        for (queue, shipping) in state.changes.iter_mut().zip(&self.shipping) {
+        for (queue, shipping) in state.updates.queues.iter_mut().zip(&self.shipping) {
             match queue.push(&entry.digest, entry.last_update_time, shipping.queue_limit) {
                 Pushed::Queued => shipping.note_queued(1),
                 Pushed::Folded => shipping.note_folded(),

@@ -127,7 +127,7 @@ impl Namespace {
         let (evicted, _) = self.sweep(&stop, &mut |state, entry| {
             if !can_go(entry)
                 || entry.void_time >= until
-                || state.changes.iter().any(|queue| queue.holds(entry))
+                || state.updates.queues.iter().any(|queue| queue.holds(entry))
             {
                 return false;
             }

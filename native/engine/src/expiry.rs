@@ -35,7 +35,7 @@ impl Namespace {
                 non_expirable += u64::from(entry.void_time == 0);
             }
             // What a datacenter has not seen yet is kept until it has: an older version may live on over there.
-            is_expired(entry, now) && !state.changes.iter().any(|queue| queue.holds(entry))
+            is_expired(entry, now) && !state.updates.queues.iter().any(|queue| queue.holds(entry))
         });
         let stats = &self.stats.mine().expired_objects;
         stats.fetch_add(expired, Ordering::Relaxed);

@@ -229,7 +229,11 @@ impl Namespace {
 
     /// A request that waited for a record has given up.
     pub fn forget_waiter(&self, digest: &Digest, waiter: Waiter) {
-        self.partition(digest).lock().busy.forget(digest, waiter);
+        self.partition(digest)
+            .lock()
+            .updates
+            .busy
+            .forget(digest, waiter);
     }
 
     /// Keeps object, tombstone and set counts when an index entry takes another's place.

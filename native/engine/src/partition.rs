@@ -14,16 +14,24 @@ use crate::shared::SharedStore;
 /// A request that waits for a record; the same that may wait for a commit.
 pub use crate::storage::CommitWaiter as Waiter;
 
+// What a lookup needs, lock included, is one cache line, and those of all partitions are 256 KiB.
+#[repr(align(64))]
 pub struct Partition {
-    pub id: PartitionId,
     state: Mutex<PartitionState>,
 }
 
+const _: () = assert!(size_of::<Partition>() == 64);
+
 pub struct PartitionState {
     pub table: PartitionTable,
+    pub updates: Box<Updates>,
+}
+
+/// What changes of records need besides the index.
+pub struct Updates {
     pub busy: BusyRecords,
     /// By the namespace's datacenter slots.
-    pub changes: Box<[ChangeQueue]>,
+    pub queues: Box<[ChangeQueue]>,
     pub times: UpdateTimes,
     pub dropped: DroppedRecords,
 }
@@ -142,34 +150,36 @@ impl Partition {
     pub fn new(id: PartitionId, datacenters: usize) -> Self {
         let state = PartitionState {
             table: PartitionTable::new(id),
-            busy: BusyRecords::default(),
-            changes: (0..datacenters).map(|_| ChangeQueue::default()).collect(),
-            times: UpdateTimes::default(),
-            dropped: DroppedRecords::default(),
+            updates: Box::new(Updates {
+                busy: BusyRecords::default(),
+                queues: (0..datacenters).map(|_| ChangeQueue::default()).collect(),
+                times: UpdateTimes::default(),
+                dropped: DroppedRecords::default(),
+            }),
         };
         Partition {
-            id,
             state: Mutex::new(state),
         }
     }
 
     /// Has what is known of the partition kept in shared memory too, from what is there on.
     pub(crate) fn keep_in(&self, shared: &Arc<SharedStore>, table: PartitionTable) {
+        let partition = table.id();
         let kept = || Kept {
             shared: Arc::clone(shared),
-            partition: self.id,
+            partition,
         };
         let descriptor = kept();
         let descriptor = descriptor.descriptor();
         let lifetime_max = descriptor.dropped_lifetime.load(Ordering::Relaxed);
         let mut state = self.lock();
         state.table = table;
-        state.times = UpdateTimes {
+        state.updates.times = UpdateTimes {
             latest: descriptor.latest.load(Ordering::Relaxed),
             dropped: descriptor.dropped.load(Ordering::Relaxed),
             kept: Some(kept()),
         };
-        state.dropped = DroppedRecords {
+        state.updates.dropped = DroppedRecords {
             lifetime_max,
             // Which records they were is not kept: it may have been any.
             named: (lifetime_max > 0).then(|| [u64::MAX; DROPPED_WORDS].into()),

@@ -14,7 +14,7 @@ use crate::record::image::ImageView;
 use crate::shared::{Attached, SharedStore, remove_of};
 use crate::storage::{Doubt, Rebuild, Resume, ScanError, ScanReport};
 
-/// Tables that are in memory twice while an index moves into shared memory.
+/// Tables that are in memory twice while an index moves to where it is kept.
 const PARTITIONS_BETWEEN_TRIMS: usize = 64;
 
 /// How an index came about.
@@ -61,7 +61,12 @@ impl Namespace {
             if let Some(directory) = &self.config.shmem_directory {
                 remove_of(directory, &self.name, &self.config.device_paths());
             }
-            return Ok((self.store.scan(self, progress)?, StartKind::Cold));
+            for (partition, table) in self.partitions().iter().zip(PartitionTable::all()) {
+                partition.lock().table = table;
+            }
+            let report = self.store.scan(self, progress)?;
+            self.settle_tables();
+            return Ok((report, StartKind::Cold));
         };
         let doubt = match attached {
             Attached::Found { is_clean } => {
@@ -84,29 +89,32 @@ impl Namespace {
             reason = doubt,
             "no index is taken over from shared memory: it is rebuilt from the devices"
         );
-        for partition in self.partitions() {
-            let table = PartitionTable::shared(
-                partition.id,
-                shared.arena(),
-                shared.descriptor(partition.id),
-            );
+        for (partition, id) in self.partitions().iter().zip(PartitionId::all()) {
+            let table = PartitionTable::shared(id, shared.arena(), shared.descriptor(id));
             partition.keep_in(shared, table);
         }
         self.sets.keep_in(shared.set_names());
         let report = self.store.scan(self, progress)?;
+        if !self.settle_tables() {
+            shared.distrust();
+        }
+        self.store.go_live(shared);
+        Ok((report, StartKind::Cold))
+    }
+
+    /// Moves the tables that were built on the heap to where they are kept. False if there was no room for one.
+    fn settle_tables(&self) -> bool {
+        let mut are_whole = true;
         for (moved, partition) in self.partitions().iter().enumerate() {
             let table = &mut partition.lock().table;
-            table.publish();
-            if !table.is_whole() {
-                shared.distrust();
-            }
+            table.settle();
+            are_whole &= table.is_whole();
             if moved % PARTITIONS_BETWEEN_TRIMS == 0 {
                 trim_heap();
             }
         }
         trim_heap();
-        self.store.go_live(shared);
-        Ok((report, StartKind::Cold))
+        are_whole
     }
 
     fn take_over(
@@ -137,7 +145,7 @@ impl Namespace {
         }
         for (partition, table) in self.partitions().iter().zip(found.tables) {
             partition.keep_in(shared, table.into_inner());
-            latest = latest.max(partition.lock().times.latest());
+            latest = latest.max(partition.lock().updates.times.latest());
         }
         self.clock.observe(latest);
         self.store.go_live(shared);
@@ -156,8 +164,10 @@ impl FoundIndex {
     /// Completes what was being changed, and checks every table. `None` if one is not right.
     fn attach(shared: &Arc<SharedStore>) -> Option<FoundIndex> {
         let ids: Vec<PartitionId> = PartitionId::all().collect();
-        let array =
-            |id: &PartitionId| PartitionTable::array_bytes(shared.arena(), shared.descriptor(*id));
+        let array = |id: &PartitionId| {
+            // SAFETY: in a mapping that `shared` holds; all its fields are atomics.
+            PartitionTable::array_bytes(unsafe { shared.descriptor(*id).as_ref() })
+        };
         if !shared.arena().adopt(ids.iter().filter_map(array).collect()) {
             return None;
         }

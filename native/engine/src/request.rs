@@ -249,6 +249,7 @@ impl Namespace {
         // A touch keeps the generation, so its time alone tells it from the version that it replaces.
         let touch = self.touch_due(message, &entry, now)?.and_then(|void_time| {
             let time = state
+                .updates
                 .times
                 .next(self.clock.now(), Some(entry.last_update_time + 1))?;
             Some((void_time, time))
@@ -316,7 +317,7 @@ impl Namespace {
             .sets
             .get(entry.set_id)
             .is_some_and(SetInfo::stop_writes);
-        if state.busy.contains(&entry.digest) || self.stop_writes() || set_is_full {
+        if state.updates.busy.contains(&entry.digest) || self.stop_writes() || set_is_full {
             count(&stats.read_touch_skip);
             return;
         }
@@ -490,6 +491,7 @@ impl Namespace {
         request: &Request<'_>,
     ) -> Result<(), Stop> {
         match state
+            .updates
             .busy
             .admit(request.digest, request.waiter, self.pending_limit)
         {
@@ -580,6 +582,7 @@ impl Namespace {
             entry.last_update_time + u64::from(restarts)
         });
         state
+            .updates
             .times
             .next(self.clock.now(), least)
             .ok_or(ResultCode::KeyBusy)

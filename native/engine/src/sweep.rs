@@ -42,7 +42,7 @@ impl Namespace {
         }
         let found = due.len();
         due.retain(|entry| {
-            !state.busy.contains(&entry.digest) && self.drop_entry(&mut state, entry)
+            !state.updates.busy.contains(&entry.digest) && self.drop_entry(&mut state, entry)
         });
         (due.len() as u64, (found - due.len()) as u64)
     }

@@ -62,7 +62,7 @@ impl Namespace {
         let eligible = |state: &PartitionState, entry: &Entry| {
             entry.is_tombstone()
                 && entry.last_update_time <= until
-                && !state.changes.iter().any(|queue| queue.holds(entry))
+                && !state.updates.queues.iter().any(|queue| queue.holds(entry))
         };
         let marked = self.mark_cenotaphs(stop, &eligible);
         let mut removed = 0;

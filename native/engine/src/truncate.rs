@@ -54,7 +54,7 @@ impl Namespace {
         let latest = self
             .partitions()
             .iter()
-            .map(|partition| partition.lock().times.latest());
+            .map(|partition| partition.lock().updates.times.latest());
         let mark = latest.max().unwrap_or(0).max(self.clock.now()) + 1;
         self.clock.observe(mark);
         mark

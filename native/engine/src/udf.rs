@@ -103,7 +103,7 @@ impl Namespace {
                 Ok(())
             })??;
         }
-        state.busy.begin(request.digest);
+        state.updates.busy.begin(request.digest);
         Ok(UdfTask {
             digest: *request.digest,
             module: message.udf_module.unwrap_or_default().to_vec(),
@@ -125,7 +125,7 @@ impl Namespace {
         } else {
             Err(ResultCode::from_u8(result.failure_code).unwrap_or(ResultCode::UdfExecution))
         };
-        let woken = state.busy.end(&task.digest);
+        let woken = state.updates.busy.end(&task.digest);
         drop(state);
         let stats = self.stats.mine();
         let ticket = match outcome {

@@ -164,14 +164,15 @@ impl Datacenter {
                 let mut state = partition.lock();
                 // Taken under the lock: every later change of the partition is at this time or after it, and queued.
                 let now = route.namespace.clock.now();
-                let queue = &mut state.changes[route.slot];
+                let id = state.table.id();
+                let queue = &mut state.updates.queues[route.slot];
                 let from = queue.last_ship_time();
                 let began = queue.start_recovery(from, now);
                 route
                     .shipping
                     .recoveries_pending
                     .fetch_add(i64::from(began), Ordering::Relaxed);
-                route.shipping.list_partition(partition.id.get(), queue);
+                route.shipping.list_partition(id.get(), queue);
             }
         }
     }
@@ -228,13 +229,13 @@ impl Datacenter {
         let mut pending: Option<Digest> = None;
         let now_ms = self.started.elapsed().as_millis() as u64;
         let mut state = partition.lock();
-        state.changes[route.slot].listed = false;
+        state.updates.queues[route.slot].listed = false;
         loop {
             if pending.is_none() && (taken == room || out.len() >= bytes_end) {
                 break;
             }
             let state_ref = &mut *state;
-            let queue = &mut state_ref.changes[route.slot];
+            let queue = &mut state_ref.updates.queues[route.slot];
             let digest = match pending
                 .take()
                 .or_else(|| queue.next(now_ms, route.shipping.hot_key_ms))
@@ -311,7 +312,7 @@ impl Datacenter {
                             };
                             tracing::error!(namespace = %route.namespace.name, reason = %unread.reason,
                                 "a changed record could not be read to be shipped");
-                            let queue = &mut state.changes[route.slot];
+                            let queue = &mut state.updates.queues[route.slot];
                             queue.confirm(&digest, entry.last_update_time, outcome);
                             if unread.damaged {
                                 route.shipping.note_queued(-1);
@@ -323,7 +324,7 @@ impl Datacenter {
                 }
             }
         }
-        let queue = &mut state.changes[route.slot];
+        let queue = &mut state.updates.queues[route.slot];
         if queue.has_work() {
             route.shipping.list_partition(partition_id, queue);
         }
@@ -375,7 +376,7 @@ impl Datacenter {
         let route = &self.routes[shipped.route];
         route.shipping.in_progress.fetch_sub(1, Ordering::Relaxed);
         let mut state = route.namespace.partition(&shipped.digest).lock();
-        let queue = &mut state.changes[route.slot];
+        let queue = &mut state.updates.queues[route.slot];
         let before = queue.queued_len() as i64;
         queue.confirm(&shipped.digest, shipped.last_update_time, outcome);
         route
@@ -396,7 +397,7 @@ impl Datacenter {
                     .namespace
                     .partitions()
                     .iter()
-                    .map(|partition| partition.lock().changes[route.slot].lag_ms(now));
+                    .map(|partition| partition.lock().updates.queues[route.slot].lag_ms(now));
                 let shipping = &route.shipping;
                 let stats = ShippingStats {
                     in_queue: shipping.in_queue.load(Ordering::Relaxed),
@@ -419,7 +420,7 @@ impl Datacenter {
             .namespace
             .partitions()
             .iter()
-            .map(|partition| partition.lock().changes[route.slot].last_ship_time());
+            .map(|partition| partition.lock().updates.queues[route.slot].last_ship_time());
         Some(times.collect())
     }
 
@@ -434,7 +435,7 @@ impl Datacenter {
             if clock.accepts(*time) {
                 clock.observe(*time);
             }
-            partition.lock().changes[route.slot].set_last_ship_time(*time);
+            partition.lock().updates.queues[route.slot].set_last_ship_time(*time);
         }
         true
     }

@@ -5,7 +5,7 @@
 #![allow(dead_code)]
 
 use perigee_engine::index::{Entry, Location, PartitionTable};
-use perigee_wire::{Digest, PartitionId, partition_of};
+use perigee_wire::{Digest, partition_of};
 
 /// The finalizer of SplitMix64: a bijection, so that different records have different digests.
 pub fn mix(mut z: u64) -> u64 {
@@ -38,7 +38,8 @@ pub struct Index(Vec<PartitionTable>);
 
 impl Index {
     pub fn with(records: u64) -> Index {
-        let mut index = Index(PartitionId::all().map(PartitionTable::new).collect());
+        let mut index = Index(PartitionTable::all());
+        index.0.iter_mut().for_each(PartitionTable::settle);
         for i in 0..records {
             index.insert(digest(i));
         }
@@ -55,6 +56,10 @@ impl Index {
 
     pub fn get(&self, digest: &Digest) -> Option<Entry> {
         self.0[partition_of(digest).index()].get(digest)
+    }
+
+    pub fn arena_bytes(&self) -> u64 {
+        self.0[0].arena_bytes()
     }
 
     pub fn memory_bytes(&self) -> u64 {

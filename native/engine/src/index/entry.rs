@@ -13,6 +13,7 @@
 //! The low 12 digest bits are the partition, which the table knows.
 
 use perigee_wire::{Digest, PartitionId};
+use std::cmp::Ordering;
 
 const DEVICE_BITS: u32 = 7;
 const UNITS_BITS: u32 = 20;
@@ -284,6 +285,19 @@ impl Slot {
     #[inline]
     pub(super) fn prefix(&self) -> u64 {
         prefix_of((self.0[SET + 1] >> 4) as u64, &self.0)
+    }
+
+    /// How the entry's key stands to another; `None` for an empty slot.
+    #[inline]
+    pub(super) fn order(&self, key: &SlotKey) -> Option<Ordering> {
+        if self.is_empty() {
+            return None;
+        }
+        // Nearly always decided by the prefix alone.
+        Some(match self.prefix().cmp(&key.prefix) {
+            Ordering::Equal => self.key().cmp(key),
+            order => order,
+        })
     }
 
     #[inline]

@@ -107,6 +107,7 @@ impl Descriptor {
         self.len.load(Relaxed) as usize
     }
 
+    /// The array in use.
     pub(super) fn array(&self) -> ArrayPlace {
         let array = &self.arrays[(self.selector.load(Relaxed) & 1) as usize];
         ArrayPlace {
@@ -254,6 +255,13 @@ impl Descriptor {
             }
             _ => false,
         }
+    }
+
+    /// Whether the update times are such as versions can have.
+    pub(super) fn has_possible_times(&self) -> bool {
+        [&self.latest, &self.dropped]
+            .iter()
+            .all(|time| time.load(Relaxed) <= Entry::LAST_UPDATE_TIME_MAX)
     }
 
     /// The version that was about to be stored, without its location.

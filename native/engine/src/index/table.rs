@@ -3,16 +3,17 @@
 //! An entry's home slot is its leading digest bits scaled to the table's size, a monotone function;
 //! collisions shift to the right (ordered linear probing) and may run into some tail slots past the
 //! last home, so nothing wraps around and the array as a whole is sorted. Invariant: every slot
-//! from an entry's home up to the entry is occupied. A probe therefore starts at its home and reads
-//! forward until it meets a larger digest or an empty slot. "Occupied, with a smaller digest" holds from
+//! from an entry's home up to the entry is occupied. A probe therefore starts next to its home and
+//! reads forward until it meets a larger digest or an empty slot. "Occupied, with a smaller digest" holds from
 //! there up to the key's place and nowhere after it, so where clients choose digests that collide, the
 //! place is found by galloping.
 
 use super::entry::{Entry, SLOT_BYTES, Slot, SlotKey};
-use super::journal::Descriptor;
-use super::slots::{SharedTable, Slots};
-use crate::shared::Arena;
+use super::journal::{ArrayPlace, Descriptor};
+use super::slots::Slots;
+use crate::shared::{Arena, GRANULE_BYTES, INDEX_BYTES_MAX};
 use perigee_wire::{Digest, PartitionId, partition_of};
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -31,15 +32,28 @@ const LINEAR_SLOTS: usize = 16;
 
 /// The entries of one partition, ordered by digest (memcmp).
 ///
-/// The array lies on the heap, or in shared memory with a descriptor that lets another process go on with it after this
-/// one has ended: see [`journal`](super::journal).
+/// The array lies in an arena. Where that is of shared memory, a descriptor lets another process go on with the table after
+/// this one has ended: see [`journal`](super::journal).
+// Small, so that the tables of all partitions stay in a processor's cache, with their locks.
 pub struct PartitionTable {
     slots: Slots,
-    len: usize,
-    homes: usize,
+    arena: Option<Arc<Arena>>,
+    /// Within the mapping that the arena holds.
+    descriptor: Option<NonNull<Descriptor>>,
+    homes: u32,
+    len: u32,
     id: PartitionId,
-    shared: Option<SharedTable>,
+    /// Arrays come from the arena, and changes are journalled where there is a descriptor. Not while the index is built,
+    /// which nobody attaches to.
+    is_settled: bool,
 }
+
+const _: () = assert!(size_of::<PartitionTable>() <= 48);
+
+// SAFETY: the descriptor consists of atomics, in a mapping that lives as long as the arena.
+unsafe impl Send for PartitionTable {}
+// SAFETY: as above.
+unsafe impl Sync for PartitionTable {}
 
 enum Probe {
     Found(usize),
@@ -48,18 +62,42 @@ enum Probe {
 }
 
 impl PartitionTable {
-    /// An empty table, which owns no memory yet.
+    /// An empty table, which owns no memory yet and takes it from the heap.
     pub fn new(id: PartitionId) -> PartitionTable {
         PartitionTable {
             slots: Slots::heap(0),
-            len: 0,
+            arena: None,
+            descriptor: None,
             homes: 0,
+            len: 0,
             id,
-            shared: None,
+            is_settled: false,
         }
     }
 
-    /// An empty table in shared memory, which is not journalled before it is published. The descriptor is all zero,
+    /// Empty tables of all partitions, with an arena of their own: the heap keeps arrays that tables grew out of. They are
+    /// on the heap until they are settled, and for good where the system gives no address space for an arena.
+    pub fn all() -> Vec<PartitionTable> {
+        let arena = Arena::anonymous(INDEX_BYTES_MAX).map(Arc::new);
+        if let Err(error) = &arena {
+            tracing::warn!(
+                %error,
+                bytes = INDEX_BYTES_MAX,
+                "no address space for the index (see ulimit -v), of which only what is used takes memory: it lies on the heap"
+            );
+        }
+        Self::all_in(arena.ok())
+    }
+
+    pub(super) fn all_in(arena: Option<Arc<Arena>>) -> Vec<PartitionTable> {
+        let table = |id| PartitionTable {
+            arena: arena.clone(),
+            ..PartitionTable::new(id)
+        };
+        PartitionId::all().map(table).collect()
+    }
+
+    /// An empty table in shared memory, which is not journalled before it is settled. The descriptor is all zero,
     /// lies in the arena's mapping, and is nobody else's.
     pub(crate) fn shared(
         id: PartitionId,
@@ -67,24 +105,15 @@ impl PartitionTable {
         descriptor: NonNull<Descriptor>,
     ) -> PartitionTable {
         PartitionTable {
-            shared: Some(SharedTable::new(arena, descriptor)),
+            arena: Some(Arc::clone(arena)),
+            descriptor: Some(descriptor),
             ..PartitionTable::new(id)
         }
     }
 
-    /// Has the arena take up the array that a descriptor names, if there is one, before any table is attached. False
-    /// if it cannot be.
-    #[cfg(test)]
-    pub(crate) fn adopt_array(arena: &Arc<Arena>, descriptor: NonNull<Descriptor>) -> bool {
-        arena.adopt(Self::array_bytes(arena, descriptor).into_iter().collect())
-    }
-
     /// Where the array of a descriptor lies in the file, and its length in bytes.
-    pub(crate) fn array_bytes(
-        arena: &Arc<Arena>,
-        descriptor: NonNull<Descriptor>,
-    ) -> Option<(u64, u64)> {
-        let place = SharedTable::new(arena, descriptor).descriptor().array();
+    pub(crate) fn array_bytes(descriptor: &Descriptor) -> Option<(u64, u64)> {
+        let place = descriptor.array();
         (place.slots > 0).then_some((place.offset, (place.slots * SLOT_BYTES) as u64))
     }
 
@@ -95,48 +124,54 @@ impl PartitionTable {
         arena: &Arc<Arena>,
         descriptor: NonNull<Descriptor>,
     ) -> Option<PartitionTable> {
-        let mut shared = SharedTable::new(arena, descriptor);
-        let place = shared.descriptor().array();
-        let mut slots = match place.slots {
-            0 => Slots::heap(0),
-            count => Slots::at(arena, place.offset, count),
-        };
+        let mut table = PartitionTable::shared(id, arena, descriptor);
+        // SAFETY: in a mapping that `arena` holds; all its fields are atomics.
+        let descriptor = unsafe { descriptor.as_ref() };
+        let place = descriptor.array();
+        if place.slots > 0 {
+            table.slots = Slots::at(arena, place.offset, place.slots);
+        }
         // SAFETY: the array is the one in use, and nobody else has it.
-        if !unsafe { shared.descriptor().recover(&mut slots) } {
+        if !unsafe { descriptor.recover(&mut table.slots) } || !descriptor.has_possible_times() {
             return None;
         }
-        shared.is_published = true;
-        let table = PartitionTable {
-            len: shared.descriptor().len(),
-            homes: place.homes,
-            slots,
-            id,
-            shared: Some(shared),
-        };
+        table.is_settled = true;
+        table.len = descriptor.len() as u32;
+        table.homes = place.homes as u32;
         table.is_sound().then_some(table)
     }
 
-    /// Moves the table into the shared file. From now on every change is journalled.
-    pub(crate) fn publish(&mut self) {
-        if let Some(shared) = &mut self.shared {
-            // While it grew it was on the heap, where that takes no system calls.
-            if !self.slots.is_empty()
-                && let Some(mut slots) = Slots::shared(&shared.arena, self.slots.len())
-            {
-                slots.copy_from_slice(&self.slots);
-                std::mem::replace(&mut self.slots, slots).free();
-            }
-            shared.descriptor().set_len(self.len);
-            if let Some(place) = self.slots.place(self.homes) {
-                shared.descriptor().publish(place);
-            }
-            shared.is_published = true;
+    /// Moves the array into the arena, where all later ones will lie. From now on every change is journalled, if others
+    /// can attach to it.
+    pub fn settle(&mut self) {
+        let Some(arena) = &self.arena else { return };
+        // While it grew it was on the heap, where that takes no system calls.
+        if !self.slots.is_empty()
+            && let Some(mut slots) = Slots::allocate(arena, self.slots.len())
+        {
+            slots.copy_from_slice(&self.slots);
+            self.slots = slots;
         }
+        if let Some(descriptor) = self.descriptor() {
+            descriptor.set_len(self.len());
+            if let Some(place) = self.place() {
+                descriptor.publish(place);
+            }
+        }
+        self.is_settled = true;
     }
 
-    /// False if the array should lie in shared memory, and there was none to be had.
+    /// False if the array should lie in the arena, and there was no memory to be had.
     pub(crate) fn is_whole(&self) -> bool {
-        self.shared.is_none() || self.slots.is_empty() || self.slots.is_shared()
+        self.arena.is_none() || self.slots.is_empty() || self.slots.is_in_arena()
+    }
+
+    fn place(&self) -> Option<ArrayPlace> {
+        Some(ArrayPlace {
+            offset: self.slots.offset(self.arena.as_deref()?)?,
+            slots: self.slots.len(),
+            homes: self.homes as usize,
+        })
     }
 
     /// Says that this version, whose location is not known yet, is about to be stored. Until it is in the table, or
@@ -160,14 +195,20 @@ impl PartitionTable {
     }
 
     #[inline]
+    fn descriptor(&self) -> Option<&Descriptor> {
+        // SAFETY: in a mapping that `arena` holds; all its fields are atomics.
+        self.descriptor
+            .map(|descriptor| unsafe { descriptor.as_ref() })
+    }
+
+    #[inline]
     fn journal(&self) -> Option<&Descriptor> {
-        let shared = self.shared.as_ref().filter(|shared| shared.is_published)?;
-        Some(shared.descriptor())
+        self.descriptor().filter(|_| self.is_settled)
     }
 
     /// Whether the array is one that changes to a table lead to.
     fn is_sound(&self) -> bool {
-        if self.homes > self.slots.len() || (self.homes == 0) != self.slots.is_empty() {
+        if self.homes as usize > self.slots.len() || (self.homes == 0) != self.slots.is_empty() {
             return false;
         }
         let (mut len, mut run, mut last) = (0, 0, None);
@@ -185,7 +226,7 @@ impl PartitionTable {
             last = Some(key);
             len += 1;
         }
-        len == self.len
+        len == self.len()
     }
 
     pub fn id(&self) -> PartitionId {
@@ -193,7 +234,7 @@ impl PartitionTable {
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     pub fn is_empty(&self) -> bool {
@@ -211,7 +252,7 @@ impl PartitionTable {
     /// several digests in advance.
     #[inline]
     pub fn prefetch(&self, digest: &Digest) {
-        if let Some(slot) = self.slots.get(self.home(self.key_of(digest).prefix)) {
+        if let Some(slot) = self.slots.get(self.home(self.key_of(digest).prefix) + 1) {
             prefetch(slot);
         }
     }
@@ -252,15 +293,17 @@ impl PartitionTable {
 
     /// Puts a new slot into its place `at`, which moves if the table has to grow.
     fn insert(&mut self, mut at: usize, key: SlotKey, slot: Slot) {
-        if (self.len + 1) * 100 > self.homes * LOAD_PCT_MAX {
-            let growth = (self.homes / GROWTH_DIVISOR).max(GROWTH_SLOTS_MIN);
-            self.rebuild(self.homes + growth, TAIL_SLOTS);
+        let homes = self.homes as usize;
+        if (self.len() + 1) * 100 > homes * LOAD_PCT_MAX {
+            let growth = (homes / GROWTH_DIVISOR).max(GROWTH_SLOTS_MIN);
+            self.rebuild(homes + growth, TAIL_SLOTS);
             at = self.vacancy(key);
         }
         let mut end = self.run_end(at);
         if end == self.slots.len() {
             // Only digests with a common prefix come here often: let the tail grow with them.
-            self.rebuild(self.homes, TAIL_SLOTS.max(self.len / GROWTH_DIVISOR));
+            let tail = TAIL_SLOTS.max(self.len() / GROWTH_DIVISOR);
+            self.rebuild(self.homes as usize, tail);
             at = self.vacancy(key);
             end = self.run_end(at);
         }
@@ -268,35 +311,46 @@ impl PartitionTable {
         self.len += 1;
     }
 
+    /// The journal, if changes are written down, and the array.
+    #[inline]
+    fn journalled(&mut self) -> (Option<&Descriptor>, &mut Slots) {
+        // SAFETY: in a mapping that `arena` holds; all its fields are atomics.
+        let descriptor = self
+            .descriptor
+            .filter(|_| self.is_settled)
+            .map(|descriptor| unsafe { descriptor.as_ref() });
+        (descriptor, &mut self.slots)
+    }
+
     #[inline]
     fn replace_at(&mut self, at: usize, slot: &Slot) {
-        match self.shared.as_ref().filter(|shared| shared.is_published) {
+        match self.journalled() {
             // SAFETY: the array is the one in use, and the table is borrowed exclusively.
-            Some(shared) => unsafe { shared.descriptor().replace(&mut self.slots, at, slot) },
-            None => self.slots[at] = *slot,
+            (Some(journal), slots) => unsafe { journal.replace(slots, at, slot) },
+            (None, slots) => slots[at] = *slot,
         }
     }
 
     #[inline]
     fn insert_at(&mut self, at: usize, end: usize, slot: &Slot) {
-        match self.shared.as_ref().filter(|shared| shared.is_published) {
+        match self.journalled() {
             // SAFETY: as above, and the slot at `end` is empty.
-            Some(shared) => unsafe { shared.descriptor().insert(&mut self.slots, at, end, slot) },
-            None => {
-                self.slots.copy_within(at..end, at + 1);
-                self.slots[at] = *slot;
+            (Some(journal), slots) => unsafe { journal.insert(slots, at, end, slot) },
+            (None, slots) => {
+                slots.copy_within(at..end, at + 1);
+                slots[at] = *slot;
             }
         }
     }
 
     #[inline]
     fn remove_at(&mut self, at: usize, end: usize) {
-        match self.shared.as_ref().filter(|shared| shared.is_published) {
+        match self.journalled() {
             // SAFETY: as above.
-            Some(shared) => unsafe { shared.descriptor().remove(&mut self.slots, at, end) },
-            None => {
-                self.slots.copy_within(at + 1..end + 1, at);
-                self.slots[end] = Slot::EMPTY;
+            (Some(journal), slots) => unsafe { journal.remove(slots, at, end) },
+            (None, slots) => {
+                slots.copy_within(at + 1..end + 1, at);
+                slots[end] = Slot::EMPTY;
             }
         }
     }
@@ -315,9 +369,10 @@ impl PartitionTable {
             .count();
         self.remove_at(at, at + shifted);
         self.len -= 1;
-        if self.homes > 2 * GROWTH_SLOTS_MIN && self.len * 100 < self.homes * LOAD_PCT_MIN {
+        let (len, homes) = (self.len(), self.homes as usize);
+        if homes > 2 * GROWTH_SLOTS_MIN && len * 100 < homes * LOAD_PCT_MIN {
             self.rebuild(
-                (self.len * 100 / LOAD_PCT_SHRUNK).max(GROWTH_SLOTS_MIN),
+                (len * 100 / LOAD_PCT_SHRUNK).max(GROWTH_SLOTS_MIN),
                 TAIL_SLOTS,
             );
         }
@@ -350,12 +405,19 @@ impl PartitionTable {
     /// The table and its array, with what the allocator rounds up.
     pub fn memory_bytes(&self) -> usize {
         let array = self.slots.len() * SLOT_BYTES;
-        match &self.shared {
-            Some(_) if self.slots.is_shared() => {
-                size_of::<Self>() + size_of::<Descriptor>() + array.next_multiple_of(64)
-            }
-            _ => size_of::<Self>() + allocated_bytes(array),
-        }
+        let descriptor = self.descriptor.map_or(0, |_| size_of::<Descriptor>());
+        let array = match self.slots.is_in_arena() {
+            true => array.next_multiple_of(GRANULE_BYTES as usize),
+            false => allocated_bytes(array),
+        };
+        size_of::<Self>() + descriptor + array
+    }
+
+    /// Memory that the system gave for the arrays of all tables in the arena of this one.
+    pub fn arena_bytes(&self) -> u64 {
+        self.arena
+            .as_ref()
+            .map_or(0, |arena| arena.map().memory_bytes())
     }
 
     #[inline]
@@ -366,34 +428,46 @@ impl PartitionTable {
 
     #[inline]
     fn home(&self, prefix: u64) -> usize {
-        home(prefix, self.homes)
+        home(prefix, self.homes as usize)
     }
 
+    /// Most entries are moved from home by other entries, at these loads by one place on average: so a probe begins at the
+    /// place after the home slot, which takes fewer cache lines than from the home slot on.
     #[inline]
     fn probe(&self, key: SlotKey) -> Probe {
         let from = self.home(key.prefix);
+        let Some([home, first]) = self.slots.get(from..from + 2) else {
+            return Probe::Vacant(0);
+        };
+        if let Some(order) = first.order(&key) {
+            match order {
+                Less => return self.probe_after(from + 2, key),
+                Equal => return Probe::Found(from + 1),
+                Greater => {}
+            }
+        }
+        match home.order(&key) {
+            Some(Less) => Probe::Vacant(from + 1),
+            Some(Equal) => Probe::Found(from),
+            Some(Greater) | None => Probe::Vacant(from),
+        }
+    }
+
+    /// The rest of a probe that found only smaller digests before `from`.
+    #[inline]
+    fn probe_after(&self, from: usize, key: SlotKey) -> Probe {
         let linear = self.slots.len().min(from + LINEAR_SLOTS);
         for (i, slot) in self.slots[from..linear].iter().enumerate() {
-            if slot.is_empty() {
-                return Probe::Vacant(from + i);
-            }
-            let prefix = slot.prefix();
-            if prefix < key.prefix {
-                continue;
-            }
-            if prefix > key.prefix {
-                return Probe::Vacant(from + i);
-            }
-            match slot.key().cmp(&key) {
-                std::cmp::Ordering::Less => continue,
-                std::cmp::Ordering::Equal => return Probe::Found(from + i),
-                std::cmp::Ordering::Greater => return Probe::Vacant(from + i),
+            match slot.order(&key) {
+                Some(Less) => continue,
+                Some(Equal) => return Probe::Found(from + i),
+                Some(Greater) | None => return Probe::Vacant(from + i),
             }
         }
         self.gallop(linear, key)
     }
 
-    /// The rest of a probe that found only smaller digests before `from`: steps that double, then a
+    /// What is left where `probe_after` came to no end: steps that double, then a
     /// binary search within the last of them.
     #[cold]
     fn gallop(&self, from: usize, key: SlotKey) -> Probe {
@@ -433,11 +507,9 @@ impl PartitionTable {
         let place = |next: usize, slot: &Slot| home(slot.prefix(), homes).max(next);
         let end = occupied().fold(0, |next, slot| place(next, slot) + 1);
         let count = (homes + TAIL_SLOTS).max(end + tail_free);
-        let shared = self.shared.as_ref();
-        // Without memory in the shared file the namespace goes on, and will start cold.
-        let mut slots = shared
-            .filter(|shared| shared.is_published)
-            .and_then(|shared| Slots::shared(&shared.arena, count))
+        let arena = self.arena.as_deref().filter(|_| self.is_settled);
+        let mut slots = arena
+            .and_then(|arena| Slots::allocate(arena, count))
             .unwrap_or_else(|| Slots::heap(count));
         let mut next = 0;
         for slot in occupied() {
@@ -445,14 +517,16 @@ impl PartitionTable {
             slots[at] = *slot;
             next = at + 1;
         }
-        if let Some(shared) = shared.filter(|shared| shared.is_published) {
-            match slots.place(homes) {
-                Some(place) => shared.descriptor().publish(place),
-                None => shared.arena.distrust(),
-            }
+        let before = std::mem::replace(&mut self.slots, slots);
+        self.homes = homes as u32;
+        // Without room in the arena the table goes on on the heap; where others could attach to it, they start cold.
+        match (self.journal(), self.place(), self.arena.as_deref()) {
+            (Some(journal), Some(place), _) => journal.publish(place),
+            (Some(_), None, Some(arena)) => arena.distrust(),
+            (None, None, Some(arena)) if self.is_settled => arena.tell_full(),
+            _ => {}
         }
-        std::mem::replace(&mut self.slots, slots).free();
-        self.homes = homes;
+        before.free(self.arena.as_deref());
     }
 }
 

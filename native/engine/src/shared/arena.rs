@@ -1,9 +1,10 @@
-//! The part of the index file that the tables' arrays lie in: an allocator whose own state is in the process. After a
-//! restart it follows from the arrays that are in use.
+//! The part of the index file that the tables' arrays lie in, or memory of this process alone for them: an allocator whose
+//! own state is in the process. After a restart it follows from the arrays that are in use.
 
 use super::map::{PAGE_BYTES, SharedMap};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -47,6 +48,12 @@ impl Arena {
         }
     }
 
+    /// So many bytes of address space that end with the process.
+    pub(crate) fn anonymous(bytes: u64) -> io::Result<Arena> {
+        let map = SharedMap::anonymous(bytes)?;
+        Ok(Arena::new(Arc::new(map), 0, bytes))
+    }
+
     pub(crate) fn map(&self) -> &Arc<SharedMap> {
         &self.map
     }
@@ -63,6 +70,15 @@ impl Arena {
     pub(super) fn reset(&self) {
         *self.state.lock() = State::new(self.from);
         self.distrusted.store(false, Ordering::Release);
+    }
+
+    /// An array of a table that nobody attaches to found no room. Told once.
+    pub(crate) fn tell_full(&self) {
+        if !self.set_distrusted() {
+            tracing::warn!(
+                "the system has no memory for the index: arrays that grow go to the heap"
+            );
+        }
     }
 
     /// Returns what it was before.

@@ -31,7 +31,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"PGINDEX\0");
 const LAYOUT: u64 = 1;
 
 /// Address space of the arena, which is also the largest index: four thousand million records.
-const ARENA_BYTES_MAX: u64 = 256 << 30;
+pub(crate) const INDEX_BYTES_MAX: u64 = 256 << 30;
 
 #[repr(C)]
 struct Header {
@@ -131,7 +131,7 @@ impl SharedStore {
         let name = file_name(&identity.namespace, identity.store_id);
         let (map, index_was_whole) = SharedMap::open(
             &directory.join(format!("{name}.index")),
-            from + ARENA_BYTES_MAX,
+            from + INDEX_BYTES_MAX,
         )?;
         let (pool, pool_was_whole) = BlockPool::open(
             &directory.join(format!("{name}.blocks")),
@@ -139,7 +139,7 @@ impl SharedStore {
             identity.buffers_max,
         )?;
         map.reserve(0, from)?;
-        let arena = Arena::new(Arc::new(map), from, from + ARENA_BYTES_MAX);
+        let arena = Arena::new(Arc::new(map), from, from + INDEX_BYTES_MAX);
         let shared = SharedStore {
             arena: Arc::new(arena),
             pool: Arc::new(pool),

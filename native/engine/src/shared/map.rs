@@ -1,13 +1,16 @@
-//! A file that is mapped as memory and outlives the process: on a tmpfs, until the machine restarts.
+//! A file that is mapped as memory. One with a name outlives the process: on a tmpfs, until the machine restarts.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
 pub(crate) const PAGE_BYTES: u64 = 4096;
+
+/// As `/proc/PID/maps` shows it.
+const ANONYMOUS: &std::ffi::CStr = c"perigee-index";
 
 /// A shared mapping of a whole file, most of which has no memory yet. Nothing of it is touched that was not
 /// reserved: a full file system is an error of [`SharedMap::reserve`], not a signal at some access.
@@ -44,6 +47,24 @@ impl SharedMap {
             file.set_len(0)?;
             file.set_len(bytes)?;
         }
+        Ok((Self::map(file, path.to_path_buf(), bytes)?, is_whole))
+    }
+
+    /// Maps so many bytes of a file without a name, which ends with the process.
+    // Unlike memory of the heap it says so when the machine has no more of it, however much is promised to others.
+    pub(crate) fn anonymous(bytes: u64) -> io::Result<SharedMap> {
+        // SAFETY: the name is a string that ends in a zero; a new descriptor is nobody else's.
+        let file = unsafe {
+            match libc::memfd_create(ANONYMOUS.as_ptr(), libc::MFD_CLOEXEC) {
+                -1 => return Err(io::Error::last_os_error()),
+                descriptor => File::from_raw_fd(descriptor),
+            }
+        };
+        file.set_len(bytes)?;
+        Self::map(file, PathBuf::from("memory"), bytes)
+    }
+
+    fn map(file: File, path: PathBuf, bytes: u64) -> io::Result<SharedMap> {
         let length = usize::try_from(bytes).map_err(io::Error::other)?;
         // SAFETY: a new mapping touches no existing memory.
         let start = unsafe {
@@ -60,13 +81,12 @@ impl SharedMap {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast()).expect("a mapping is never at address 0");
-        let map = SharedMap {
+        Ok(SharedMap {
             file,
-            path: path.to_path_buf(),
+            path,
             start,
             bytes,
-        };
-        Ok((map, is_whole))
+        })
     }
 
     /// The address of an object of type `T` at `offset`, which has to fit.

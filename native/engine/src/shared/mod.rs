@@ -9,6 +9,8 @@ mod index_file;
 mod map;
 mod pool;
 
-pub(crate) use arena::Arena;
-pub(crate) use index_file::{Attached, Identity, Ledger, SetNames, SharedStore, remove_of};
+pub(crate) use arena::{Arena, GRANULE_BYTES};
+pub(crate) use index_file::{
+    Attached, INDEX_BYTES_MAX, Identity, Ledger, SetNames, SharedStore, remove_of,
+};
 pub(crate) use pool::{PooledBlock, Unwritten};

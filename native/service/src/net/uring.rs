@@ -305,6 +305,22 @@ impl Uring {
         Ok(())
     }
 
+    /// Before further completions are worked on: a device that is given its reads one by one works
+    /// on the first while the others are prepared. Given all of them with the next wait, it would
+    /// have nothing to do until then, and then the loop.
+    fn hand_over_reads(&mut self, reads: &mut Reads) -> io::Result<()> {
+        let before = self.read_operations;
+        self.submit_reads(reads)?;
+        if self.read_operations == before {
+            return Ok(());
+        }
+        match self.ring.submit() {
+            Err(error) if !may_go_on(&error) => Err(error),
+            // What was not taken now goes with the next wait.
+            _ => Ok(()),
+        }
+    }
+
     fn read_ended(&mut self, completion: &Completion, reads: &mut Reads) -> Option<Event> {
         let key = completion.data as u32 as usize;
         let RingRead { mut reading, .. } = self.reads.remove(key);
@@ -356,17 +372,8 @@ impl Uring {
             }
         };
         match result {
-            Ok(_) => Ok(()),
-            // A timeout, a signal, or completions that must be reaped before more can be submitted.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
-                ) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error),
+            Err(error) if !may_go_on(&error) => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -493,6 +500,14 @@ impl Uring {
     }
 }
 
+/// A timeout, a signal, or completions that must be reaped before more can be submitted.
+fn may_go_on(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+    )
+}
+
 /// The end of a detached connection, when the kernel has let go of both directions.
 fn released(connection: &Connection) -> Option<Event> {
     let held = connection.kernel.receive_armed || connection.kernel.send_submitted;
@@ -617,6 +632,7 @@ impl Mechanism for Uring {
             flags,
         }) = self.reaped.get(self.taken)
         {
+            self.hand_over_reads(reads)?;
             self.taken += 1;
             let completion = Completion {
                 data,

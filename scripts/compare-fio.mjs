@@ -1,14 +1,18 @@
-// What a node makes of its device: fio and a namespace in a file of the same file system, in turns in one run, and their ratios.
+// What a node makes of its device, in turns in one run: fio; the engine alone, which reads records through a network loop without
+// connections; a node over loopback; and an echo server over loopback, which is what sockets allow. Files of one file system.
 //
 //   npm run bench:device [-- --directory DIR --file-mib 4096 --seconds 10 --rounds 3 --depths 1,16,64]
 //
-// Reads: fio reads 4 KiB at random places with direct I/O and io_uring, at a queue depth; the node serves records of 1000 bytes, most of
-// them in one page, to as many connections, none of them from a cache. Writes: fio writes 1 MiB units in sequence; the node ingests the records.
-import { spawnSync } from 'node:child_process'
+// Reads: fio reads 4 KiB at random places of as many bytes as the records have, with direct I/O and io_uring, at a queue depth; the engine
+// and the node read records of 1000 bytes, three quarters of them in one page, as many at once, none of them from a cache. Writes: fio
+// writes 1 MiB units in sequence; the node ingests the records.
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { ScratchNode, bench, freePort, main, median, options, runs, scratchDirectory, sharedDirectory } from './scratch-node.mjs'
+import { createInterface } from 'node:readline'
+import { ScratchNode, bench, benchProgram, freePort, main, median, options, runs, scratchDirectory, sharedDirectory } from './scratch-node.mjs'
 
 const USAGE = 'npm run bench:device [-- --directory DIR --file-mib N --seconds N --rounds N --depths N,N --object-size BYTES]'
 const MiB = 2 ** 20
@@ -19,7 +23,7 @@ const OVERHEAD_BYTES = 80
 
 function fio (file, bytes, seconds, depth, args) {
   const result = spawnSync('fio', [
-    '--name=x', `--filename=${file}`, `--size=${bytes}`, '--direct=1', '--ioengine=io_uring', `--iodepth=${depth}`, '--time_based', `--runtime=${seconds}`,
+    '--name=x', `--filename=${file}`, `--size=${Math.floor(bytes / MiB) * MiB}`, '--direct=1', '--ioengine=io_uring', `--iodepth=${depth}`, '--time_based', `--runtime=${seconds}`,
     '--ramp_time=1', '--output-format=json', '--randrepeat=1', ...args
   ], { encoding: 'utf8', maxBuffer: 1 << 26 })
   if (result.status !== 0) throw new Error(`fio: ${result.stderr.trim() || `exit ${result.status}`}`)
@@ -33,9 +37,52 @@ function fio (file, bytes, seconds, depth, args) {
   }
 }
 
-function row (name, node, device, unit) {
-  const cell = (value, digits = 0) => value.toFixed(digits).padStart(12)
-  console.log(`${name.padEnd(26)}${cell(node / unit)}${cell(device / unit)}${cell(node / device, 2)}`)
+/** The engine without a network: `perigee-bench engine-reads`, which is filled once and measures whenever it is told to. */
+class Engine {
+  #child
+  #lines
+
+  constructor (args) {
+    this.#child = spawn(benchProgram, ['engine-reads', ...args], { stdio: ['pipe', 'pipe', 'inherit'] })
+    process.on('exit', () => this.#child.kill('SIGKILL'))
+    this.#lines = createInterface(this.#child.stdout)[Symbol.asyncIterator]()
+  }
+
+  async #next () {
+    const { value, done } = await this.#lines.next()
+    if (done) throw new Error('perigee-bench engine-reads has ended')
+    return JSON.parse(value)
+  }
+
+  filled () {
+    return this.#next()
+  }
+
+  measure (depth, seconds) {
+    this.#child.stdin.write(`${depth} ${seconds}\n`)
+    return this.#next()
+  }
+
+  async end () {
+    this.#child.stdin.end()
+    if (this.#child.exitCode === null) await once(this.#child, 'exit')
+  }
+}
+
+/** Figures of one depth by who made them, a list of rounds each. */
+const SOURCES = ['fio', 'engine', 'node', 'echo']
+
+function line (name, cells) {
+  console.log(`${name.padEnd(27)}${cells.map((cell) => String(cell).padStart(14)).join('')}`)
+}
+
+function rows (depth, rounds) {
+  const of = (source, field) => median(rounds[source].map((it) => it[field]))
+  for (const [name, field, digits] of [['reads/s', 'iops', 0], ['p99 us', 'p99Us', 0], ['CPU s per million', 'cpuSecondsPerMillion', 2]]) {
+    const [device, engine, node, echo] = SOURCES.map((source) => of(source, field))
+    const cells = [device, engine, node, echo].map((value) => value.toFixed(digits))
+    line(`depth ${depth}, ${name}`, [...cells, (engine / device).toFixed(2), (node / device).toFixed(2)])
+  }
 }
 
 await main(async () => {
@@ -43,12 +90,13 @@ await main(async () => {
   if (!runs('fio', ['--version'])) throw new Error('fio is not installed (on Debian or Ubuntu: apt-get install fio); it is what the node is compared with')
   const directory = scratchDirectory(given.directory)
   const shared = sharedDirectory(directory)
+  const { seconds, 'object-size': objectSize } = given
   const bytes = given['file-mib'] * MiB
   const depths = given.depths.split(',').map(Number)
-  const values = Math.floor(bytes * FILL * given['object-size'] / (given['object-size'] + OVERHEAD_BYTES))
+  const objects = ['--objects-bytes', String(Math.floor(bytes * FILL * objectSize / (objectSize + OVERHEAD_BYTES))), '--object-size', String(objectSize)]
   const file = join(directory, 'fio.dat')
   const writes = { node: [], fio: [] }
-  console.log(`${directory}: ${given['file-mib']} MiB, ${given.rounds} rounds of ${given.seconds} s, medians`)
+  console.log(`${directory}: ${given['file-mib']} MiB, ${given.rounds} rounds of ${seconds} s, medians`)
   let node
   let port
   for (let round = 0; round < given.rounds; round++) {
@@ -63,24 +111,34 @@ namespaces:
     stop-writes-used-pct: 95
     storage-engine: { type: device, files: [${join(directory, 'test.dat')}], filesize: ${bytes}, post-write-cache: 0 }`)
     await node.start()
-    const ingest = await bench(['ingest', '--port', String(port), '--objects-bytes', String(values), '--object-size', String(given['object-size']), '--connections', '64'])
+    const ingest = await bench(['ingest', '--port', String(port), ...objects, '--connections', '64'])
     writes.node.push(ingest.object_bytes_per_second)
-    writes.fio.push(fio(file, bytes, given.seconds, 4, ['--rw=write', '--bs=1M', '--end_fsync=1']).bytesPerSecond)
+    writes.fio.push(fio(file, bytes, seconds, 4, ['--rw=write', '--bs=1M', '--end_fsync=1']).bytesPerSecond)
   }
-  const shape = ['--port', String(port), '--objects-bytes', String(values), '--object-size', String(given['object-size'])]
-  console.log(`${''.padEnd(26)}${'node'.padStart(12)}${'fio'.padStart(12)}${'ratio'.padStart(12)}`)
-  row('writes, MB/s', median(writes.node), median(writes.fio), 1e6)
+  const [written, taken] = [median(writes.node), median(writes.fio)]
+  line('', ['fio', 'node', 'node / fio'])
+  line('writes, MB/s', [(taken / 1e6).toFixed(0), (written / 1e6).toFixed(0), (written / taken).toFixed(2)])
+
+  const engine = new Engine(['--path', join(directory, 'engine.dat'), '--file-size', String(bytes), '--warmup', '1', ...objects])
+  await engine.filled()
+  const timed = ['--duration', String(seconds), '--warmup', '1']
+  const asked = (report) => ({ iops: report.operations_per_second, p99Us: report.read_latency_us.p99 })
+  line('', [...SOURCES, 'engine / fio', 'node / fio'])
   for (const depth of depths) {
-    const rounds = { node: [], fio: [] }
+    const rounds = Object.fromEntries(SOURCES.map((source) => [source, []]))
+    const connections = ['--connections', String(depth)]
     for (let round = 0; round < given.rounds; round++) {
-      rounds.fio.push(fio(file, bytes, given.seconds, depth, ['--rw=randread', '--bs=4k']))
-      const read = await bench(['read', ...shape, '--connections', String(depth), '--duration', String(given.seconds), '--warmup', '1', '--server-pid', String(node.pid)])
-      rounds.node.push({ iops: read.operations_per_second, p99Us: read.read_latency_us.p99, cpuSecondsPerMillion: read.server_cpu_seconds_per_million })
+      rounds.fio.push(fio(file, bytes * FILL, seconds, depth, ['--rw=randread', '--bs=4k']))
+      const alone = await engine.measure(depth, seconds)
+      rounds.engine.push({ ...asked(alone), cpuSecondsPerMillion: alone.cpu_seconds_per_million })
+      const read = await bench(['read', '--port', String(port), ...objects, ...connections, ...timed, '--server-pid', String(node.pid)])
+      rounds.node.push({ ...asked(read), cpuSecondsPerMillion: read.server_cpu_seconds_per_million })
+      const { rows: [echo] } = await bench(['limit', '--object-size', String(objectSize), ...connections, ...timed, '--rounds', '1'])
+      rounds.echo.push({ iops: echo.operations_per_second, p99Us: echo.p99_us, cpuSecondsPerMillion: echo.server_cpu_seconds_per_million })
     }
-    for (const [name, of, unit] of [['reads/s', 'iops', 1], ['p99 us', 'p99Us', 1], ['CPU s per million', 'cpuSecondsPerMillion', 1]]) {
-      row(`depth ${depth}, ${name}`, median(rounds.node.map((it) => it[of])), median(rounds.fio.map((it) => it[of])), unit)
-    }
+    rows(depth, rounds)
   }
+  await engine.end()
   await node.end('SIGTERM')
   rmSync(file, { force: true })
 })

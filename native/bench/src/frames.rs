@@ -2,8 +2,9 @@
 //! digest in.
 
 use perigee_wire::{
-    BIN_NAME_BYTES_MAX, Digest, NAMESPACE_BYTES_MAX, ReplyWriter, RequestHeader, RequestWriter,
-    ResultCode, SET_BYTES_MAX, compute_digest, field, info1, info2, op, particle,
+    BIN_NAME_BYTES_MAX, Digest, NAMESPACE_BYTES_MAX, PROTO_HEADER_BYTES, ReplyWriter,
+    RequestHeader, RequestWriter, ResultCode, SET_BYTES_MAX, compute_digest, field, info1, info2,
+    op, particle,
 };
 
 use crate::error::BenchError;
@@ -13,6 +14,9 @@ const DIGESTS_KEPT_MAX: u64 = 4 << 20;
 
 /// As the official clients send by default.
 const TOTAL_TIMEOUT_MS: u32 = 1000;
+
+/// Offset of the result code in a reply: after the protocol header, header size, info1 to info4.
+pub const RESULT_AT: usize = PROTO_HEADER_BYTES + 5;
 
 pub struct FrameShape<'a> {
     pub namespace: &'a str,

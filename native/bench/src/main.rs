@@ -9,6 +9,7 @@
 mod act;
 mod cpu;
 mod echo;
+mod engine_reads;
 mod error;
 mod frames;
 mod limit;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         } => limit::run(common, *server, *rounds),
         Command::Act(options) => act::run(options),
         Command::Echo(echo) => echo::serve(echo).map(|()| true),
+        Command::EngineReads(options) => engine_reads::run(options).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

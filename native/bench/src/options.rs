@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -86,6 +87,9 @@ pub enum Command {
     /// One echo server, for `limit`
     #[command(hide = true)]
     Echo(EchoOptions),
+    /// Record reads of the engine without sockets, for `npm run bench:device`
+    #[command(hide = true)]
+    EngineReads(EngineReadsOptions),
 }
 
 #[derive(Args, Clone)]
@@ -147,6 +151,18 @@ pub struct EchoOptions {
     /// Frames of this size are answered as writes, all others as reads
     #[arg(long)]
     pub write_frame_bytes: usize,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Args)]
+pub struct EngineReadsOptions {
+    /// Where the namespace lies; made anew, and left there
+    #[arg(long)]
+    pub path: PathBuf,
+    /// Bytes of the file
+    #[arg(long, value_parser = parse_bytes)]
+    pub file_size: u64,
     #[command(flatten)]
     pub common: Common,
 }

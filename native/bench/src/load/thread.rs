@@ -12,14 +12,11 @@ use perigee_service::net::{ConnId, Consumed, Handler, Net, Reads, Waker};
 use perigee_wire::{PROTO_HEADER_BYTES, ProtoType, ResultCode, parse_proto_header};
 
 use super::{END, LATENCY_NS_MIN, MEASURE, Outcome, Progress, Run};
-use crate::frames::{Random, Verb};
+use crate::frames::{RESULT_AT, Random, Verb};
 
 /// With a rate, requests are released this often; below that, lateness is ours and not the
 /// server's.
 pub(super) const RATE_TICK: Duration = Duration::from_millis(1);
-
-/// Offset of the result code in a reply: after the protocol header, header size, info1 to info4.
-const RESULT_AT: usize = PROTO_HEADER_BYTES + 5;
 
 pub(super) struct Slot {
     verb: Verb,

@@ -2,7 +2,7 @@
 
 import { addon } from './addon.js'
 import type { NodeConfig } from '../../config/schema.js'
-import type { EngineStats, InfoRequest, Listening, NativeNode, QueryListing } from './native.js'
+import type { EngineStats, Histograms, InfoRequest, Listening, NativeNode, QueryListing } from './native.js'
 
 /** An error of the native side with its stable code, e.g. `PERIGEE_LISTEN`. */
 export class EngineError extends Error {
@@ -59,6 +59,16 @@ export class Engine {
   /** The long queries of a task, or all that are listed. */
   queries (task?: string): QueryListing[] {
     return JSON.parse(this.native.queries(task)) as QueryListing[]
+  }
+
+  /** Walks the index, off this thread. Null for a set that is not known. Rejects with an `EngineError`. */
+  async histograms (namespace: string, set?: string): Promise<Histograms | null> {
+    try {
+      const json = await this.native.histograms(namespace, set)
+      return json === null ? null : JSON.parse(json) as Histograms
+    } catch (error) {
+      throw EngineError.from(error)
+    }
   }
 
   stats (): EngineStats {

@@ -56,6 +56,8 @@ export interface NativeNode {
   resetEviction (namespace: string): void
   /** Has the tomb raider begin a pass. */
   raidTombstones (namespace: string): void
+  /** JSON of `Histograms`; null for a set that is not known. */
+  histograms (namespace: string, set?: string): Promise<string | null>
   /** JSON of `EngineStats`. */
   stats (): string
   drain (): Promise<void>
@@ -98,6 +100,19 @@ export interface QueryListing {
   /** How it ended; null while it runs. */
   done: string | null
   'since-done-ms': number
+}
+
+/** Bucket i counts values from `i * bucket-width` on. */
+export interface LinearHistogram { 'bucket-width': number, buckets: number[] }
+
+/** Of records that clients can see. */
+export interface Histograms {
+  /** Seconds to live, of records that expire. */
+  ttl: LinearHistogram
+  /** Stored bytes. */
+  'object-size-linear': LinearHistogram
+  /** Stored bytes: entry i counts sizes from 2^i to below 2^(i+1). */
+  'object-size': number[]
 }
 
 export type Statistic = number | string | boolean

@@ -32,7 +32,7 @@ const STATS: EngineStats = {
 }
 
 /** A node that answers the same fixed state to everything and never fails by itself; a test that wants a fault replaces the part that has it. */
-function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?: Partial<NodeView['udf']>, truncations?: Partial<NodeView['truncations']>, resetEviction?: (namespace: string) => void, raidTombstones?: (namespace: string) => void } = {}): NodeView {
+function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?: Partial<NodeView['udf']>, truncations?: Partial<NodeView['truncations']>, resetEviction?: (namespace: string) => void, histograms?: NodeView['engine']['histograms'], raidTombstones?: (namespace: string) => void } = {}): NodeView {
   const udf = {
     list: () => [{ name: 'a.lua', type: 'LUA', hash: 'f'.repeat(40) }],
     get: (name: string) => name === 'a.lua' ? { name, content: Buffer.from('return 1') } : undefined,
@@ -52,8 +52,8 @@ function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?:
     partitionGeneration: parts.ready === false ? -1 : 1,
     startedAt: Date.now()
   }
-  const { stats = () => STATS, truncations = {}, resetEviction, raidTombstones } = parts
-  const engine = { stats, queries: queries.queries, native: { ...queries.native, resetEviction, raidTombstones, configure: () => {} } }
+  const { stats = () => STATS, truncations = {}, resetEviction, raidTombstones, histograms } = parts
+  const engine = { stats, histograms, queries: queries.queries, native: { ...queries.native, resetEviction, raidTombstones, configure: () => {} } }
   const runtimeConfig = new RuntimeConfig(parseConfigText(CONFIG), engine.native as unknown as NativeNode)
   return { ...view, runtimeConfig, engine, udf, truncations, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
 }
@@ -214,6 +214,32 @@ test('statistics of a namespace come with its configuration and the counters of 
   for (const pair of ['objects=3', 'storage-engine.defrag_q=1', 'default-ttl=0', 'storage-engine=memory', 'storage-engine.data-size=1073741824']) {
     assert.ok(values.includes(pair), pair)
   }
+})
+
+test('histograms are counted once for all who ask at a time, one after another, and not for ever more of them', async () => {
+  const running: Array<{ what: string, end: () => void }> = []
+  let [ended, atOnce] = [0, 0]
+  const histograms = async (namespace: string, set?: string) => {
+    if (set === 'none') return null
+    await new Promise<void>((resolve) => { running.push({ what: `${namespace}/${set}`, end: resolve }) })
+    atOnce = Math.max(atOnce, running.length - ended)
+    ended++
+    return { ttl: { 'bucket-width': 2, buckets: [1, 0, 3] }, 'object-size-linear': { 'bucket-width': 64, buckets: [0, 4] }, 'object-size': [0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 1] }
+  }
+  const node = scratchNode({ histograms })
+  const same = ['ttl', 'object-size', 'object-size-linear'].map((type) => ask(`histogram:namespace=test;type=${type}`, node))
+  const others = Array.from({ length: 20 }, (_, i) => ask(`histogram:ns=test;set=s${i};type=ttl`, node))
+  let settled = false
+  const all = Promise.all([...same, ...others]).finally(() => { settled = true })
+  for (let next = 0; !settled;) {
+    if (running[next] === undefined) await new Promise(setImmediate)
+    else running[next++]!.end()
+  }
+  const answers = await all
+  assert.deepEqual(answers.slice(0, 3), ['units=seconds:hist-width=6:bucket-width=2:buckets=1,0,3', 'units=bytes:[64-128)=4:[1K-2K)=1', 'units=bytes:hist-width=128:bucket-width=64:buckets=0,4'])
+  assert.equal(answers.filter((answer) => /^ERROR:18:16 histograms are being counted already$/.test(answer)).length, 5)
+  assert.deepEqual([running.length, atOnce], [16, 1])
+  assert.equal(await ask('histogram:namespace=test;type=ttl;set=none', node), `ERROR:4:there is no set 'none'`)
 })
 
 test('a set is listed with its namespace, and alone without it', async () => {

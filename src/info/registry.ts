@@ -4,6 +4,7 @@ import { setImmediate } from 'node:timers/promises'
 import { ResultCode } from '../engine/constants.js'
 import { configCommands } from './config.js'
 import { limitsCommands } from './limits.js'
+import { histogramCommands } from './histogram.js'
 import { identityCommands } from './identity.js'
 import type { NodeView } from './node-view.js'
 import { partitionCommands } from './partitions.js'
@@ -29,7 +30,7 @@ function notYet (_: NodeView, call: InfoCommandCall): never {
 
 const commands: ReadonlyMap<string, InfoCommand> = new Map<string, InfoCommand>([
   ...Object.entries({
-    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...limitsCommands, ...truncateCommands, ...udfCommands,
+    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...limitsCommands, ...histogramCommands, ...truncateCommands, ...udfCommands,
     ...queryCommands, ...xdrCommands
   }),
   ...NOT_YET.map((name): [string, InfoCommand] => [name, notYet]),

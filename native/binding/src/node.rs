@@ -166,6 +166,46 @@ impl Task for TakeTask {
     }
 }
 
+pub struct HistogramTask {
+    server: Arc<Server>,
+    namespace: String,
+    set: Option<String>,
+}
+
+impl Task for HistogramTask {
+    type Output = Option<String>;
+    type JsValue = Option<String>;
+
+    fn compute(&mut self) -> napi::Result<Option<String>> {
+        let engine = self.server.engine();
+        let namespace = engine
+            .and_then(|engine| engine.namespace(self.namespace.as_bytes()))
+            .ok_or_else(|| {
+                failure(
+                    "PERIGEE_ARGUMENT",
+                    format!("no namespace {}", self.namespace),
+                )
+            })?;
+        let set = match &self.set {
+            None => None,
+            Some(name) => match namespace.sets.find(name.as_bytes()) {
+                Some(id) => Some(id),
+                None => return Ok(None),
+            },
+        };
+        let counted = namespace
+            .histograms(set, &|| !self.server.is_serving())
+            .ok_or_else(|| failure("PERIGEE_CLOSED", "the node is stopping"))?;
+        serde_json::to_string(&counted)
+            .map(Some)
+            .map_err(|error| failure("PERIGEE_INTERNAL", error))
+    }
+
+    fn resolve(&mut self, _: Env, json: Option<String>) -> napi::Result<Option<String>> {
+        Ok(json)
+    }
+}
+
 #[napi]
 impl NativeNode {
     /// A node that is not open yet. The configuration is JSON in kebab-case.
@@ -263,6 +303,23 @@ impl NativeNode {
             namespace.tomb_raider.request();
             Ok(())
         })
+    }
+
+    /// JSON of how the records of a namespace, or of a set, are spread over times to live and sizes: from a walk over the
+    /// index, off the main thread. Null for a set that is not known.
+    #[napi]
+    pub fn histograms(
+        &self,
+        namespace: String,
+        set: Option<String>,
+    ) -> napi::Result<AsyncTask<HistogramTask>> {
+        let server = self.state.lock().server.clone();
+        let server = server.ok_or_else(|| failure("PERIGEE_CLOSED", "the node is not running"))?;
+        Ok(AsyncTask::new(HistogramTask {
+            server,
+            namespace,
+            set,
+        }))
     }
 
     /// A truncation mark that parts what was acknowledged so far from all that will be (ms since 2010-01-01).

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::histogram::ScalingHistogram;
 use crate::index::{Entry, flag};
 use crate::namespace::Namespace;
 
@@ -15,12 +16,10 @@ pub struct EvictionStats {
     pub evict_void_time: AtomicU32,
 }
 
-/// Void times of records, counted in a fixed number of buckets of one width. The width doubles until the latest void time
-/// fits, so one pass is enough and memory is bounded.
+/// Void times of records, counted from `from` on.
 struct VoidTimes {
     from: u32,
-    width: u32,
-    buckets: Vec<u64>,
+    counts: ScalingHistogram,
 }
 
 /// What is to be evicted: everything that expires before `before`, and of what expires before `until` as many as `partly`.
@@ -35,34 +34,23 @@ impl VoidTimes {
     fn new(from: u32, buckets: usize) -> Self {
         VoidTimes {
             from,
-            width: 1,
-            buckets: vec![0; buckets.max(2)],
+            counts: ScalingHistogram::new(buckets),
         }
     }
 
     /// Counts a void time at or after `from`.
     fn add(&mut self, void_time: u32) {
-        let offset = void_time.saturating_sub(self.from);
-        while (offset / self.width) as usize >= self.buckets.len() {
-            let half = self.buckets.len().div_ceil(2);
-            for i in 0..half {
-                let right = self.buckets.get(2 * i + 1).copied().unwrap_or(0);
-                self.buckets[i] = self.buckets[2 * i] + right;
-            }
-            self.buckets[half..].fill(0);
-            self.width = self.width.saturating_mul(2);
-        }
-        self.buckets[(offset / self.width) as usize] += 1;
+        self.counts.add(void_time.saturating_sub(self.from));
     }
 
     fn total(&self) -> u64 {
-        self.buckets.iter().sum()
+        self.counts.total()
     }
 
     /// Where the first `count` void times end.
     fn threshold(&self, count: u64) -> Threshold {
         let mut below = 0;
-        for (i, bucket) in self.buckets.iter().enumerate() {
+        for (i, bucket) in self.counts.buckets().iter().enumerate() {
             if below + bucket > count {
                 let before = self.edge(i);
                 return Threshold {
@@ -73,7 +61,7 @@ impl VoidTimes {
             }
             below += bucket;
         }
-        let end = self.edge(self.buckets.len());
+        let end = self.edge(self.counts.buckets().len());
         Threshold {
             before: end,
             until: end,
@@ -82,8 +70,8 @@ impl VoidTimes {
     }
 
     fn edge(&self, bucket: usize) -> u32 {
-        let offset = (bucket as u64).saturating_mul(u64::from(self.width));
-        u32::try_from(u64::from(self.from) + offset).unwrap_or(u32::MAX)
+        let edge = u64::from(self.from).saturating_add(self.counts.edge(bucket));
+        u32::try_from(edge).unwrap_or(u32::MAX)
     }
 }
 
@@ -184,7 +172,7 @@ mod tests {
         for second in 0..80 {
             (0..10).for_each(|_| void_times.add(1000 + second));
         }
-        assert_eq!((void_times.width, void_times.total()), (16, 800));
+        assert_eq!((void_times.counts.edge(1), void_times.total()), (16, 800));
         let threshold = |count| void_times.threshold(count);
         let part = |before, until, partly| Threshold {
             before,

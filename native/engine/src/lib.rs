@@ -13,6 +13,7 @@ pub mod device_copy;
 mod device_read_tests;
 pub mod eviction;
 pub mod expiry;
+pub mod histogram;
 pub mod index;
 pub mod limits;
 pub mod namespace;

@@ -397,6 +397,11 @@ impl Server {
         Ok(())
     }
 
+    /// False before `serve` and from the beginning of a drain on: what takes long and only reads is to end then.
+    pub fn is_serving(&self) -> bool {
+        self.housekeeping.lock().is_some()
+    }
+
     /// The engine that is served, if there is one yet.
     pub fn engine(&self) -> Option<&Arc<Engine>> {
         self.shared.engine.get()

@@ -74,9 +74,7 @@ impl Namespace {
                 match self.take_over(shared, progress)? {
                     Ok(report) => return Ok((report, StartKind::Warm)),
                     Err(doubt) => {
-                        shared
-                            .reset()
-                            .map_err(|error| ScanError::SharedMemory(error.to_string()))?;
+                        shared.reset();
                         doubt
                     }
                 }
@@ -199,11 +197,14 @@ impl FoundIndex {
         if different.len() < set_names.len() {
             return None;
         }
-        Some(FoundIndex {
+        let found = FoundIndex {
             tables: tables?.into_iter().flatten().collect(),
             set_names,
             counts: Mutex::default(),
-        })
+        };
+        // A set is named before its first record is.
+        let is_named = |intent: &Entry| usize::from(intent.set_id) <= found.set_names.len();
+        found.intents().iter().all(is_named).then_some(found)
     }
 }
 

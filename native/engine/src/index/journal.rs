@@ -69,7 +69,7 @@ pub(crate) struct ArrayPlace {
 
 /// Ends a step: nothing of it is ordered after what follows. Tests stop here.
 #[inline(always)]
-fn step() {
+pub(crate) fn step() {
     compiler_fence(SeqCst);
     #[cfg(test)]
     tests::stop_here();
@@ -274,11 +274,12 @@ impl Descriptor {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::cell::Cell;
 
     thread_local! {
         static STEPS_LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
+        static KILLS: Cell<bool> = const { Cell::new(false) };
     }
 
     /// What a stopped thread panics with.
@@ -287,12 +288,22 @@ pub(super) mod tests {
     pub(super) fn stop_here() {
         STEPS_LEFT.with(|left| match left.get() {
             u64::MAX => {}
+            0 if KILLS.get() => {
+                // SAFETY: takes no memory of ours.
+                unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            }
             0 => {
                 left.set(u64::MAX);
                 std::panic::resume_unwind(Box::new(Stopped));
             }
             steps => left.set(steps - 1),
         });
+    }
+
+    /// Has the process killed when this thread has done so many steps of changes in shared memory.
+    pub(crate) fn kill_after(steps: u64) {
+        KILLS.set(true);
+        STEPS_LEFT.set(steps);
     }
 
     /// Runs `f`, but not beyond so many steps of changes in shared memory. `None` if it was stopped.

@@ -8,5 +8,7 @@ mod slots;
 mod table;
 
 pub use entry::{Entry, Location, TIES_MAX, Version, flag};
-pub(crate) use journal::Descriptor;
+#[cfg(test)]
+pub(crate) use journal::tests::kill_after;
+pub(crate) use journal::{Descriptor, step};
 pub use table::{Iter, PartitionTable};

@@ -224,6 +224,20 @@ fn damaged_descriptors_and_arrays_are_refused_and_never_believed() {
     assert_eq!(entries(&attached(&shared).unwrap()), model);
 }
 
+/// A process that was just killed holds its files a little longer than its devices, and one that starts waits for them.
+#[test]
+fn files_that_are_in_use_are_waited_for() {
+    let directory = TempDirectory::in_memory("index-held");
+    let held = shared(&directory);
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| shared(&directory));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!second.is_finished(), "two have the same files");
+        drop(held);
+        second.join().expect("it has them now");
+    });
+}
+
 /// Inserts random records up to each of some numbers in turn, and removes them all again. `memory_bytes` is what the tables take
 /// of the system.
 fn check_memory(mut tables: Vec<PartitionTable>, memory_bytes: impl Fn() -> u64) {

@@ -169,6 +169,8 @@ impl Arena {
             if offset > state.bump {
                 let from = state.bump;
                 state.insert(from, offset - from);
+                // Of an array that was being replaced when the process ended.
+                self.map.punch(from, offset - from);
             }
             if self.map.reserve(offset, bytes).is_err() {
                 return false;
@@ -176,8 +178,9 @@ impl Arena {
             state.bump = end;
             state.used += bytes;
         }
-        // Free runs may have been punched, and are reserved again when they are used.
+        // Free runs are reserved again when they are used.
         state.reserved = state.bump.next_multiple_of(PAGE_BYTES).min(self.to);
+        self.map.clear_from(state.reserved);
         true
     }
 }

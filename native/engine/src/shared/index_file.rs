@@ -13,9 +13,11 @@
 //! a file that is not of the devices' last run is known for what it is, whatever happened to either.
 
 use super::arena::Arena;
-use super::map::{PAGE_BYTES, SharedMap, make_directory};
+use super::map::{PAGE_BYTES, SharedMap, check_directory, make_directory};
 use super::pool::BlockPool;
 use crate::index::{Descriptor, Location};
+use crate::storage::medium::when_free;
+use crate::storage::random;
 use perigee_wire::{PARTITIONS, PartitionId, SET_BYTES_MAX, SETS_MAX};
 use std::io;
 use std::ops::Deref;
@@ -28,7 +30,7 @@ use std::sync::atomic::{
 
 const MAGIC: u64 = u64::from_le_bytes(*b"PGINDEX\0");
 /// Changes with every change to what lies in the files.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 
 /// Address space of the arena, which is also the largest index: four thousand million records.
 pub(crate) const INDEX_BYTES_MAX: u64 = 256 << 30;
@@ -43,6 +45,8 @@ struct Header {
     next_run: AtomicU64,
     boot: [AtomicU64; 2],
     store_id: AtomicU64,
+    /// Random; the file of the blocks says the same.
+    number: AtomicU64,
     /// Of the paths that are configured.
     places: AtomicU64,
     block_bytes: AtomicU64,
@@ -129,15 +133,15 @@ impl SharedStore {
         let ledger = BLOCK_RECORDS + blocks * size_of::<BlockRecord>() as u64;
         let from = ledger.next_multiple_of(PAGE_BYTES);
         let name = file_name(&identity.namespace, identity.store_id);
-        let (map, index_was_whole) = SharedMap::open(
-            &directory.join(format!("{name}.index")),
-            from + INDEX_BYTES_MAX,
-        )?;
-        let (pool, pool_was_whole) = BlockPool::open(
-            &directory.join(format!("{name}.blocks")),
-            identity.block_bytes,
-            identity.buffers_max,
-        )?;
+        // Of a process that was just killed, they may be in use a little longer than its devices.
+        let (map, index_was_whole) = when_free(|| {
+            let path = directory.join(format!("{name}.index"));
+            SharedMap::open(&path, from + INDEX_BYTES_MAX)
+        })?;
+        let (pool, pool_was_whole) = when_free(|| {
+            let path = directory.join(format!("{name}.blocks"));
+            BlockPool::open(&path, identity.block_bytes, identity.buffers_max)
+        })?;
         map.reserve(0, from)?;
         let arena = Arena::new(Arc::new(map), from, from + INDEX_BYTES_MAX);
         let shared = SharedStore {
@@ -152,21 +156,24 @@ impl SharedStore {
         match found {
             Ok(is_clean) => Ok((shared, Attached::Found { is_clean })),
             Err(reason) => {
-                shared.reset()?;
+                shared.reset();
                 Ok((shared, Attached::New(reason)))
             }
         }
     }
 
     /// Forgets everything, so that a cold start fills the files anew. Only while nothing of them is in use.
-    pub(crate) fn reset(&self) -> io::Result<()> {
-        let map = self.arena.map();
-        map.clear();
-        self.pool.clear()?;
+    // What was reserved stays so: there may be no memory any more for what would be given back first.
+    pub(crate) fn reset(&self) {
+        self.header().magic.store(0, Relaxed);
+        compiler_fence(SeqCst);
+        let (map, from) = (self.arena.map(), self.arena.range().0);
+        // SAFETY: reserved by `open`, and not in use.
+        unsafe { map.zero(0, from) };
+        map.clear_from(from);
+        self.pool.clear();
         self.arena.reset();
-        map.reserve(0, self.arena.range().0)?;
         self.initialise();
-        Ok(())
     }
 
     fn initialise(&self) {
@@ -177,6 +184,9 @@ impl SharedStore {
             to.store(value, Relaxed);
         }
         header.store_id.store(identity.store_id, Relaxed);
+        let number = random().max(1);
+        self.pool.number().store(number, Relaxed);
+        header.number.store(number, Relaxed);
         header.places.store(places(&identity.paths), Relaxed);
         header.block_bytes.store(identity.block_bytes, Relaxed);
         header.devices.store(identity.devices.len() as u64, Relaxed);
@@ -217,6 +227,10 @@ impl SharedStore {
             || !same_devices
         {
             return Err("it is of other devices or settings");
+        }
+        let number = header.number.load(Relaxed);
+        if number == 0 || !is(self.pool.number(), number) {
+            return Err("the unwritten blocks are of another");
         }
         match header.state.load(Relaxed) {
             state::LIVE => Ok(false),
@@ -462,6 +476,9 @@ fn remove_stale(directory: &Path, identity: &Identity) {
 
 /// Removes the files of a namespace whose index is kept elsewhere now.
 pub(crate) fn remove_of(directory: &Path, namespace: &str, paths: &[PathBuf]) {
+    if check_directory(directory).is_err() {
+        return;
+    }
     remove_where(directory, namespace, |_, header| {
         header.places.load(Relaxed) == places(paths)
     });

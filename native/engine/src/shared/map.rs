@@ -145,9 +145,23 @@ impl SharedMap {
         }
     }
 
-    /// Forgets the contents, which read as zero afterwards, and gives their memory back.
-    pub(crate) fn clear(&self) {
-        self.punch(0, self.bytes);
+    /// Forgets the contents of a range and keeps its memory.
+    ///
+    /// # Safety
+    ///
+    /// The range is reserved, and nobody uses it meanwhile.
+    pub(crate) unsafe fn zero(&self, offset: u64, bytes: u64) {
+        assert!(offset + bytes <= self.bytes);
+        // SAFETY: within the mapping, as just asserted; nobody else uses it, by contract.
+        unsafe {
+            let start = self.start.add(offset as usize);
+            start.write_bytes(0, bytes as usize);
+        }
+    }
+
+    /// Forgets the contents from an offset on, which read as zero afterwards, and gives their memory back.
+    pub(crate) fn clear_from(&self, offset: u64) {
+        self.punch(offset, self.bytes - offset);
     }
 
     /// Memory that the file takes.
@@ -176,7 +190,7 @@ impl Drop for SharedMap {
 }
 
 /// Makes the directory, for this user alone; one that others could have put something into is refused.
-pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     match std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -185,6 +199,11 @@ pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+    check_directory(path)
+}
+
+/// Refuses a directory that others could have put something into.
+pub(super) fn check_directory(path: &Path) -> io::Result<()> {
     let metadata = std::fs::symlink_metadata(path)?;
     // SAFETY: a call without arguments or memory.
     let own = metadata.uid() == unsafe { libc::geteuid() };

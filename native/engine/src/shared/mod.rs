@@ -11,6 +11,6 @@ mod pool;
 
 pub(crate) use arena::{Arena, GRANULE_BYTES};
 pub(crate) use index_file::{
-    Attached, INDEX_BYTES_MAX, Identity, Ledger, SetNames, SharedStore, remove_of,
+    Attached, BlockRecord, INDEX_BYTES_MAX, Identity, Ledger, SetNames, SharedStore, remove_of,
 };
 pub(crate) use pool::{PooledBlock, Unwritten};

@@ -1,7 +1,14 @@
 //! The second shared file: memory of write blocks, and for each one that holds bytes which are not on the device yet,
 //! which block it is and how far it was written.
+//!
+//! ```text
+//! 0           u64: the number of the index file that this one belongs to
+//! 4096        records of 32 bytes, one a place
+//! then        the places, of a block each
+//! ```
 
 use super::map::{PAGE_BYTES, SharedMap};
+use crate::index::step;
 use parking_lot::Mutex;
 use std::io;
 use std::path::Path;
@@ -29,6 +36,8 @@ struct Record {
 }
 
 const _: () = assert!(size_of::<Record>() == 32);
+
+const RECORDS: u64 = PAGE_BYTES;
 
 pub(crate) struct BlockPool {
     map: SharedMap,
@@ -66,7 +75,7 @@ impl BlockPool {
         places: u32,
     ) -> io::Result<(BlockPool, bool)> {
         let records = u64::from(places) * size_of::<Record>() as u64;
-        let from = records.next_multiple_of(PAGE_BYTES);
+        let from = (RECORDS + records).next_multiple_of(PAGE_BYTES);
         let (map, was_whole) = SharedMap::open(path, from + u64::from(places) * block_bytes)?;
         map.reserve(0, from)?;
         let pool = BlockPool {
@@ -80,10 +89,18 @@ impl BlockPool {
     }
 
     /// Forgets all blocks. Only while none is in use.
-    pub(crate) fn clear(&self) -> io::Result<()> {
-        self.map.clear();
+    pub(crate) fn clear(&self) {
+        // SAFETY: reserved by `open`; records are only used for blocks in use.
+        unsafe { self.map.zero(RECORDS, self.from - RECORDS) };
+        compiler_fence(SeqCst);
+        self.map.clear_from(self.from);
         *self.state.lock() = State::default();
-        self.map.reserve(0, self.from)
+    }
+
+    /// The number of the index file that the blocks are of; 0 for none.
+    pub(super) fn number(&self) -> &AtomicU64 {
+        // SAFETY: within the mapping, which lives as long as `self`; an atomic.
+        unsafe { self.map.at::<AtomicU64>(0).as_ref() }
     }
 
     pub(crate) fn memory_bytes(&self) -> u64 {
@@ -158,7 +175,7 @@ impl BlockPool {
 
     fn record(&self, place: u32) -> &Record {
         assert!(place < self.places);
-        let at = u64::from(place) * size_of::<Record>() as u64;
+        let at = RECORDS + u64::from(place) * size_of::<Record>() as u64;
         // SAFETY: within the mapping, which lives as long as `self`; all its fields are atomics or unused.
         unsafe { self.map.at::<Record>(at).as_ref() }
     }
@@ -205,23 +222,23 @@ impl PooledBlock {
         record.block.store(block, Relaxed);
         record.position.store(position as u32, Relaxed);
         record.written.store(0, Relaxed);
-        compiler_fence(SeqCst);
+        step();
         record.sequence.store(sequence, Relaxed);
-        compiler_fence(SeqCst);
+        step();
     }
 
     #[inline]
     pub(crate) fn note_position(&self, position: usize) {
-        compiler_fence(SeqCst);
+        step();
         self.pool
             .record(self.place)
             .position
             .store(position as u32, Relaxed);
-        compiler_fence(SeqCst);
+        step();
     }
 
     pub(crate) fn note_written(&self, written: usize) {
-        compiler_fence(SeqCst);
+        step();
         self.pool
             .record(self.place)
             .written
@@ -230,9 +247,9 @@ impl PooledBlock {
 
     /// All of the block is on the device: the memory is a copy.
     pub(crate) fn end(&self) {
-        compiler_fence(SeqCst);
+        step();
         self.pool.record(self.place).sequence.store(0, Relaxed);
-        compiler_fence(SeqCst);
+        step();
     }
 }
 

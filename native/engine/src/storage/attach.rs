@@ -18,7 +18,7 @@ use crate::progress::{OpenPhase, OpenProgress};
 use crate::record::image::{
     BLOCK_HEADER_BYTES, FILLER_BYTES, IMAGE_UNIT_BYTES, ImageView, write_filler,
 };
-use crate::shared::{SharedStore, Unwritten};
+use crate::shared::{BlockRecord, SharedStore, Unwritten};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -90,10 +90,7 @@ impl Store {
             let found = largest.map(|sequence| (device.index, 0, FoundBlock::Sealed { sequence }));
             device.set_next_sequence(header, found.as_slice());
         }
-        shared
-            .pool()
-            .clear()
-            .map_err(|error| failed(&self.devices[0], "shared memory", error))?;
+        shared.pool().clear();
         self.begin_run(Some(shared))?;
         Ok(Ok(report))
     }
@@ -116,17 +113,23 @@ impl Store {
         shared.go_live(self.devices[0].run.load(Ordering::Relaxed));
     }
 
-    /// Every device has to be of the last run that the shared memory knows of.
+    /// Every device has to be of the last run that the shared memory knows of, and its blocks of sequences that it leased.
     fn check_runs(&self, shared: &SharedStore) -> Result<(), Doubt> {
         let runs = shared.runs();
-        let is_known = |device: &Arc<Device>| {
-            let run = device.read_lease().run;
-            run != 0 && runs.contains(&run)
-        };
-        match self.devices.iter().all(is_known) {
-            true => Ok(()),
-            false => Err("a device was opened without it since"),
+        for device in &self.devices {
+            let lease = device.read_lease();
+            if lease.run == 0 || !runs.contains(&lease.run) {
+                return Err("a device was opened without it since");
+            }
+            let is_leased = |record: &BlockRecord| {
+                let sequence = record.sequence.load(Ordering::Relaxed);
+                sequence < lease.limit || sequence == SEQUENCE_UNKNOWN
+            };
+            if !device.ledger.iter().skip(1).all(is_leased) {
+                return Err("a block cannot have the sequence that it has");
+            }
         }
+        Ok(())
     }
 
     /// The blocks that are not written, all of whose images are whole.

@@ -110,8 +110,6 @@ pub enum ScanError {
     AlreadyScanned,
     #[error("opening was stopped")]
     Cancelled,
-    #[error("shared memory: {0}")]
-    SharedMemory(String),
     /// The device takes no writes.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -26,6 +26,7 @@ pub use config::{DefragPace, MediumConfig, StoreConfig};
 pub use encryption::{Algorithm, Encryption};
 pub use error::{AppendError, DeviceError, OpenError, ReadError, ScanError};
 pub use medium::{AlignedBuf, Medium};
+pub(crate) use open::random;
 pub use read::RecordRead;
 pub use stats::{DeviceStats, StoreStats};
 

@@ -283,6 +283,6 @@ fn io_error(path: &Path, source: io::Error) -> OpenError {
 }
 
 /// Unpredictable, which is all that store ids and first sequences need.
-pub(super) fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -14,16 +14,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use perigee_wire::Digest;
-
 use crate::index::{Entry, Location, flag};
 use crate::namespace::Namespace;
 use crate::partition::PartitionState;
 use crate::record::image::ImageView;
 use crate::stats::count;
-
-/// Entries looked at under one hold of a partition's lock.
-const STEP_ENTRIES: usize = 1024;
 
 /// What is known of the passes over a namespace.
 #[derive(Default)]
@@ -105,40 +100,18 @@ impl Namespace {
         eligible: &dyn Fn(&PartitionState, &Entry) -> bool,
     ) -> u64 {
         let mut marked = 0;
-        for partition in self.partitions() {
-            let mut after: Option<Digest> = None;
-            let mut ended = false;
-            while !ended {
-                if stop() {
-                    return marked;
-                }
-                ended = true;
-                let mut changed = Vec::new();
-                let mut state = partition.lock();
-                for (looked_at, entry) in state.table.iter_after(after.as_ref()).enumerate() {
-                    if looked_at == STEP_ENTRIES {
-                        ended = false;
-                        break;
-                    }
-                    after = Some(entry.digest);
-                    if !entry.is_tombstone() {
-                        continue;
-                    }
-                    let flags = if eligible(&state, &entry) {
-                        marked += 1;
-                        entry.flags | flag::CENOTAPH
-                    } else {
-                        entry.flags & !flag::CENOTAPH
-                    };
-                    if flags != entry.flags {
-                        changed.push(Entry { flags, ..entry });
-                    }
-                }
-                for entry in changed {
-                    state.table.upsert(entry);
-                }
+        self.change_entries(stop, &mut |state, entry| {
+            if !entry.is_tombstone() {
+                return None;
             }
-        }
+            let flags = if eligible(state, entry) {
+                marked += 1;
+                entry.flags | flag::CENOTAPH
+            } else {
+                entry.flags & !flag::CENOTAPH
+            };
+            (flags != entry.flags).then_some(Entry { flags, ..*entry })
+        });
         marked
     }
 

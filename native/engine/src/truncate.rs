@@ -14,7 +14,6 @@ use thiserror::Error;
 use crate::index::Entry;
 use crate::namespace::Namespace;
 use crate::sets::SetInfo;
-use crate::sweep::SweepCursor;
 
 /// The marks of a namespace that are not those of its sets, and how far the sweep is.
 #[derive(Default)]
@@ -113,22 +112,19 @@ impl Namespace {
         }
         let wanted = self.truncation.wanted.load(Ordering::Acquire);
         let (mut removed, mut left) = (0, 0);
-        for partition in self.partitions() {
-            let mut cursor = SweepCursor::default();
-            while !cursor.ended {
-                if stop() {
-                    return removed;
-                }
-                let _marks_stay = self.truncation.step.lock();
-                let unwanted = &mut |_: &_, entry: &Entry| self.is_truncated(entry);
-                let (gone, kept) = self.sweep_step(partition, &mut cursor, unwanted);
-                removed += gone;
-                left += kept;
-                self.stats
-                    .mine()
-                    .truncated_objects
-                    .fetch_add(gone, Ordering::Relaxed);
-            }
+        let completed = self.in_steps(&stop, &mut |partition, cursor| {
+            let _marks_stay = self.truncation.step.lock();
+            let unwanted = &mut |_: &_, entry: &Entry| self.is_truncated(entry);
+            let (gone, kept) = self.drop_step(partition, cursor, unwanted);
+            removed += gone;
+            left += kept;
+            self.stats
+                .mine()
+                .truncated_objects
+                .fetch_add(gone, Ordering::Relaxed);
+        });
+        if !completed {
+            return removed;
         }
         if removed > 0 {
             tracing::info!(namespace = %self.name, removed, left, "truncated records were removed");

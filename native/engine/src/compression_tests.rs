@@ -114,6 +114,34 @@ fn compressed_records_ship_in_full_and_tombstones_stay_as_they_are() {
     assert!(batch.windows(shipped.len()).any(|part| part == shipped));
 }
 
+/// Inflated once: to be checked, and not again to be used.
+#[test]
+fn a_copy_from_the_device_is_plain() {
+    let directory = TempDirectory::new("compressed-copy");
+    for with in [CompressionKind::Lz4, CompressionKind::Zstd] {
+        let ns = open(compressing(file_config(&directory), with), vec![]);
+        let value = text("perigee ");
+        assert_eq!(string_op(&ns, "k", op::WRITE, &value), ResultCode::Ok);
+        ns.store.drain().expect("a file that works");
+        let digest = digest("k");
+        let entry = ns.partition(&digest).lock().table.get(&digest);
+        let entry = entry.expect("a record");
+        assert!(entry.location.bytes() < value.len());
+        let mut buffer = AlignedBuf::default();
+        let copy = ns.read_device(entry.location, &mut buffer);
+        let copy = copy.expect("a whole image").into_owned();
+        let image = copy.image_of(&entry).expect("of this version");
+        assert_eq!(image.flags() & image_flag::COMPRESSED, 0);
+        assert_eq!(image.bins().next().expect("the bin").value, value);
+        let newer = crate::index::Entry {
+            generation: entry.generation + 1,
+            ..entry
+        };
+        assert!(copy.image_of(&newer).is_none());
+        ns.store.close();
+    }
+}
+
 /// The checksum holds, so only inflating tells; the request must end, and not be read again for ever.
 #[test]
 fn a_compressed_block_that_does_not_inflate_is_damage() {

@@ -1,25 +1,20 @@
 //! Records read from a device while nothing was locked, and what it means when that fails.
 
+use std::borrow::Cow;
+
 use perigee_wire::{Digest, Message};
 
-use crate::index::Location;
+use crate::index::{Entry, Location};
 use crate::namespace::Namespace;
-use crate::record::compression::with_plain;
-use crate::record::image::ImageView;
+use crate::record::compression::inflate;
+use crate::record::image::{ImageView, image_flag};
 use crate::storage::{AlignedBuf, ReadError};
 
-/// A record's image as the device holds it, in the buffer that it was read into. Believed only where the index still
-/// names this version.
-#[derive(Clone, Copy)]
+/// The plain image of a record that was read from the device: in the buffer that it was read into, or inflated. Believed
+/// only where the index still names this version.
 pub struct DeviceCopy<'a> {
-    pub(crate) location: Location,
-    pub(crate) image: ImageView<'a>,
-}
-
-/// A [`DeviceCopy`] that outlives its buffer.
-pub struct KeptCopy {
     location: Location,
-    image: Box<[u8]>,
+    image: Cow<'a, [u8]>,
 }
 
 /// Why a record's bytes could not be had. It means nothing if the record has moved meanwhile: its block may have been
@@ -33,19 +28,20 @@ pub struct Unread {
 }
 
 impl DeviceCopy<'_> {
-    pub fn keep(&self) -> KeptCopy {
-        KeptCopy {
-            location: self.location,
-            image: self.image.bytes().into(),
-        }
+    /// The image, if it is of the version that an entry names.
+    pub(crate) fn image_of(&self, entry: &Entry) -> Option<ImageView<'_>> {
+        let image = ImageView::trusted(&self.image);
+        let is_it = self.location == entry.location
+            && *image.digest() == entry.digest
+            && image.version() == entry.version();
+        is_it.then_some(image)
     }
-}
 
-impl KeptCopy {
-    pub fn view(&self) -> DeviceCopy<'_> {
+    /// The same without the buffer.
+    pub fn into_owned(self) -> DeviceCopy<'static> {
         DeviceCopy {
             location: self.location,
-            image: ImageView::trusted(&self.image),
+            image: Cow::Owned(self.image.into_owned()),
         }
     }
 }
@@ -91,20 +87,24 @@ fn outcome(
     location: Location,
     read: Result<ImageView<'_>, ReadError>,
 ) -> Result<DeviceCopy<'_>, Unread> {
-    match read {
-        // A copy that does not inflate would be asked for again and again.
-        Ok(image) => match with_plain(&image, |_| ()) {
-            Ok(()) => Ok(DeviceCopy { location, image }),
-            Err(error) => Err(Unread {
-                location,
-                damaged: true,
-                reason: error.to_string(),
-            }),
-        },
-        Err(error) => Err(Unread {
-            location,
-            damaged: matches!(error, ReadError::Corrupt { .. }),
-            reason: error.to_string(),
-        }),
+    let image = read.map_err(|error| Unread {
+        location,
+        damaged: matches!(error, ReadError::Corrupt { .. }),
+        reason: error.to_string(),
+    })?;
+    if image.flags() & image_flag::COMPRESSED == 0 {
+        let image = Cow::Borrowed(image.bytes());
+        return Ok(DeviceCopy { location, image });
     }
+    let mut plain = Vec::new();
+    // Here, since what does not inflate later would be asked for again and again.
+    inflate(&image, &mut plain).map_err(|error| Unread {
+        location,
+        damaged: true,
+        reason: error.to_string(),
+    })?;
+    Ok(DeviceCopy {
+        location,
+        image: Cow::Owned(plain),
+    })
 }

@@ -210,15 +210,11 @@ impl Namespace {
     pub(crate) fn with_image<R>(
         &self,
         entry: &Entry,
-        copy: Option<DeviceCopy<'_>>,
+        copy: Option<&DeviceCopy<'_>>,
         f: impl FnOnce(&ImageView<'_>) -> R,
     ) -> Result<R, Location> {
-        if let Some(DeviceCopy { location, image }) = copy
-            && location == entry.location
-            && *image.digest() == entry.digest
-            && image.version() == entry.version()
-        {
-            return with_plain(&image, f).map_err(|_| location);
+        if let Some(image) = copy.and_then(|copy| copy.image_of(entry)) {
+            return Ok(f(&image));
         }
         let read = |bytes: &[u8]| with_plain(&ImageView::trusted(bytes), f);
         match self.store.read(entry.location, read) {

@@ -8,7 +8,7 @@ use perigee_wire::{
     Digest, Message, PartitionId, ReplyHeader, ReplyWriter, ResultCode, field, info1, op,
 };
 
-use crate::device_copy::{DeviceCopy, KeptCopy, Unread};
+use crate::device_copy::{DeviceCopy, Unread};
 use crate::index::{Entry, Location, flag};
 use crate::namespace::Namespace;
 use crate::record::image::ImageView;
@@ -82,7 +82,7 @@ pub struct ReadAhead {
 
 enum Read {
     UnderWay,
-    Done(KeptCopy),
+    Done(DeviceCopy<'static>),
     Failed(Unread),
 }
 
@@ -91,15 +91,15 @@ impl ReadAhead {
     pub fn deliver(&mut self, location: Location, read: Result<DeviceCopy<'_>, Unread>) {
         if let Some(slot) = self.reads.get_mut(&location) {
             *slot = match read {
-                Ok(copy) => Read::Done(copy.keep()),
+                Ok(copy) => Read::Done(copy.into_owned()),
                 Err(unread) => Read::Failed(unread),
             };
         }
     }
 
-    fn copy(&self, location: Location) -> Option<DeviceCopy<'_>> {
+    fn copy(&self, location: Location) -> Option<&DeviceCopy<'static>> {
         match self.reads.get(&location) {
-            Some(Read::Done(copy)) => Some(copy.view()),
+            Some(Read::Done(copy)) => Some(copy),
             _ => None,
         }
     }

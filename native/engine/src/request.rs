@@ -259,28 +259,32 @@ impl Namespace {
             return Ok(Done::of(entry.generation, entry.void_time, None));
         }
         let touched = IMAGE.with_borrow_mut(|next| {
-            self.with_image(&entry, request.copy, |view| -> Result<bool, ResultCode> {
-                check_key(message, view)?;
-                reply_bins(view, message, reply)?;
-                let Some((void_time, time)) = touch else {
-                    return Ok(false);
-                };
-                let header = ImageHeader {
-                    digest: entry.digest,
-                    last_update_time: time,
-                    generation: entry.generation,
-                    void_time,
-                    flags: 0,
-                };
-                build(
-                    next,
-                    &header,
-                    view.set_name(),
-                    view.key(),
-                    &WorkingRecord::of(view, bytes_max),
-                );
-                Ok(true)
-            })
+            self.with_image(
+                &entry,
+                request.copy.as_ref(),
+                |view| -> Result<bool, ResultCode> {
+                    check_key(message, view)?;
+                    reply_bins(view, message, reply)?;
+                    let Some((void_time, time)) = touch else {
+                        return Ok(false);
+                    };
+                    let header = ImageHeader {
+                        digest: entry.digest,
+                        last_update_time: time,
+                        generation: entry.generation,
+                        void_time,
+                        flags: 0,
+                    };
+                    build(
+                        next,
+                        &header,
+                        view.set_name(),
+                        view.key(),
+                        &WorkingRecord::of(view, bytes_max),
+                    );
+                    Ok(true)
+                },
+            )
         })??;
         if touched {
             self.store_touch(&mut state, &entry);
@@ -393,7 +397,9 @@ impl Namespace {
                 || (entry.set_id != 0 && message.set.is_none())
         };
         let filled = match live.filter(reads_old) {
-            Some(entry) => self.with_image(&entry, request.copy, |view| make(Some(view)))?,
+            Some(entry) => {
+                self.with_image(&entry, request.copy.as_ref(), |view| make(Some(view)))?
+            }
             None => make(None),
         }?;
         if !filled {
@@ -425,7 +431,9 @@ impl Namespace {
         if let Some(entry) =
             live.filter(|e| message.key.is_some() && e.flags & flag::KEY_STORED != 0)
         {
-            self.with_image(&entry, request.copy, |view| check_key(message, view))??;
+            self.with_image(&entry, request.copy.as_ref(), |view| {
+                check_key(message, view)
+            })??;
         }
         let time = match message.lut {
             Some(time) => time,
@@ -475,7 +483,7 @@ impl Namespace {
         // The key, once stored, stays with the tombstone: consumers of deletes name records by it.
         match stored.filter(|e| e.flags & flag::KEY_STORED != 0 || message.set.is_none()) {
             Some(entry) => {
-                self.with_image(entry, request.copy, |view| {
+                self.with_image(entry, request.copy.as_ref(), |view| {
                     make(view.set_name(), view.key())
                 })?;
             }
@@ -523,7 +531,7 @@ impl Namespace {
             std::cmp::Ordering::Greater => Ok(Standing::Newer),
             std::cmp::Ordering::Less => Err(ResultCode::LostConflict.into()),
             std::cmp::Ordering::Equal => {
-                let wins = self.with_image(stored, request.copy, |view| {
+                let wins = self.with_image(stored, request.copy.as_ref(), |view| {
                     content_of_message(message) > content_of_image(view)
                 })?;
                 if wins {

@@ -93,15 +93,19 @@ impl Namespace {
             .filter(|e| self.is_live(e, self.clock.wall_seconds()));
         let mut image = Vec::new();
         if let Some(entry) = &entry {
-            self.with_image(entry, request.copy, |view| -> Result<(), ResultCode> {
-                if let (Some(sent), Some(stored)) = (message.key, view.key())
-                    && sent != stored
-                {
-                    return Err(ResultCode::KeyMismatch);
-                }
-                image.extend_from_slice(view.bytes());
-                Ok(())
-            })??;
+            self.with_image(
+                entry,
+                request.copy.as_ref(),
+                |view| -> Result<(), ResultCode> {
+                    if let (Some(sent), Some(stored)) = (message.key, view.key())
+                        && sent != stored
+                    {
+                        return Err(ResultCode::KeyMismatch);
+                    }
+                    image.extend_from_slice(view.bytes());
+                    Ok(())
+                },
+            )??;
         }
         state.updates.busy.begin(request.digest);
         Ok(UdfTask {

@@ -278,7 +278,7 @@ impl Datacenter {
                 route.shipping.note_queued(-1);
                 continue;
             };
-            let encoded = route.namespace.with_image(&entry, copy, |view| {
+            let encoded = route.namespace.with_image(&entry, copy.as_ref(), |view| {
                 self.append_entry(index, route, partition_id, &entry, view, out);
             });
             match encoded {
@@ -290,7 +290,7 @@ impl Datacenter {
                 Err(location) => {
                     drop(state);
                     // Before the buffer is used again.
-                    copy = None;
+                    drop(copy);
                     let read = route.namespace.read_device(location, &mut buffer);
                     state = partition.lock();
                     let moved = state
@@ -302,8 +302,12 @@ impl Datacenter {
                             copy = Some(read);
                             pending = Some(digest);
                         }
-                        Err(_) if moved => pending = Some(digest),
+                        Err(_) if moved => {
+                            copy = None;
+                            pending = Some(digest);
+                        }
                         Err(unread) => {
+                            copy = None;
                             // Damage cannot be shipped, ever; a device that failed to read may do better later.
                             let outcome = if unread.damaged {
                                 Confirmation::Abandoned

@@ -313,7 +313,7 @@ fn records_of(path: &Path, key_file: Option<&Path>) -> (String, u64) {
                 Err(location) => {
                     let mut buffer = AlignedBuf::default();
                     let copy = namespace.read_device(location, &mut buffer).unwrap();
-                    let read = namespace.with_image(&entry, Some(copy), line);
+                    let read = namespace.with_image(&entry, Some(&copy), line);
                     read.expect("the copy is of the entry's location")
                 }
             };

@@ -74,6 +74,9 @@ impl Device {
             Stream::Client => {
                 state.writes += 1;
                 state.write_bytes += image.len() as u64;
+                if unit_complete && self.is_short(state) {
+                    self.signal.raise();
+                }
             }
             Stream::Defrag => self.counters.defrag_write_bytes.add(image.len() as u64),
         }
@@ -101,6 +104,7 @@ impl Device {
             buffer,
             position,
             taken,
+            padded,
             ..
         } = open;
         let end = position.next_multiple_of(PAGE_BYTES);
@@ -122,6 +126,12 @@ impl Device {
         let log_end = current.log_start;
         state.blocks[block as usize].filled = records_end - BLOCK_HEADER_BYTES;
         state.blocks[block as usize].log_end = (stream, log_end);
+        // Of the padding, what lies between records.
+        let padded = padded - (position - records_end);
+        state.blocks[block as usize].repadded = match stream {
+            Stream::Client => 0,
+            Stream::Defrag => padded.min(PAGE_BYTES),
+        };
         state.blocks[block as usize].phase = Phase::Filled;
         if self.is_volatile {
             self.own.writes[stream as usize].add(1);
@@ -129,6 +139,7 @@ impl Device {
             return;
         }
         state.unwritten += 1;
+        state.unwritten_copies += usize::from(stream == Stream::Defrag);
         current.filled.push_back(FilledBlock {
             block,
             buffer,
@@ -172,12 +183,15 @@ impl Device {
         if self.mapping.is_none() {
             *self.blocks[block as usize].buffer.write() = Some(Arc::clone(&buffer));
         }
+        self.blocks[block as usize]
+            .look_at
+            .store(0, Ordering::SeqCst);
         state.blocks[block as usize] = BlockState {
             phase: Phase::Open,
             sequence,
             filled: 0,
             log_end: (Stream::Client, 0),
-            queued: false,
+            repadded: 0,
             shunned: false,
             damage_told: false,
         };
@@ -187,11 +201,16 @@ impl Device {
             buffer,
             position: BLOCK_HEADER_BYTES,
             taken: 0,
+            padded: 0,
             is_reserve: state.free.len() < KEPT_BLOCKS,
         });
         if stream == Stream::Client {
             state.refused = false;
             state.tombstone_refused = false;
+            state.padded_emptied = 0;
+        }
+        if self.is_low(state) {
+            self.hurry(state);
         }
         if self.is_short(state) {
             self.signal.raise();
@@ -225,6 +244,7 @@ impl Device {
         // SAFETY: from the append position on, and the device's lock is held.
         unsafe { put_filler(&open.buffer, open.position, end, covers, open.sequence) };
         open.position = end;
+        open.padded += covers;
         open.buffer.note_position(end);
         self.counters.padding_bytes.add(covers as u64);
     }

@@ -6,14 +6,22 @@
 //! one gains something: a store that is full of dead bytes can always be compacted.
 
 use super::Relocate;
-use super::device::{Device, DeviceState, Phase};
+use super::device::{Device, DeviceState, Phase, Stream};
 use super::medium::{AlignedBuf, PAGE_BYTES};
+use super::ranks::{MEAGRE_RANK, PADDED_RANK, SPARSE_RANKS};
+use super::space::RESERVE_BLOCKS;
 use super::write_block::{Piece, Walk};
 use crate::record::image::BLOCK_HEADER_BYTES;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// Blocks looked at for one that can be compacted: those that are better may not be durable yet.
+const CANDIDATES_MAX: usize = 1024;
+
+/// How often all blocks may be emptied for their padding without a write that takes what is gained.
+const PADDED_ROUNDS: usize = 2;
 
 /// Wakes the defragmentation thread.
 #[derive(Default)]
@@ -106,52 +114,56 @@ pub(super) fn run_defrag(devices: &[Arc<Device>], signal: &DefragSignal, relocat
 }
 
 impl Device {
-    /// The queued block with the fewest live bytes, or, if blocks run out, the best of all.
+    /// The block with the fewest live bytes, of those below the low-water mark, or of all if room is short.
     fn choose_victim(&self, signal: &DefragSignal) -> Option<Victim> {
-        let mut state = self.state.lock();
-        if signal.is_stopping() || !self.has_room_for_copies(&mut state) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if signal.is_stopping() || !self.has_room_for_copies(state) {
             return None;
         }
-        let state = &mut *state;
-        let mut queue = std::mem::take(&mut state.defrag_queue);
-        queue.retain(|block| {
-            let keeps = self.is_sparse(state, *block);
-            state.blocks[*block as usize].queued = keeps;
-            keeps
-        });
         let (pressed, short) = (self.is_pressed(state), self.is_short(state));
-        let desperate =
-            |block: u32| state.tombstone_refused && self.is_gainful_at_all(state, block);
-        let waits_for_more = queue.len() < self.config.defrag_queue_min.get() && !short;
-        let candidates = if waits_for_more { 0 } else { queue.len() };
-        let queued = (0..candidates)
-            .filter(|i| self.is_durable(state, queue[*i]))
-            .min_by_key(|i| self.live(queue[*i]));
-        let mut gains = queued.is_some();
-        let block = match queued {
-            Some(i) => Some(queue.swap_remove(i)),
-            None if short => (0..self.blocks.len() as u32)
-                .filter(|block| self.is_gainful(state, *block) || desperate(*block))
-                .inspect(|_| gains = true)
-                .filter(|block| self.is_durable(state, *block))
-                .min_by_key(|block| self.live(*block)),
-            None => None,
+        let last_rank = match state.tombstone_refused {
+            true => MEAGRE_RANK,
+            false => PADDED_RANK,
         };
-        state.defrag_queue = queue;
+        let end = match short {
+            true => last_rank + 1,
+            false if state.ranks.sparse() < self.config.defrag_queue_min.get() => 0,
+            false => SPARSE_RANKS,
+        };
+        let skips_padded = state.padded_emptied > PADDED_ROUNDS * self.blocks.len();
+        let is_padded = |block: u32| state.ranks.get(block) == Some(PADDED_RANK);
+        let may_empty =
+            |block: &u32| self.copies_fit(state, *block) && !(skips_padded && is_padded(*block));
+        let candidates = |end: usize| {
+            state
+                .ranks
+                .below(end)
+                .take(CANDIDATES_MAX)
+                .filter(may_empty)
+        };
+        let block = candidates(end).find(|block| self.is_durable(state, *block));
+        let gains = block.is_some() || candidates(last_rank + 1).next().is_some();
+        let padded = block.is_some_and(is_padded);
+        state.padded_emptied += usize::from(padded);
         state.gainless = pressed && !gains;
         let Some(block) = block else {
             if pressed && std::mem::take(&mut state.refused) {
                 self.give_up_open(state);
             }
             // The next sync makes those durable that are not, and raises the signal.
-            if pressed && !state.flush_now && state.unsynced_since.is_some() {
+            let waits_for_sync = pressed || (short && gains);
+            if waits_for_sync && !state.flush_now && state.unsynced_since.is_some() {
                 state.flush_now = true;
                 self.work.notify_one();
             }
             return None;
         };
+        state.ranks.set(block, None);
+        self.blocks[block as usize]
+            .look_at
+            .store(0, Ordering::SeqCst);
         let chosen = &mut state.blocks[block as usize];
-        chosen.queued = false;
         chosen.phase = Phase::Compacting;
         state.compacting = true;
         Some(Victim {
@@ -161,23 +173,28 @@ impl Device {
         })
     }
 
-    /// False while copies would have no block to go to but a flush could free one, and while the
-    /// device is behind: then the signal is raised at its next progress, and other devices have
-    /// their turn until then. False for good if the device takes no copies any more.
+    /// False while a flush would free a block of the last that there are, and while the device is behind: then the signal
+    /// is raised at its next progress, and other devices have their turn until then. False for good if the device takes
+    /// no copies any more.
     fn has_room_for_copies(&self, state: &mut DeviceState) -> bool {
         if state.failure.is_some() {
             return false;
         }
-        let starved = state.free.is_empty() && !state.retired.is_empty();
-        // Writes that come as fast as the device allows keep it behind for ever: when blocks run
-        // out, copies no longer stand back for them.
-        let behind = self.is_behind(state) && !self.is_pressed(state);
-        if !starved && !behind {
+        let starved = state.free.len() <= RESERVE_BLOCKS && !state.retired.is_empty();
+        if !starved && !self.is_behind(state) {
             return true;
         }
         self.hurry(state);
         state.defrag_waits = true;
         false
+    }
+
+    /// Whether all that is live in the block can be copied. What fits into a block fits into a free one; without any, it
+    /// has to fit into the rest of the open one, or its copies would take the last room and free nothing.
+    fn copies_fit(&self, state: &DeviceState, block: u32) -> bool {
+        let open = state.streams[Stream::Defrag as usize].open.as_ref();
+        let rest = open.map_or(0, |open| self.block_bytes - open.position);
+        !state.free.is_empty() || self.live(block) <= rest
     }
 
     /// Moves what is live in a block.
@@ -255,7 +272,7 @@ impl Device {
         // What is live still is damaged, or just being replaced: not to be met again.
         block.shunned = matches!(outcome, Outcome::Emptied | Outcome::Unreadable);
         self.settle(&mut state, victim.block);
-        if self.is_pressed(&state) {
+        if self.is_low(&state) {
             self.hurry(&mut state);
         }
         self.defrag_pause(&state)

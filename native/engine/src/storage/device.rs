@@ -12,6 +12,7 @@ use super::config::StoreConfig;
 use super::defrag::DefragSignal;
 use super::error::DeviceError;
 use super::medium::{Mapping, Medium};
+use super::ranks::Ranks;
 use super::stats::{Counters, DeviceCounters};
 use super::write_block::BlockBuf;
 use crate::index::Location;
@@ -20,7 +21,7 @@ use crate::tunable::Tunable;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// What is appended to separately: writes, and copies by defragmentation (which are colder, and may
@@ -61,8 +62,8 @@ pub(super) struct BlockState {
     pub(super) filled: usize,
     /// The stream that filled it, and the log position of its end.
     pub(super) log_end: (Stream, u64),
-    /// In the defragmentation queue.
-    pub(super) queued: bool,
+    /// Padding in it that a copy of its records would bring back: not to be gained.
+    pub(super) repadded: usize,
     /// Defragmentation left something behind: damage, which it would meet again.
     pub(super) shunned: bool,
     /// The damage in it was counted.
@@ -73,6 +74,8 @@ pub(super) struct BlockState {
 pub(super) struct Block {
     /// The block in memory: while it is appended to, until it is written, while it is cached.
     pub(super) buffer: RwLock<Option<Arc<BlockBuf>>>,
+    /// Live bytes at which the block is to be looked at again, as it may be empty or of another rank.
+    pub(super) look_at: AtomicU32,
 }
 
 /// The block that a stream appends to.
@@ -84,6 +87,8 @@ pub(super) struct OpenBlock {
     pub(super) position: usize,
     /// Handed to the flush thread: whole pages, never written again.
     pub(super) taken: usize,
+    /// Bytes of padding in it.
+    pub(super) padded: usize,
     /// Opened by a tombstone when records could have no block. They stay out of it until there is another.
     pub(super) is_reserve: bool,
 }
@@ -122,14 +127,18 @@ pub(super) struct DeviceState {
     /// Taken from the end: a block that was in use lately, whose memory is there already.
     pub(super) free: Vec<u32>,
     pub(super) streams: [StreamState; STREAMS.len()],
-    /// Filled blocks not yet written, of both streams.
+    /// Filled blocks not yet written, of both streams, and those of copies.
     pub(super) unwritten: usize,
+    pub(super) unwritten_copies: usize,
     pub(super) retired: VecDeque<RetiredBlock>,
-    pub(super) defrag_queue: Vec<u32>,
+    pub(super) ranks: Ranks,
     /// Defragmentation passed the device by, and is to be woken by its progress.
     pub(super) defrag_waits: bool,
     /// A block is being emptied.
     pub(super) compacting: bool,
+    /// Blocks that were emptied for their padding since a write opened a block. On a device of small blocks copies are
+    /// padded as much again, so that goes on only for so long.
+    pub(super) padded_emptied: usize,
     /// When blocks had run out, defragmentation found none that emptying would gain something of.
     pub(super) gainless: bool,
     /// Written blocks that are kept for reads, oldest first.
@@ -233,7 +242,7 @@ impl Device {
             sequence: 0,
             filled: 0,
             log_end: (Stream::Client, 0),
-            queued: false,
+            repadded: 0,
             shunned: false,
             damage_told: false,
         };
@@ -242,10 +251,12 @@ impl Device {
             free: Vec::new(),
             streams: [StreamState::new(durable), StreamState::new(durable)],
             unwritten: 0,
+            unwritten_copies: 0,
             retired: VecDeque::new(),
-            defrag_queue: Vec::new(),
+            ranks: Ranks::new(count),
             defrag_waits: false,
             compacting: false,
+            padded_emptied: 0,
             gainless: false,
             cache: VecDeque::new(),
             spare: Vec::new(),
@@ -264,6 +275,7 @@ impl Device {
         };
         let block = || Block {
             buffer: RwLock::new(None),
+            look_at: AtomicU32::new(0),
         };
         Device {
             lwm_pct: config.defrag_lwm_pct.into(),

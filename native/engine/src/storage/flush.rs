@@ -259,10 +259,11 @@ impl Device {
     fn take(&self, state: &mut DeviceState, group: Group) -> Vec<Transfer> {
         let mut transfers = Vec::new();
         for stream in STREAMS {
-            let pads = match group {
-                Group::Units => false,
-                Group::Commit => stream == Stream::Client,
-                Group::All => true,
+            let pads = match (group, stream) {
+                (Group::Units, _) | (Group::Commit, Stream::Defrag) => false,
+                // The copies of a block need no more room than they had in it, of which there may be no more.
+                (Group::All, Stream::Defrag) => !state.compacting,
+                (_, Stream::Client) => true,
             };
             if pads {
                 self.pad(state, stream);
@@ -278,10 +279,14 @@ impl Device {
                 completes_block: true,
             }));
             if let Some(open) = &mut current.open {
-                let to = self.units_end(open.position).max(open.taken);
+                let whole = match group {
+                    Group::All => open.position / PAGE_BYTES * PAGE_BYTES,
+                    _ => self.units_end(open.position),
+                };
                 // Unless it is still without a record.
                 let padded = pads && open.position.is_multiple_of(PAGE_BYTES);
-                let to = if padded { open.position } else { to };
+                let to = if padded { open.position } else { whole };
+                let to = to.max(open.taken);
                 if to > open.taken {
                     transfers.push(Transfer {
                         stream,
@@ -303,8 +308,11 @@ impl Device {
             let open = state.streams[*stream as usize].open.as_ref();
             open.is_some_and(|open| open.taken < open.position)
         });
-        if group == Group::All || (group == Group::Commit && !rest) {
-            state.unsynced_since = None;
+        match group {
+            Group::All if rest && state.compacting => state.unsynced_since = Some(Instant::now()),
+            Group::All => state.unsynced_since = None,
+            Group::Commit if !rest => state.unsynced_since = None,
+            Group::Commit | Group::Units => {}
         }
         transfers
     }
@@ -360,6 +368,7 @@ impl Device {
             kind[stream as usize].add(1);
             if completes_block {
                 state.unwritten -= 1;
+                state.unwritten_copies -= usize::from(stream == Stream::Defrag);
                 self.finish(state, stream, block);
             }
         }
@@ -369,7 +378,7 @@ impl Device {
                 stream.durable = stream.written;
             }
             self.reclaim(state);
-            if !state.defrag_queue.is_empty() || self.is_pressed(state) {
+            if state.ranks.sparse() > 0 || self.is_short(state) {
                 // Blocks are compacted once they are durable.
                 self.signal.raise();
             }

@@ -12,6 +12,7 @@ mod flush;
 mod header;
 pub mod medium;
 mod open;
+mod ranks;
 mod read;
 mod scan;
 mod space;

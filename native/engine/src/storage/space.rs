@@ -1,9 +1,12 @@
 //! The space of one device: what becomes of a block when its records die, what free blocks are kept for, and
 //! whether emptying a block gains anything.
 
-use super::device::{BlockState, Device, DeviceState, Phase, RetiredBlock, STREAMS, Stream};
+use super::device::{
+    BlockState, Device, DeviceState, Phase, RetiredBlock, STREAMS, Stream, StreamState,
+};
 use super::error::AppendError;
 use super::medium::PAGE_BYTES;
+use super::ranks::{DENSE_RANKS, MEAGRE_RANK, PADDED_RANK, SPARSE_RANKS};
 use crate::index::Location;
 use crate::record::image::BLOCK_HEADER_BYTES;
 use std::sync::atomic::Ordering;
@@ -15,19 +18,20 @@ pub(super) const RESERVE_BLOCKS: usize = 1;
 const TOMBSTONE_BLOCKS: usize = 1;
 /// Free blocks that records cannot have.
 pub(super) const KEPT_BLOCKS: usize = RESERVE_BLOCKS + TOMBSTONE_BLOCKS;
-/// Compacting a block has to gain this part of it, or blocks that are merely padded would be copied
-/// forever.
+/// Compacting a block has to gain this part of it.
 const GAIN_DIVISOR: usize = 16;
 /// As above while tombstones find no room, where deletes that are spread over many blocks gain little of each: a smaller
 /// part, and more than a compaction pads.
 const GAIN_DIVISOR_LEAST: usize = 256;
 const GAIN_PAGES_LEAST: usize = 4;
-/// Free blocks that defragmentation keeps for writes by itself, as a part of all and at most: each costs room that would
-/// otherwise be dead bytes, and so makes copies more frequent.
+/// Free blocks that defragmentation keeps for writes by itself, as a part of all, and in bytes at most: what is written
+/// until an emptied block is free. Each costs room that would otherwise be dead bytes, and so makes copies more frequent.
 const SPARE_DIVISOR: usize = 32;
-const SPARE_BLOCKS_MAX: usize = 16;
-/// Defragmentation takes its whole pause with this many times the free blocks at which it takes none.
+const SPARE_BYTES_MAX: usize = 64 << 20;
+/// Defragmentation takes its whole pause with this many times the room at which it takes none.
 const PLENTY_FACTOR: usize = 4;
+/// Blocks settled at a time under the device's lock.
+const SETTLE_BLOCKS: usize = 1024;
 
 impl Device {
     /// Whether the stream may open another block and leave `kept` free ones.
@@ -81,13 +85,17 @@ impl Device {
             }
             let block = open.block;
             // Copies still fit, so of their block only what died again is to be gained.
-            let filled = match stream {
-                Stream::Client => self.block_bytes - BLOCK_HEADER_BYTES,
-                Stream::Defrag => open.position - BLOCK_HEADER_BYTES,
+            let (filled, repadded) = match stream {
+                Stream::Client => (self.block_bytes - BLOCK_HEADER_BYTES, 0),
+                Stream::Defrag => {
+                    let repadded = open.padded.min(PAGE_BYTES);
+                    (open.position - BLOCK_HEADER_BYTES, repadded)
+                }
             };
-            if filled >= self.live(block) + self.block_bytes / GAIN_DIVISOR {
+            if filled >= self.live(block) + repadded + self.least_gain() {
                 self.fill(state, stream);
                 state.blocks[block as usize].filled = filled;
+                self.settle(state, block);
                 state.flush_now = !self.is_volatile;
                 self.work.notify_one();
                 self.signal.raise();
@@ -95,20 +103,67 @@ impl Device {
         }
     }
 
-    /// Retires or queues a used block if its live bytes ask for it.
+    /// Retires a used block, or ranks it by what there is to gain, as its live bytes ask for.
     pub(super) fn settle(&self, state: &mut DeviceState, block: u32) {
-        if state.blocks[block as usize].phase != Phase::Used {
+        let at = block as usize;
+        if state.blocks[at].phase != Phase::Used {
             return;
         }
-        if self.live(block) == 0 {
-            state.blocks[block as usize].phase = Phase::Retired;
+        let (mut live, mut rank) = (self.live(block), None);
+        while live > 0 {
+            let look_at;
+            (rank, look_at) = self.rank(&state.blocks[at], live);
+            self.blocks[at]
+                .look_at
+                .store(look_at as u32, Ordering::SeqCst);
+            // Either a release sees that it is to look, or what it took away is seen here.
+            live = self.live(block);
+            if live > look_at {
+                break;
+            }
+        }
+        if live == 0 {
+            state.ranks.set(block, None);
+            state.blocks[at].phase = Phase::Retired;
             let after = [state.streams[0].appended, state.streams[1].appended];
             state.retired.push_back(RetiredBlock { block, after });
             self.reclaim(state);
-        } else if self.is_sparse(state, block) && !state.blocks[block as usize].queued {
-            state.blocks[block as usize].queued = true;
-            state.defrag_queue.push(block);
+            return;
+        }
+        state.ranks.set(block, rank);
+        let is_sparse = rank.is_some_and(|rank| rank < SPARSE_RANKS);
+        // What was found to gain nothing of may do so now.
+        if is_sparse || rank.is_some() && std::mem::take(&mut state.gainless) {
             self.signal.raise();
+        }
+    }
+
+    /// The rank of a used block with so many live bytes, if emptying it gains anything, and the live bytes at which it
+    /// gets another.
+    fn rank(&self, block: &BlockState, live: usize) -> (Option<usize>, usize) {
+        let (filled, lwm) = (block.filled, self.lwm_bytes());
+        let records = filled.saturating_sub(block.repadded);
+        let (gainful, meagre) = (self.least_gain(), self.least_gain_for_tombstones());
+        if block.shunned {
+            (None, 0)
+        } else if records < live + gainful {
+            let next = filled.saturating_sub(gainful);
+            if live <= next {
+                (Some(PADDED_RANK), records.saturating_sub(gainful))
+            } else if live + meagre <= records {
+                (Some(MEAGRE_RANK), next)
+            } else {
+                (None, next.max(records.saturating_sub(meagre)))
+            }
+        } else if live < lwm {
+            let rank = live * SPARSE_RANKS / lwm;
+            let next = (rank * lwm).div_ceil(SPARSE_RANKS);
+            (Some(rank), next.saturating_sub(1))
+        } else {
+            let dense = self.block_bytes - lwm;
+            let rank = (live - lwm) * DENSE_RANKS / dense;
+            let next = lwm + (rank * dense).div_ceil(DENSE_RANKS);
+            (Some(SPARSE_RANKS + rank), next.saturating_sub(1))
         }
     }
 
@@ -118,9 +173,10 @@ impl Device {
             return;
         }
         self.lwm_pct.set(pct);
-        let mut state = self.state.lock();
-        for block in 1..self.blocks.len() as u32 {
-            self.settle(&mut state, block);
+        for first in (1..self.blocks.len()).step_by(SETTLE_BLOCKS) {
+            let mut state = self.state.lock();
+            let end = self.blocks.len().min(first + SETTLE_BLOCKS);
+            (first..end).for_each(|block| self.settle(&mut state, block as u32));
         }
     }
 
@@ -169,12 +225,12 @@ impl Device {
         let bytes = location.bytes();
         let before = self.ledger[block as usize]
             .live
-            .fetch_sub(bytes as u32, Ordering::AcqRel);
+            .fetch_sub(bytes as u32, Ordering::SeqCst);
         let before = before as usize;
         assert!(before >= bytes, "{location:?} was released twice");
         self.used_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
-        let lwm = self.lwm_bytes();
-        if before == bytes || (before >= lwm && before - bytes < lwm) {
+        let look_at = self.blocks[block as usize].look_at.load(Ordering::SeqCst);
+        if before - bytes <= look_at as usize {
             let mut state = self.state.lock();
             self.settle(&mut state, block);
         }
@@ -189,38 +245,24 @@ impl Device {
     }
 
     pub(super) fn live(&self, block: u32) -> usize {
-        self.ledger[block as usize].live.load(Ordering::Acquire) as usize
+        self.ledger[block as usize].live.load(Ordering::SeqCst) as usize
     }
 
     fn lwm_bytes(&self) -> usize {
         self.block_bytes * usize::from(self.lwm_pct.get()) / 100
     }
 
-    /// Below the low-water mark, with something to gain.
-    pub(super) fn is_sparse(&self, state: &DeviceState, block: u32) -> bool {
-        self.live(block) < self.lwm_bytes() && self.is_gainful(state, block)
+    /// What emptying a block has to gain, if space is needed.
+    fn least_gain(&self) -> usize {
+        self.block_bytes / GAIN_DIVISOR
     }
 
-    /// Worth emptying, if space is needed.
-    pub(super) fn is_gainful(&self, state: &DeviceState, block: u32) -> bool {
-        self.gains(state, block, self.block_bytes / GAIN_DIVISOR)
-    }
-
-    /// Worth emptying, if tombstones need space.
-    pub(super) fn is_gainful_at_all(&self, state: &DeviceState, block: u32) -> bool {
+    /// What it has to gain if tombstones need space.
+    fn least_gain_for_tombstones(&self) -> usize {
         let least = self.block_bytes / GAIN_DIVISOR_LEAST;
-        let least = least.max(GAIN_PAGES_LEAST * PAGE_BYTES);
-        self.gains(state, block, least.min(self.block_bytes / GAIN_DIVISOR))
-    }
-
-    fn gains(&self, state: &DeviceState, block: u32, bytes: usize) -> bool {
-        let BlockState {
-            phase,
-            filled,
-            shunned,
-            ..
-        } = state.blocks[block as usize];
-        phase == Phase::Used && !shunned && filled >= self.live(block) + bytes
+        least
+            .max(GAIN_PAGES_LEAST * PAGE_BYTES)
+            .min(self.least_gain())
     }
 
     /// Whether a crash would leave the block as it is. Copies of records that may vanish from it
@@ -235,27 +277,55 @@ impl Device {
         state.free.len() + state.retired.len() <= KEPT_BLOCKS + 1
     }
 
-    /// So few free blocks that those above the low-water mark have to be compacted too: before writes find none, since
-    /// gaining one takes several compactions on a device that is nearly full.
+    /// So little room that blocks above the low-water mark have to be compacted too. Room goes with every byte that is
+    /// written, and comes with every block that is emptied, so copies keep pace with writes, whatever it takes to gain
+    /// a block.
     pub(super) fn is_short(&self, state: &DeviceState) -> bool {
-        state.free.len() + state.retired.len() <= self.short_level()
+        let free = state.free.len();
+        (state.refused && free <= KEPT_BLOCKS)
+            || (state.tombstone_refused && free <= RESERVE_BLOCKS)
+            || self.room(state) < self.room_kept()
     }
 
-    fn short_level(&self) -> usize {
-        let spare = (self.blocks.len() / SPARE_DIVISOR).min(SPARE_BLOCKS_MAX);
-        KEPT_BLOCKS + 1 + spare
+    /// Bytes that can be appended once everything is durable, those of the reserves included.
+    pub(super) fn room(&self, state: &DeviceState) -> usize {
+        let rest = |stream: &StreamState| match &stream.open {
+            Some(open) if !open.is_reserve => self.block_bytes - open.position,
+            _ => 0,
+        };
+        let blocks = state.free.len() + state.retired.len();
+        blocks * self.block_bytes + state.streams.iter().map(rest).sum::<usize>()
     }
 
-    /// The pause after a compaction: the configured one while free blocks are plenty, less as they run out.
+    pub(super) fn room_kept(&self) -> usize {
+        (KEPT_BLOCKS + 1 + self.spare_blocks()) * self.block_bytes
+    }
+
+    fn spare_blocks(&self) -> usize {
+        (self.blocks.len() / SPARE_DIVISOR).min(SPARE_BYTES_MAX / self.block_bytes)
+    }
+
+    /// So few free blocks that those which are emptied cannot wait for a flush to come.
+    pub(super) fn is_low(&self, state: &DeviceState) -> bool {
+        state.free.len() <= KEPT_BLOCKS + 1 + self.spare_blocks() / 2
+    }
+
+    /// The pause after a compaction: the configured one while there is room in plenty, less as it runs out.
     pub(super) fn defrag_pause(&self, state: &DeviceState) -> Duration {
-        let level = self.short_level();
-        let above = (state.free.len() + state.retired.len()).saturating_sub(level);
-        let plenty = PLENTY_FACTOR * level;
-        self.config.defrag_sleep.get() * above.min(plenty) as u32 / plenty as u32
+        let kept = self.room_kept();
+        let plenty = (PLENTY_FACTOR * kept) as u128;
+        let above = self.room(state).saturating_sub(kept) as u128;
+        let nanos = self.config.defrag_sleep.get().as_nanos() * above.min(plenty) / plenty;
+        Duration::from_nanos(nanos as u64)
     }
 
-    /// Whether so many filled blocks wait for the device that copies should wait too.
+    /// Whether so many filled blocks wait for the device that copies should wait too. Writes that come as fast as the
+    /// device allows keep it behind for ever: when room is short, copies stand back only for copies.
     pub(super) fn is_behind(&self, state: &DeviceState) -> bool {
-        state.unwritten > self.unwritten_max / 2
+        let waiting = match self.is_short(state) {
+            true => state.unwritten_copies,
+            false => state.unwritten,
+        };
+        waiting > self.unwritten_max / 2
     }
 }

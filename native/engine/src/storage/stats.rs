@@ -119,7 +119,7 @@ impl Device {
             write_q: state.unwritten as u64,
             writes: of(&self.own.writes, Stream::Client),
             partial_writes: of(&self.own.partial_writes, Stream::Client),
-            defrag_q: state.defrag_queue.len() as u64,
+            defrag_q: state.ranks.sparse() as u64,
             defrag_reads: self.own.defrag_reads.get(),
             defrag_writes: of(&self.own.writes, Stream::Defrag),
             defrag_partial_writes: of(&self.own.partial_writes, Stream::Defrag),
@@ -139,7 +139,7 @@ impl Device {
         stats.free_blocks += free;
         stats.retired_blocks += state.retired.len() as u64;
         stats.write_queue_blocks += state.unwritten as u64;
-        stats.defrag_queue_blocks += state.defrag_queue.len() as u64;
+        stats.defrag_queue_blocks += state.ranks.sparse() as u64;
         stats.post_write_cache_blocks += state.cache.len() as u64;
         stats.failed_devices += u64::from(state.failure.is_some());
         stats.writes += state.writes;

@@ -5,12 +5,18 @@ import type { Bins } from '../../src/client/value.js'
 import { Contents, ContentsError } from './contents.js'
 import { Model } from './model.js'
 import { UsageError, parseOptions } from './options.js'
-import { Latencies, judgeFlatness, median, type Sample } from './samples.js'
+import { Random } from '../support/seed.js'
+import { cpuMark, foreignCpuPct, memoryOf } from './process-load.js'
+import { Latencies, judgeFlatness, median, theilSen, type Sample } from './samples.js'
 
 const SAMPLE: Sample = {
   seconds: 0,
   operationsPerSecond: 1000,
   residentBytes: 200 * 2 ** 20,
+  anonymousBytes: 150 * 2 ** 20,
+  sharedBytes: 40 * 2 ** 20,
+  heapBytes: 20 * 2 ** 20,
+  foreignCpuPct: 3,
   readP99Ms: 2,
   writeP99Ms: 3,
   writeAmplification: 3,
@@ -32,12 +38,12 @@ describe('flatness', () => {
   })
 
   for (const [name, change] of Object.entries<(share: number) => Partial<Sample>>({
-    residentBytes: share => ({ residentBytes: SAMPLE.residentBytes * (1 + share / 2) }),
+    residentBytes: share => ({ residentBytes: SAMPLE.residentBytes * (1 + share) }),
     readP99Ms: share => ({ readP99Ms: 2 + share * 30 }),
     writeP99Ms: share => ({ writeP99Ms: 3 + share * 30 }),
-    writeAmplification: share => ({ writeAmplification: 3 + share * 3 }),
-    availPct: share => ({ availPct: 15 - share * 10 }),
-    operationsPerSecond: share => ({ operationsPerSecond: 1000 - share * 500 })
+    writeAmplification: share => ({ writeAmplification: 3 + share * 4 }),
+    availPct: share => ({ availPct: 15 - share * 12 }),
+    operationsPerSecond: share => ({ operationsPerSecond: 1000 - share * 600 })
   })) {
     test(`a_trend_is_seen: ${name}`, () => {
       const { flat, trends } = judgeFlatness(samples(12, change))
@@ -45,6 +51,62 @@ describe('flatness', () => {
       assert.deepEqual(trends.filter(trend => !trend.flat).map(({ measure }) => measure), [name])
     })
   }
+
+  /** An hour of a sample a minute, with a sawtooth of garbage collections and noise that stays within 20 MiB, and growth until everything is warm. */
+  function hour (seed: number, leakBytesPerMinute: number): Sample[] {
+    const random = new Random(seed)
+    return Array.from({ length: 60 }, (_, minute) => {
+      const warming = 60 * 2 ** 20 * Math.exp(-minute / 4)
+      const noise = ((minute % 7) + 13 * random.next()) * 2 ** 20
+      return { ...SAMPLE, seconds: 60 * (minute + 1), residentBytes: 400 * 2 ** 20 - warming + noise + leakBytesPerMinute * minute }
+    })
+  }
+
+  test('a_leak_of_a_megabyte_a_minute_is_seen_in_an_hour_and_warming_up_is_none', () => {
+    for (let seed = 1; seed <= 50; seed++) {
+      const leaking = judgeFlatness(hour(seed, 1e6))
+      assert.equal(leaking.trends[0]!.flat, false, `seed ${seed}`)
+      assert.ok(Math.abs(leaking.memory!.bytesPerMinute - 1e6) < 3e5, `seed ${seed}: ${leaking.memory!.bytesPerMinute}`)
+      assert.equal(judgeFlatness(hour(seed, 0)).flat, true, `seed ${seed}`)
+      assert.equal(judgeFlatness(hour(seed, -2e6)).flat, true, `seed ${seed}`)
+    }
+  })
+
+  test('what_other_processes_did_to_latency_is_not_held_against_the_node', () => {
+    const disturbed = samples(60, share => share > 0.7 && share < 0.9 ? { foreignCpuPct: 60, readP99Ms: 300, operationsPerSecond: 400 } : {})
+    const judged = judgeFlatness(disturbed)
+    assert.deepEqual([judged.flat, judged.judged, judged.disturbed], [true, 45, 12])
+    const slow = judgeFlatness(disturbed.map(sample => ({ ...sample, foreignCpuPct: 3 })))
+    assert.equal(slow.flat, false)
+  })
+
+  test('a_run_that_others_disturbed_throughout_is_neither_flat_nor_not', () => {
+    const judged = judgeFlatness(samples(60, () => ({ foreignCpuPct: 60 })))
+    assert.equal(judged.flat, undefined)
+    assert.deepEqual(judged.trends.filter(({ flat }) => flat === undefined).map(({ measure }) => measure), ['readP99Ms', 'writeP99Ms', 'operationsPerSecond'])
+    const leaking = judgeFlatness(hour(1, 1e6).map(sample => ({ ...sample, foreignCpuPct: 60 })))
+    assert.equal(leaking.flat, false, 'a leak is one whoever has the processors')
+  })
+
+  test('a_slope_is_the_median_of_all_pairs', () => {
+    const { slope, least, greatest } = theilSen([0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(x => [x, x === 5 ? 1e6 : 3 * x]))
+    assert.equal(slope, 3)
+    assert.ok(least <= 3 && greatest >= 3)
+  })
+
+  test('time_of_our_own_processes_is_no_foreign_time', () => {
+    const from = cpuMark([process.pid])
+    const began = process.cpuUsage()
+    for (let used = 0; used < 200_000;) {
+      const { user, system } = process.cpuUsage(began)
+      used = user + system
+    }
+    const to = cpuMark([process.pid])
+    assert.ok(to.ours - from.ours >= 0.1, 'this process was busy')
+    assert.ok(foreignCpuPct(from, to) <= foreignCpuPct({ ...from, ours: 0 }, { ...to, ours: 0 }))
+    const { residentBytes, anonymousBytes } = memoryOf(process.pid)
+    assert.ok(anonymousBytes > 0 && residentBytes >= anonymousBytes)
+  })
 
   test('few_samples_say_nothing', () => {
     assert.equal(judgeFlatness(samples(5, () => ({}))).flat, undefined)

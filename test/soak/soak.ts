@@ -1,6 +1,5 @@
 // The phases of a soak: fill, steady load with samples, crash rounds, the engine's power-cut tests.
 import { spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Client } from '../../src/client/client.js'
@@ -12,6 +11,7 @@ import { rawInfoPairs } from '../support/wire.js'
 import { Contents } from './contents.js'
 import { Model } from './model.js'
 import type { SoakOptions } from './options.js'
+import { cpuMark, foreignCpuPct, type CpuMark, memoryOf } from './process-load.js'
 import { Latencies, judgeFlatness, type Flatness, type Sample } from './samples.js'
 import { NAMESPACE, Workload, type Mix } from './workload.js'
 
@@ -106,18 +106,21 @@ async function steady (options: SoakOptions, interrupted: AbortSignal, observer:
     const end = started + options.minutes * 60_000
     const over = (): boolean => interrupted.aborted || performance.now() >= end || !node.running
     const running = workload.run(client, STEADY, options, over)
-    let before = await counters(node)
+    const cpu = (): CpuMark => cpuMark([node.pid, process.pid])
+    let [before, cpuBefore] = [await counters(node), cpu()]
     while (!over()) {
       workload.reads = new Latencies()
       workload.writes = new Latencies()
       const [from, operations, overloads, errors] = [performance.now(), workload.operations, workload.overloads, workload.errors]
       await sleep(Math.max(0, Math.min(options.sampleSeconds * 1000, end - from)), undefined, { signal: interrupted }).catch(() => {})
       if (!node.running || performance.now() - from < options.sampleSeconds * 500) break
-      const now = await counters(node)
+      const [now, cpuNow] = [await counters(node), cpu()]
       const sample: Sample = {
         seconds: (performance.now() - started) / 1000,
         operationsPerSecond: (workload.operations - operations) * 1000 / (performance.now() - from),
-        residentBytes: residentBytes(node.pid),
+        ...memoryOf(node.pid),
+        heapBytes: now.heapBytes,
+        foreignCpuPct: foreignCpuPct(cpuBefore, cpuNow),
         readP99Ms: workload.reads.quantileMs(0.99),
         writeP99Ms: workload.writes.quantileMs(0.99),
         writeAmplification: (now.flushed - before.flushed) / Math.max(1, now.written - before.written),
@@ -127,6 +130,7 @@ async function steady (options: SoakOptions, interrupted: AbortSignal, observer:
         errors: workload.errors - errors
       }
       before = now
+      cpuBefore = cpuNow
       samples.push(sample)
       observer.sample(sample)
     }
@@ -168,8 +172,10 @@ async function settle (
   await Promise.all([workload.run(client, STEADY, { workers: options.workers, rate: 0 }, () => over), looking])
 }
 
-async function counters (node: NodeProcess): Promise<{ flushed: number, written: number, availPct: number, freeBlocks: number }> {
-  const pairs = await rawInfoPairs(node.port, `namespace/${NAMESPACE}`)
+interface Counters { flushed: number, written: number, availPct: number, freeBlocks: number, heapBytes: number }
+
+async function counters (node: NodeProcess): Promise<Counters> {
+  const pairs = new Map([...await rawInfoPairs(node.port, 'statistics'), ...await rawInfoPairs(node.port, `namespace/${NAMESPACE}`)])
   const of = (name: string): number => {
     const value = pairs.get(name)
     if (value === undefined) throw new Error(`the node does not tell ${name}`)
@@ -179,13 +185,9 @@ async function counters (node: NodeProcess): Promise<{ flushed: number, written:
     flushed: of('storage-engine.flush_bytes'),
     written: of('storage-engine.write_bytes'),
     availPct: of('data_avail_pct'),
-    freeBlocks: of('storage-engine.free_blocks')
+    freeBlocks: of('storage-engine.free_blocks'),
+    heapBytes: of('heap_allocated_kbytes') * KIB
   }
-}
-
-function residentBytes (pid: number): number {
-  const kibibytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
-  return Number(kibibytes) * KIB
 }
 
 /** Kills a node under load at random times; whatever was acknowledged must be there when it is back. */

@@ -45,6 +45,16 @@ export class StateError extends Error {
   readonly code = 'STATE'
 }
 
+/** Throws {@link StateError}. */
+export async function readState (path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw new StateError(`there is no ${path}: what it was the state of is complete, or was elsewhere`)
+    throw new StateError(`${path} cannot be read (${(error as NodeJS.ErrnoException).code})`)
+  }
+}
+
 export class BackupState {
   started: string
   choice: BackupChoice
@@ -81,9 +91,10 @@ export class BackupState {
 
   /** Throws {@link StateError}. */
   static async load (path: string): Promise<BackupState> {
+    const text = await readState(path)
     let stored: Stored
     try {
-      stored = state.parse(JSON.parse(await readFile(path, 'utf8')))
+      stored = state.parse(JSON.parse(text))
     } catch (error) {
       throw new StateError(`${path} is not the state of a backup: ${(error as Error).message}`)
     }

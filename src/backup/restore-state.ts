@@ -1,9 +1,8 @@
 // How far a restore is: of each file the place up to which everything was answered. A restore that was killed writes some records again, which comes to
 // the same.
 
-import { readFile } from 'node:fs/promises'
 import { z } from 'zod'
-import { StateError } from './backup-state.js'
+import { StateError, readState } from './backup-state.js'
 import { replaceFile } from '../files/replace-file.js'
 
 const place = z.object({ offset: z.number().int().nonnegative(), line: z.number().int().positive(), done: z.boolean() })
@@ -36,9 +35,10 @@ export class RestoreState {
 
   /** Throws {@link StateError}. */
   static async load (path: string, source: string): Promise<RestoreState> {
+    const text = await readState(path)
     let stored: z.infer<typeof state>
     try {
-      stored = state.parse(JSON.parse(await readFile(path, 'utf8')))
+      stored = state.parse(JSON.parse(text))
     } catch (error) {
       throw new StateError(`${path} is not the state of a restore: ${(error as Error).message}`)
     }

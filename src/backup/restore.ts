@@ -152,10 +152,11 @@ export class Restore {
           await window.room()
           last = { offset: item.place.offset, line: item.place.line, done: false }
           window.add(last, this.#item(item, source.name))
+          // As close as can be: a restore that goes on counts what lies behind it once more.
+          note()
         }
         this.#bytes += (items.at(-1)?.place.end ?? 0) - (items[0]?.place.offset ?? 0)
         this.#options.onProgress(this.#state.counts.read, this.#bytes)
-        note()
         this.#saveNowAndThen()
       }
       await window.empty()

@@ -28,7 +28,24 @@ use crate::load::{Load, Outcome};
 use crate::options::{Cli, Command, Common};
 use crate::report::Report;
 
+/// Whoever starts the program may name itself here; the program ends when that process does.
+const PARENT: &str = "PERIGEE_PARENT";
+
+/// Has the kernel send SIGTERM when the parent ends. False if it is gone already.
+fn end_with_parent() -> bool {
+    let named = std::env::var(PARENT).ok().and_then(|pid| pid.parse().ok());
+    let Some(parent): Option<u32> = named else {
+        return true;
+    };
+    // SAFETY: it takes numbers only, and concerns this process alone.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong) };
+    std::os::unix::process::parent_id() == parent
+}
+
 fn main() -> ExitCode {
+    if !end_with_parent() {
+        return ExitCode::FAILURE;
+    }
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Insert(common) => insert(common),

@@ -1,5 +1,5 @@
 import { mkdir, rm, stat } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { AsbWriter, UnwritableError } from '../../backup/asb-writer.js'
 import { BackupState, type BackupChoice } from '../../backup/backup-state.js'
 import { Backup, artifactsOf, removeArtifacts, type BackupOutcome, type BackupTarget } from '../../backup/backup.js'
@@ -119,7 +119,9 @@ function partitionsOf ({ partitionList, afterDigest }: BackupCommandOptions): Pa
 }
 
 async function targetOf (io: Io, options: BackupCommandOptions, state: BackupState, resumed: boolean): Promise<BackupTarget> {
-  const { directory, outputFile } = options
+  const { outputFile } = options
+  // The state lies in the directory of the backup, unless it was moved.
+  const directory = options.directory ?? (outputFile === undefined && options.continue !== undefined ? dirname(options.continue) : undefined)
   if ((directory === undefined) === (outputFile === undefined)) throw new UsageError('either --directory or --output-file is needed')
   if (outputFile !== undefined) {
     if (resumed) throw new UsageError('only a backup into a directory can be continued')

@@ -16,7 +16,8 @@ export async function bench (io: Io, args: readonly string[]): Promise<number> {
   if (!existsSync(program)) throw new CommandError('the load generator is not built; npm run build does that')
   // A terminal's Ctrl-C reaches it too; it ends first and we pass its code on. Other signals are handed over.
   const interrupted = io.interrupted()
-  const child = spawn(program, [...args, ...fromEnvironment(args, io.env)], { stdio: 'inherit' })
+  // It ends with us, also where we are killed: nobody would know of a load that goes on.
+  const child = spawn(program, [...args, ...fromEnvironment(args, io.env)], { stdio: 'inherit', env: { ...io.env, PERIGEE_PARENT: String(process.pid) } })
   interrupted.addEventListener('abort', () => child.kill('SIGTERM'), { once: true })
   return new Promise((resolve, reject) => {
     child.once('error', (error) => reject(new CommandError(`the load generator cannot be started: ${error.message}`)))

@@ -47,6 +47,7 @@ export async function restore (io: Io, options: RestoreCommandOptions): Promise<
   const patienceMs = durationOf('--retry-for', options.retryFor)
 
   return await withClient(options, async (client) => {
+    if (to !== undefined && !client.namespaces.includes(to)) throw new CommandError(`there is no namespace ${to}; there are: ${client.namespaces.join(', ')}`)
     const progress = new Progress({ isTerminal: io.isErrTerminal, write: (text) => io.err(text) }, bytes, 'bytes')
     const interrupted = io.interrupted()
     const save = async (): Promise<void> => {

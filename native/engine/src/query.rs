@@ -3,13 +3,14 @@
 //! unlocked between two.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::Vacant;
 
 use perigee_wire::{
     Digest, Message, PartitionId, ReplyHeader, ReplyWriter, ResultCode, field, info1, op,
 };
 
 use crate::device_copy::{DeviceCopy, Unread};
-use crate::index::{Entry, Location, flag};
+use crate::index::{Entry, Location, Version, flag};
 use crate::namespace::Namespace;
 use crate::record::image::ImageView;
 use crate::record::operation::unsupported_operation;
@@ -18,6 +19,8 @@ use crate::storage::ReadNow;
 
 /// Device reads of one query that are under way, or done and not yet answered, at once.
 const READ_AHEAD_RECORDS_MAX: usize = 32;
+/// Index entries that are looked at for them, under the partition's lock.
+const READ_AHEAD_VISITS_MAX: usize = 1024;
 /// Their bytes together; a single record may have more.
 const READ_AHEAD_BYTES_MAX: usize = 4 << 20;
 
@@ -69,15 +72,33 @@ pub enum PieceEnd {
     Done,
     /// The budget is spent.
     Budget,
-    /// The next record lies on the device. The listed locations are to be read and delivered to the read-ahead; others may
-    /// be on their way already.
-    NeedsDevice(Vec<Location>),
+    /// The next record lies on the device. The listed reads are to be made and delivered to the read-ahead; others may be
+    /// on their way already.
+    NeedsDevice(Vec<AskedRead>),
+}
+
+/// A read that a query asked for. Its number tells it from an earlier one of the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskedRead {
+    pub location: Location,
+    number: u64,
 }
 
 /// Records of one query that are being read from the device.
 #[derive(Default)]
 pub struct ReadAhead {
-    reads: HashMap<Location, Read>,
+    reads: HashMap<Location, Ahead>,
+    asked: u64,
+    failure_logged: bool,
+}
+
+/// The record that a read is for, and what became of it. Where that record lay another may lie by now: a query can wait
+/// for its peer, or its pace, longer than a block takes to be used again.
+struct Ahead {
+    digest: Digest,
+    version: Version,
+    number: u64,
+    read: Read,
 }
 
 enum Read {
@@ -86,34 +107,57 @@ enum Read {
     Failed(Unread),
 }
 
+impl Ahead {
+    fn is_for(&self, entry: &Entry) -> bool {
+        self.digest == entry.digest && self.version == entry.version()
+    }
+}
+
 impl ReadAhead {
     /// Takes what was read. What is no longer wanted is dropped.
-    pub fn deliver(&mut self, location: Location, read: Result<DeviceCopy<'_>, Unread>) {
-        if let Some(slot) = self.reads.get_mut(&location) {
-            *slot = match read {
+    pub fn deliver(&mut self, asked: AskedRead, read: Result<DeviceCopy<'_>, Unread>) {
+        let slot = self.reads.get_mut(&asked.location);
+        if let Some(slot) = slot.filter(|slot| slot.number == asked.number) {
+            slot.read = match read {
                 Ok(copy) => Read::Done(copy.into_owned()),
                 Err(unread) => Read::Failed(unread),
             };
         }
     }
 
-    fn copy(&self, location: Location) -> Option<&DeviceCopy<'static>> {
-        match self.reads.get(&location) {
+    fn of(&self, entry: &Entry) -> Option<&Read> {
+        let ahead = self.reads.get(&entry.location)?;
+        ahead.is_for(entry).then_some(&ahead.read)
+    }
+
+    fn copy(&self, entry: &Entry) -> Option<&DeviceCopy<'static>> {
+        match self.of(entry) {
             Some(Read::Done(copy)) => Some(copy),
             _ => None,
         }
     }
 
     /// Keeps what is wanted and nothing else, and returns what is not under way yet.
-    fn want(&mut self, wanted: &[Location]) -> Vec<Location> {
-        self.reads.retain(|location, _| wanted.contains(location));
-        let new = wanted
-            .iter()
-            .copied()
-            .filter(|location| !self.reads.contains_key(location));
-        let new: Vec<Location> = new.collect();
-        self.reads
-            .extend(new.iter().map(|location| (*location, Read::UnderWay)));
+    fn want(&mut self, wanted: &[Entry]) -> Vec<AskedRead> {
+        self.reads.retain(|location, ahead| {
+            let mut wanted = wanted.iter();
+            wanted.any(|entry| entry.location == *location && ahead.is_for(entry))
+        });
+        let mut new = Vec::new();
+        for entry in wanted {
+            let location = entry.location;
+            if let Vacant(slot) = self.reads.entry(location) {
+                self.asked += 1;
+                let number = self.asked;
+                slot.insert(Ahead {
+                    digest: entry.digest,
+                    version: entry.version(),
+                    number,
+                    read: Read::UnderWay,
+                });
+                new.push(AskedRead { location, number });
+            }
+        }
         new
     }
 }
@@ -184,7 +228,7 @@ impl RecordQuery {
 impl Namespace {
     /// Appends records from the cursor on, each a message of its own for a frame that the caller owns, and moves the
     /// cursor. Expired records, tombstones and records of other sets are left out; so are records that the device does
-    /// not give back, which are counted and logged.
+    /// not give back, which are counted.
     pub fn query_piece(
         &self,
         query: &RecordQuery,
@@ -215,38 +259,51 @@ impl Namespace {
                         budget.records -= 1;
                         budget.bytes = budget.bytes.saturating_sub(out.len() - start);
                     }
-                    Err(location) => match reads.reads.get(&location) {
-                        Some(Read::Failed(unread)) => {
-                            count(&self.stats.mine().query_unreadable_records);
-                            tracing::error!(namespace = %self.name, reason = %unread.reason, "a query left out a record that could not be read");
+                    Err(location) => {
+                        let (damaged, reason) = match reads.of(&entry) {
+                            Some(Read::Failed(unread)) => (unread.damaged, &*unread.reason),
+                            Some(Read::Done(_)) => (true, "another record's bytes lie there"),
+                            Some(Read::UnderWay) | None => {
+                                let wanted = self.to_be_read(query, here, now);
+                                return PieceEnd::NeedsDevice(reads.want(&wanted));
+                            }
+                        };
+                        count(&self.stats.mine().query_unreadable_records);
+                        if damaged {
+                            self.store.tell_damage(location);
                         }
-                        _ => {
-                            let wanted = self.to_be_read(query, here, now);
-                            return PieceEnd::NeedsDevice(reads.want(&wanted));
+                        if !reads.failure_logged {
+                            tracing::error!(namespace = %self.name, reason, "a query leaves out records that cannot be read; this is the first");
                         }
-                    },
+                        reads.failure_logged = true;
+                    }
                 }
             }
             cursor.after = Some(entry.digest);
         }
     }
 
-    /// The locations of the next records that are not in memory, as many as are read at once.
+    /// The next records that are not in memory, as many as are read at once.
     fn to_be_read(
         &self,
         query: &RecordQuery,
         entries: impl Iterator<Item = Entry>,
         now: u32,
-    ) -> Vec<Location> {
+    ) -> Vec<Entry> {
         let mut bytes = 0;
+        let in_memory = |entry: &Entry| {
+            let read = self.store.read(entry.location, |_| ());
+            matches!(read, ReadNow::InMemory(()))
+        };
         entries
+            .take(READ_AHEAD_VISITS_MAX)
             .filter(|entry| query.is_in_set(entry) && self.is_live(entry, now))
-            .map(|entry| entry.location)
-            .filter(|location| matches!(self.store.read(*location, |_| ()), ReadNow::NeedsDevice))
+            .filter(|entry| !in_memory(entry))
             .take(READ_AHEAD_RECORDS_MAX)
-            .take_while(|location| {
-                let fits = bytes == 0 || bytes + location.bytes() <= READ_AHEAD_BYTES_MAX;
-                bytes += location.bytes();
+            .take_while(|entry| {
+                let more = entry.location.bytes();
+                let fits = bytes == 0 || bytes + more <= READ_AHEAD_BYTES_MAX;
+                bytes += more;
                 fits
             })
             .collect()
@@ -267,7 +324,7 @@ impl Namespace {
         reply.field(field::DIGEST, &entry.digest);
         let has_key = entry.flags & flag::KEY_STORED != 0;
         if has_key || !matches!(query.bins, BinChoice::Header) {
-            self.with_image(entry, reads.copy(entry.location), |view| {
+            self.with_image(entry, reads.copy(entry), |view| {
                 if let Some(key) = view.key() {
                     reply.field(field::KEY, key);
                 }

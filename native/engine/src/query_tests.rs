@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use perigee_wire::{
     Digest, Message, PartitionId, RequestHeader, RequestWriter, ResultCode, field, info1, info2,
@@ -6,8 +7,9 @@ use perigee_wire::{
 };
 use proptest::prelude::*;
 
+use crate::index::Entry;
 use crate::namespace::Namespace;
-use crate::query::{PartitionCursor, PieceEnd, QueryBudget, ReadAhead, RecordQuery};
+use crate::query::{AskedRead, PartitionCursor, PieceEnd, QueryBudget, ReadAhead, RecordQuery};
 use crate::storage::AlignedBuf;
 use crate::testing::*;
 
@@ -86,15 +88,18 @@ fn run_partition(
             PieceEnd::Budget => {}
             PieceEnd::NeedsDevice(locations) => {
                 assert!(!locations.is_empty(), "every read before was delivered");
-                for location in locations {
-                    reads.deliver(
-                        location,
-                        namespace.read_device(location, &mut AlignedBuf::default()),
-                    );
+                for asked in locations {
+                    deliver(namespace, &mut reads, asked);
                 }
             }
         }
     }
+}
+
+/// Reads what was asked for.
+fn deliver(namespace: &Namespace, reads: &mut ReadAhead, asked: AskedRead) {
+    let mut buffer = AlignedBuf::default();
+    reads.deliver(asked, namespace.read_device(asked.location, &mut buffer));
 }
 
 fn run(namespace: &Namespace, frame: &[u8]) -> Vec<Sent> {
@@ -238,26 +243,90 @@ fn what_a_query_cannot_do_is_refused_by_name() {
     assert_eq!(refused(&filtered), Some(ResultCode::UnsupportedFeature));
 }
 
-#[test]
-fn records_on_the_device_are_read_a_bounded_number_at_once() {
-    let directory = TempDirectory::new("query-read-ahead");
-    let mut config = file_config(&directory);
+/// A namespace whose records are on its device and nowhere else; each has its place in `keys` as its value.
+fn on_the_device(directory: &TempDirectory, keys: &[String]) -> Arc<Namespace> {
+    let mut config = file_config(directory);
     let crate::config::StorageConfig::Device { common } = &mut config.storage_engine else {
         unreachable!("a namespace on a file")
     };
     common.post_write_cache = 0;
     // Nothing is moved into memory by defragmentation.
     common.defrag_lwm_pct = 1.into();
-    let (partition, keys) = keys_of_one_partition(200);
-    {
-        let namespace = open(config.clone(), Vec::new());
-        for (value, key) in (0..).zip(&keys) {
-            put_int(&namespace, key, "i", value);
-        }
-        namespace.store.drain().expect("drained");
-        namespace.store.close();
+    let namespace = open(config.clone(), Vec::new());
+    for (value, key) in (0..).zip(keys) {
+        put_int(&namespace, key, "i", value);
     }
-    let namespace = open(config, Vec::new());
+    namespace.store.drain().expect("drained");
+    namespace.store.close();
+    open(config, Vec::new())
+}
+
+/// A query waited for its peer while the block that its next record lay in was used again: by a record that the query came to
+/// later, at the same place. What had been read for the first one was of no use for the second, and was not read again either:
+/// the query waited for ever.
+#[test]
+fn a_place_that_another_record_has_taken_since_it_was_read_is_read_again() {
+    let directory = TempDirectory::new("query-place");
+    let (partition, keys) = keys_of_one_partition(30);
+    let namespace = on_the_device(&directory, &keys);
+    let query = query(&namespace, &query_frame(0, "demo", &[])).expect("a query");
+    let mut cursor = PartitionCursor {
+        partition,
+        after: None,
+    };
+    let (mut reads, mut out) = (ReadAhead::default(), Vec::new());
+    let mut piece = |reads: &mut _| {
+        namespace.query_piece(
+            &query,
+            &mut cursor,
+            &mut QueryBudget { ..ALL },
+            reads,
+            &mut out,
+        )
+    };
+    let PieceEnd::NeedsDevice(asked) = piece(&mut reads) else {
+        panic!("the records are on the device")
+    };
+    assert_eq!(asked.len(), 30);
+    for asked in &asked {
+        deliver(&namespace, &mut reads, *asked);
+    }
+    {
+        let mut state = namespace.partitions()[partition.index()].lock();
+        let entries: Vec<Entry> = state.table.iter_after(None).collect();
+        state.table.remove(&entries[0].digest);
+        let moved = Entry {
+            location: entries[0].location,
+            ..entries[1]
+        };
+        state.table.upsert(moved);
+    }
+    let PieceEnd::NeedsDevice(again) = piece(&mut reads) else {
+        panic!("what lies there is not known")
+    };
+    assert_eq!((again.len(), again[0].location), (1, asked[0].location));
+    assert_ne!(again[0], asked[0]);
+    // The first read of that place, coming late, is not taken for the second.
+    deliver(&namespace, &mut reads, asked[0]);
+    assert_eq!(piece(&mut reads), PieceEnd::NeedsDevice(Vec::new()));
+    // Bytes of another record under a good checksum are damage, and no reason to read them once more.
+    deliver(&namespace, &mut reads, again[0]);
+    assert_eq!(piece(&mut reads), PieceEnd::Done);
+    assert_eq!(records_of(&out).len(), 28);
+    let unreadable = namespace
+        .stats
+        .totals()
+        .into_iter()
+        .find(|(name, _)| *name == "query_unreadable_records");
+    assert_eq!(unreadable.map(|(_, count)| count), Some(1));
+    namespace.store.close();
+}
+
+#[test]
+fn records_on_the_device_are_read_a_bounded_number_at_once() {
+    let directory = TempDirectory::new("query-read-ahead");
+    let (partition, keys) = keys_of_one_partition(200);
+    let namespace = on_the_device(&directory, &keys);
     let query = query(&namespace, &query_frame(0, "demo", &[])).expect("a query");
     let mut cursor = PartitionCursor {
         partition,
@@ -276,10 +345,7 @@ fn records_on_the_device_are_read_a_bounded_number_at_once() {
         piece(&query, &mut cursor, &mut reads, &mut out),
         PieceEnd::NeedsDevice(Vec::new())
     );
-    reads.deliver(
-        first[0],
-        namespace.read_device(first[0], &mut AlignedBuf::default()),
-    );
+    deliver(&namespace, &mut reads, first[0]);
     let PieceEnd::NeedsDevice(next) = piece(&query, &mut cursor, &mut reads, &mut out) else {
         panic!("the second record is not there yet")
     };
@@ -287,11 +353,8 @@ fn records_on_the_device_are_read_a_bounded_number_at_once() {
     // A record that changes while its old version is being read is sent as it is now.
     let second = cursor_key(&namespace, &keys, &cursor);
     put_int(&namespace, &second, "i", -1);
-    for location in first.into_iter().skip(1).chain(next) {
-        reads.deliver(
-            location,
-            namespace.read_device(location, &mut AlignedBuf::default()),
-        );
+    for asked in first.into_iter().skip(1).chain(next) {
+        deliver(&namespace, &mut reads, asked);
     }
     let rest = run_partition(&namespace, &query, &mut cursor, || QueryBudget { ..ALL });
     assert_eq!(rest.len(), 199);

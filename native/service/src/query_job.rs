@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use perigee_engine::index::Location;
 use perigee_engine::namespace::Namespace;
-use perigee_engine::query::{PartitionCursor, PieceEnd, QueryBudget, ReadAhead, RecordQuery};
+use perigee_engine::query::{
+    AskedRead, PartitionCursor, PieceEnd, QueryBudget, ReadAhead, RecordQuery,
+};
 use perigee_engine::stats::count;
 use perigee_wire::{
     Digest, Message, PARTITIONS, PROTO_HEADER_BYTES, PartitionId, ProtoType, ReplyHeader,
@@ -31,6 +32,10 @@ const TURN_BYTES: usize = 256 << 10;
 /// Partitions begun in one turn: an empty one costs next to nothing but not nothing.
 const TURN_PARTITIONS: usize = 256;
 
+/// Turns are taken for so long, then requests for single records have theirs: with many queries under way they would
+/// otherwise wait for one turn of each.
+const TURNS_TIME: Duration = Duration::from_millis(1);
+
 /// A frame is sent when it has grown to this, or is this old.
 const FRAME_BYTES: usize = 1 << 20;
 const FRAME_AGE: Duration = Duration::from_millis(100);
@@ -44,8 +49,10 @@ const SOCKET_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct QueryJobs {
     jobs: HashMap<ConnId, Job>,
     ready: VecDeque<ConnId>,
-    /// Reads under way, by the number that they were submitted under.
-    reads: HashMap<u64, (ConnId, Location)>,
+    /// Reads under way, by the number that they were submitted under, and who asked: the next query of a connection has
+    /// another number.
+    reads: HashMap<u64, (ConnId, u64, AskedRead)>,
+    started: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +69,7 @@ enum State {
 }
 
 struct Job {
+    number: u64,
     conn: ConnId,
     namespace: Arc<Namespace>,
     query: RecordQuery,
@@ -116,7 +124,7 @@ impl Pace {
 enum Next {
     Again,
     /// Read these; others may be on their way.
-    Read(Vec<Location>),
+    Read(Vec<AskedRead>),
     Wait(State),
     Done,
 }
@@ -218,7 +226,9 @@ impl QueryJobs {
             registry.list(status.clone());
             Kind::Long(status)
         };
+        self.started += 1;
         let job = Job {
+            number: self.started,
             conn,
             namespace: namespace.clone(),
             query,
@@ -248,9 +258,13 @@ impl QueryJobs {
         !self.ready.is_empty()
     }
 
-    /// Gives every query that is ready one turn.
+    /// Gives every query that is ready one turn, as far as the time allows; the others have theirs first next time.
     pub fn run(&mut self, net: &mut dyn Net, context: &mut QueryContext<'_>) {
-        for _ in 0..self.ready.len() {
+        let began = Instant::now();
+        for turn in 0..self.ready.len() {
+            if turn > 0 && began.elapsed() >= TURNS_TIME {
+                return;
+            }
             let Some(conn) = self.ready.pop_front() else {
                 return;
             };
@@ -260,14 +274,14 @@ impl QueryJobs {
             match job.turn(net, context.registry) {
                 Next::Again => self.ready.push_back(conn),
                 Next::Wait(state) => job.state = state,
-                Next::Read(locations) => {
+                Next::Read(asked) => {
                     job.state = State::Device;
-                    for location in locations {
+                    for asked in asked {
                         *context.next_request += 1;
                         let number = *context.next_request;
-                        let read = job.namespace.store.record_read(location);
-                        net.reads().submit(read, number);
-                        self.reads.insert(number, (conn, location));
+                        let read = job.namespace.store.record_read(asked.location);
+                        net.reads().submit_for_query(read, number);
+                        self.reads.insert(number, (conn, job.number, asked));
                     }
                 }
                 Next::Done => {
@@ -286,12 +300,12 @@ impl QueryJobs {
         pages: &[u8],
         outcome: io::Result<()>,
     ) -> Option<io::Result<()>> {
-        let Some((conn, location)) = self.reads.remove(&number) else {
+        let Some((conn, by, asked)) = self.reads.remove(&number) else {
             return Some(outcome);
         };
-        if let Some(job) = self.jobs.get_mut(&conn) {
-            let read = job.namespace.finish_read(location, pages, outcome);
-            job.reads.deliver(location, read);
+        if let Some(job) = self.jobs.get_mut(&conn).filter(|job| job.number == by) {
+            let read = job.namespace.finish_read(asked.location, pages, outcome);
+            job.reads.deliver(asked, read);
             if job.state == State::Device {
                 self.wake(conn);
             }
@@ -367,7 +381,7 @@ impl Job {
             .pace
             .as_mut()
             .map_or(u64::MAX, |pace| pace.allowance(now));
-        if allowance == 0 {
+        if allowance == 0 && !registry.is_stopping() {
             self.send(net);
             if let Kind::Long(status) = &self.kind {
                 count(&status.throttled);
@@ -403,7 +417,7 @@ impl Job {
         &mut self,
         budget: &mut QueryBudget,
         registry: &QueryRegistry,
-    ) -> Option<Vec<Location>> {
+    ) -> Option<Vec<AskedRead>> {
         if self.frame.is_empty() {
             reserve_proto_header(&mut self.frame);
             self.frame_since = Instant::now();

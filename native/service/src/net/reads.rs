@@ -18,6 +18,8 @@ use super::read_pool::ReadPool;
 /// Reads under way; more wait for their turn, at most one for each parked connection. Deeper queues
 /// gain a device nothing.
 const READS_MAX: usize = 512;
+/// Of these, reads for queries; one is always allowed, so that queries go on however many single records are read.
+const QUERY_READS_MAX: usize = 64;
 /// Bytes of reads under way; one read is always allowed.
 const READ_BYTES_MAX: usize = 32 << 20;
 
@@ -31,12 +33,21 @@ const KEPT_BYTES_MAX: usize = 4 << 20;
 struct Asked {
     read: RecordRead,
     token: u64,
+    purpose: Purpose,
+}
+
+/// Who waits. A single record does not queue behind what queries read ahead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Record,
+    Query,
 }
 
 /// A read under way, with the buffer that the bytes come into.
 pub(super) struct Reading {
     pub(super) read: RecordRead,
     pub(super) token: u64,
+    purpose: Purpose,
     buffer: AlignedBuf,
 }
 
@@ -112,7 +123,9 @@ impl Buffers {
 /// A loop's device reads. The handler asks for them, from whatever it is called with.
 pub struct Reads {
     waiting: VecDeque<Asked>,
+    waiting_for_queries: VecDeque<Asked>,
     under_way: usize,
+    under_way_for_queries: usize,
     under_way_bytes: usize,
     buffers: Buffers,
     pool: Arc<ReadPool>,
@@ -127,7 +140,9 @@ impl Reads {
         };
         Self {
             waiting: VecDeque::new(),
+            waiting_for_queries: VecDeque::new(),
             under_way: 0,
+            under_way_for_queries: 0,
             under_way_bytes: 0,
             buffers: Buffers::default(),
             pool,
@@ -138,23 +153,51 @@ impl Reads {
     /// Asks for a read. [`Handler::on_read`](super::Handler::on_read) comes once, with `token`,
     /// unless the loop ends before.
     pub fn submit(&mut self, read: RecordRead, token: u64) {
-        self.waiting.push_back(Asked { read, token });
+        self.waiting.push_back(Asked {
+            read,
+            token,
+            purpose: Purpose::Record,
+        });
+    }
+
+    /// As `submit`, for a query: begins when no single record waits to be read.
+    pub fn submit_for_query(&mut self, read: RecordRead, token: u64) {
+        self.waiting_for_queries.push_back(Asked {
+            read,
+            token,
+            purpose: Purpose::Query,
+        });
+    }
+
+    /// Where the next read is taken from.
+    fn next_queue(&mut self) -> &mut VecDeque<Asked> {
+        let for_queries = self.under_way_for_queries;
+        let query_is_due = match self.waiting.is_empty() {
+            true => for_queries < QUERY_READS_MAX,
+            false => for_queries == 0,
+        };
+        match query_is_due && !self.waiting_for_queries.is_empty() {
+            true => &mut self.waiting_for_queries,
+            false => &mut self.waiting,
+        }
     }
 
     /// The next read that may begin; whoever takes it carries it out.
     pub(super) fn begin(&mut self) -> Option<Reading> {
-        let bytes = self.waiting.front()?.read.bytes;
+        let bytes = self.next_queue().front()?.read.bytes;
         let full = self.under_way >= READS_MAX || self.under_way_bytes + bytes > READ_BYTES_MAX;
         if self.under_way > 0 && full {
             return None;
         }
-        let Asked { read, token } = self.waiting.pop_front()?;
+        let asked = self.next_queue().pop_front()?;
         self.under_way += 1;
+        self.under_way_for_queries += usize::from(asked.purpose == Purpose::Query);
         self.under_way_bytes += bytes;
         let buffer = self.buffers.take(bytes);
         Some(Reading {
-            read,
-            token,
+            read: asked.read,
+            token: asked.token,
+            purpose: asked.purpose,
             buffer,
         })
     }
@@ -172,7 +215,52 @@ impl Reads {
     /// A read that was begun is over, and its handler has seen the bytes.
     pub(super) fn end(&mut self, reading: Reading) {
         self.under_way -= 1;
+        self.under_way_for_queries -= usize::from(reading.purpose == Purpose::Query);
         self.under_way_bytes -= reading.read.bytes;
         self.buffers.give_back(reading.buffer);
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+    use crate::net::LoopControl;
+    use perigee_engine::storage::medium::MemoryMedium;
+
+    fn read() -> RecordRead {
+        RecordRead {
+            medium: Arc::new(MemoryMedium::new(PAGE_BYTES as u64).unwrap()),
+            offset: 0,
+            bytes: PAGE_BYTES,
+        }
+    }
+
+    #[test]
+    fn a_single_record_does_not_queue_behind_queries_and_queries_go_on() {
+        let control = LoopControl::new().unwrap();
+        let mut reads = Reads::new(Arc::default(), control.waker());
+        for token in 0..1000 {
+            reads.submit_for_query(read(), token);
+        }
+        let mut begun = Vec::new();
+        begun.extend(std::iter::from_fn(|| reads.begin()));
+        assert_eq!(begun.len(), QUERY_READS_MAX);
+        reads.submit(read(), 5000);
+        begun.extend(std::iter::from_fn(|| reads.begin()));
+        assert_eq!(begun.last().map(|reading| reading.token), Some(5000));
+        assert_eq!(begun.len(), QUERY_READS_MAX + 1);
+
+        // However many single records wait, one read for queries is always under way.
+        for token in 0..2 * READS_MAX as u64 {
+            reads.submit(read(), 6000 + token);
+        }
+        begun.into_iter().for_each(|reading| reads.end(reading));
+        let begun: Vec<_> = std::iter::from_fn(|| reads.begin()).collect();
+        let for_queries: Vec<_> = begun.iter().map(|it| it.purpose).collect();
+        assert_eq!(begun.len(), READS_MAX);
+        assert!(for_queries[0] == Purpose::Query);
+        assert!(for_queries[1..].iter().all(|it| *it == Purpose::Record));
+        begun.into_iter().for_each(|reading| reads.end(reading));
+        assert_eq!((reads.under_way, reads.under_way_for_queries), (0, 0));
     }
 }

@@ -6,6 +6,8 @@
 //! if that is due, starts a send if there is output and none is under way, releases what is
 //! finished, and starts or stops receiving.
 
+mod ending;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -14,10 +16,11 @@ use std::time::{Duration, Instant};
 use super::config::{AcceptHook, INPUT_HELD_BYTES_MAX};
 use super::connection::{Connection, Phase, SlowPeer, Table};
 use super::epoll::Epoll;
+use super::links::Links;
 use super::mechanism::{Event, Mechanism, Received};
 use super::reads::{Reading, Reads};
 use super::uring::Uring;
-use super::{ConnId, Flow, Handler, LoopConfig, LoopControl, LoopKind, Net};
+use super::{ConnId, Flow, Handler, LoopConfig, LoopControl, LoopKind};
 
 /// How long accepting rests after it failed: without descriptors a ready listener would spin the
 /// loop.
@@ -38,91 +41,6 @@ pub fn run<H: Handler>(
         LoopKind::IoUring | LoopKind::Auto => {
             Driver::<Uring, H>::new(config, control, handler)?.run()
         }
-    }
-}
-
-/// Connections and what the handler asked for them: its [`Net`].
-struct Links {
-    table: Table,
-    /// Connections in [`Phase::Open`].
-    open: usize,
-    parked: usize,
-    /// Connections with a [`SlowPeer`] clock.
-    slow: usize,
-    /// Touched through `Net`, to be pumped.
-    attention: Vec<ConnId>,
-    adopted: Vec<(OwnedFd, SocketAddr)>,
-    /// Parked connections whose output has left.
-    drained: Vec<ConnId>,
-    reads: Reads,
-}
-
-impl Links {
-    fn open_connection(&mut self, id: ConnId) -> Option<&mut Connection> {
-        self.table
-            .get(id)
-            .filter(|connection| connection.phase == Phase::Open)
-    }
-
-    /// As `open_connection`, and lists it for the driver.
-    fn attend(&mut self, id: ConnId) -> Option<&mut Connection> {
-        let connection = self.table.get(id).filter(|it| it.phase == Phase::Open)?;
-        if !connection.listed {
-            connection.listed = true;
-            self.attention.push(id);
-        }
-        Some(connection)
-    }
-}
-
-impl Net for Links {
-    fn output(&mut self, conn: ConnId) -> Option<&mut Vec<u8>> {
-        self.attend(conn)
-            .map(|connection| &mut connection.outbox.filling)
-    }
-
-    fn answering(&mut self, conn: ConnId) -> (Option<&mut Vec<u8>>, &mut Reads) {
-        if self.attend(conn).is_none() {
-            return (None, &mut self.reads);
-        }
-        let connection = self.table.get(conn);
-        let output = connection.map(|connection| &mut connection.outbox.filling);
-        (output, &mut self.reads)
-    }
-
-    fn reads(&mut self) -> &mut Reads {
-        &mut self.reads
-    }
-
-    fn unsent(&self, conn: ConnId) -> usize {
-        self.table
-            .peek(conn)
-            .map_or(0, |connection| connection.outbox.unsent())
-    }
-
-    fn resume(&mut self, conn: ConnId) {
-        let Some(connection) = self.attend(conn) else {
-            return;
-        };
-        if connection.parked {
-            connection.parked = false;
-            connection.offer_due = !connection.inbox.is_empty();
-            self.parked -= 1;
-        }
-    }
-
-    fn close(&mut self, conn: ConnId) {
-        if let Some(connection) = self.attend(conn) {
-            connection.close_asked = true;
-        }
-    }
-
-    fn adopt(&mut self, socket: OwnedFd, peer: SocketAddr) {
-        self.adopted.push((socket, peer));
-    }
-
-    fn connections(&self) -> usize {
-        self.open
     }
 }
 
@@ -286,56 +204,6 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
                 return Ok(());
             }
         }
-    }
-
-    /// Until the next thing with a time; `None` when only an event can bring work.
-    fn timeout(&self) -> Option<Duration> {
-        if !self.links.drained.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        let sweep = self.wants_sweep().then_some(self.sweep_at);
-        let next = [self.tick_at, sweep, self.accept_again_at, self.stop_at]
-            .into_iter()
-            .flatten()
-            .min()?;
-        Some(next.saturating_duration_since(self.now))
-    }
-
-    fn wants_tick(&self) -> bool {
-        self.links.parked > 0 || self.handler.wants_tick()
-    }
-
-    fn wants_sweep(&self) -> bool {
-        self.links.slow > 0 || self.idle_timeout.is_some() && self.links.open > 0
-    }
-
-    fn keep_time(&mut self) -> io::Result<()> {
-        if self.tick_at.is_some_and(|at| self.now >= at) {
-            self.tick_at = None;
-            self.handler.on_tick(&mut self.links);
-            self.attend()?;
-        }
-        match (self.wants_tick(), self.tick_at) {
-            (true, None) => self.tick_at = Some(self.now + self.tick),
-            (false, Some(_)) => self.tick_at = None,
-            _ => {}
-        }
-        if self.now >= self.sweep_at && self.wants_sweep() {
-            self.sweep_at = self.now + self.sweep_interval;
-            self.sweep();
-        }
-        if self.accept_again_at.is_some_and(|at| self.now >= at) {
-            self.accept_again_at = None;
-            if self.stop_at.is_none() {
-                self.mechanism.accept(true)?;
-            }
-        }
-        if self.stop_at.is_some_and(|at| self.now >= at) {
-            self.drop_all();
-            // What is left waits for the kernel only; its answers come as events.
-            self.stop_at = Some(self.now + SWEEP_INTERVAL_MAX);
-        }
-        Ok(())
     }
 
     fn take(&mut self, event: Event) -> io::Result<()> {
@@ -591,96 +459,5 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
         }
         self.drained_spare = drained;
         self.attend()
-    }
-
-    /// The handler's close: it is told at once, the output still leaves.
-    fn begin_close(&mut self, id: ConnId) {
-        let connection = self.links.table.get(id).expect("the caller has found it");
-        assert_eq!(connection.phase, Phase::Open);
-        connection.phase = Phase::Closing;
-        connection.offer_due = false;
-        if std::mem::take(&mut connection.parked) {
-            self.links.parked -= 1;
-        }
-        self.links.open -= 1;
-        self.handler.on_close(id);
-    }
-
-    /// Ends a connection with what it still held. Its buffers live on until the kernel has let go
-    /// of them.
-    fn drop_connection(&mut self, id: ConnId) {
-        let Some(connection) = self.links.table.get(id) else {
-            return;
-        };
-        if connection.phase == Phase::Gone {
-            return;
-        }
-        if connection.phase == Phase::Open {
-            self.begin_close(id);
-        }
-        let connection = self.links.table.get(id).expect("begin_close frees nothing");
-        connection.phase = Phase::Gone;
-        if connection.slow.take().is_some() {
-            self.links.slow -= 1;
-        }
-        if self.mechanism.detach(connection) {
-            self.links.table.free(id);
-        }
-    }
-
-    fn drop_all(&mut self) {
-        for position in 0..self.links.table.positions() {
-            if let Some(id) = self.links.table.id_at(position) {
-                self.drop_connection(id);
-            }
-        }
-    }
-
-    /// Closes who has been too slow or idle for too long.
-    fn sweep(&mut self) {
-        for position in 0..self.links.table.positions() {
-            let Some(id) = self.links.table.id_at(position) else {
-                continue;
-            };
-            let connection = self.links.table.get(id).expect("it was there");
-            let mut expired = None;
-            if let Some(slow) = &mut connection.slow
-                && self.now.duration_since(slow.since) >= self.slow_peer_timeout
-            {
-                let taken = connection.outbox.taken_total - slow.taken_before;
-                if taken >= self.output_bytes_max as u64 / 2 {
-                    *slow = SlowPeer {
-                        since: self.now,
-                        taken_before: connection.outbox.taken_total,
-                    };
-                } else {
-                    expired = Some("does not read its replies");
-                }
-            }
-            if let Some(idle_timeout) = self.idle_timeout
-                && connection.phase == Phase::Open
-                && !connection.parked
-                && self.now.duration_since(connection.active_at) >= idle_timeout
-            {
-                expired = Some("idle");
-            }
-            if let Some(reason) = expired {
-                tracing::info!(peer = %connection.peer, reason, "connection closed");
-                self.drop_connection(id);
-            }
-        }
-    }
-
-    /// From here on nothing is accepted or received; every connection ends when it has nothing
-    /// parked and nothing unsent.
-    fn begin_stop(&mut self, deadline: Instant) -> io::Result<()> {
-        self.stop_at = Some(deadline);
-        self.mechanism.accept(false)?;
-        for position in 0..self.links.table.positions() {
-            if let Some(id) = self.links.table.id_at(position) {
-                self.pump(id)?;
-            }
-        }
-        Ok(())
     }
 }

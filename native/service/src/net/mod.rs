@@ -22,6 +22,7 @@ mod connection;
 mod control;
 mod driver;
 mod epoll;
+mod links;
 mod mechanism;
 mod read_pool;
 #[cfg(test)]

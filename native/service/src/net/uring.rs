@@ -9,11 +9,14 @@
 //! a send of its own, a read's buffer and file with its completion, and the ring is dropped only at
 //! zero.
 
-use std::fs::File;
+mod cancel;
+mod device;
+mod setup;
+mod user_data;
+
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -24,69 +27,16 @@ use super::ConnId;
 use super::buffer_ring::BufferRing;
 use super::connection::{Connection, Phase, Table};
 use super::mechanism::{Event, Mechanism, Received, set_nonblocking};
-use super::reads::{Reading, Reads};
+use super::reads::Reads;
+use device::RingRead;
+use setup::build_ring;
+pub(super) use setup::probe;
+use user_data::{INDEX_BITS, NOBODY, Operation, parse_user_data, user_data};
 
 const SUBMISSIONS: u32 = 512;
 /// Completions beyond these wait in the kernel.
 const COMPLETIONS: u32 = 4096;
 const BUFFER_GROUP: u16 = 0;
-
-/// What a completion belongs to: the top byte of its user data. Below it 24 bits of index, 32 bits
-/// of generation; of a read, its key.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Operation {
-    Accept = 1,
-    ReadEvent = 2,
-    Receive = 3,
-    Send = 4,
-    CancelReceive = 5,
-    CancelSend = 6,
-    CancelAccept = 7,
-    Read = 8,
-}
-
-const INDEX_BITS: u32 = 24;
-
-fn user_data(operation: Operation, id: ConnId) -> u64 {
-    debug_assert!(id.index < 1 << INDEX_BITS);
-    (operation as u64) << 56 | u64::from(id.index) << 32 | u64::from(id.generation)
-}
-
-fn parse_user_data(data: u64) -> (Operation, ConnId) {
-    let operation = match data >> 56 {
-        1 => Operation::Accept,
-        2 => Operation::ReadEvent,
-        3 => Operation::Receive,
-        4 => Operation::Send,
-        5 => Operation::CancelReceive,
-        6 => Operation::CancelSend,
-        7 => Operation::CancelAccept,
-        8 => Operation::Read,
-        other => unreachable!("no submission carries operation {other}"),
-    };
-    let index = (data >> 32) as u32 & ((1 << INDEX_BITS) - 1);
-    (
-        operation,
-        ConnId {
-            index,
-            generation: data as u32,
-        },
-    )
-}
-
-/// For operations that belong to no connection.
-const NOBODY: ConnId = ConnId {
-    index: 0,
-    generation: 0,
-};
-
-/// A read in the kernel's hands.
-struct RingRead {
-    reading: Reading,
-    /// Open until the completion, whatever becomes of the medium.
-    _file: Arc<File>,
-}
 
 struct Completion {
     data: u64,
@@ -114,95 +64,6 @@ pub(super) struct Uring {
     reads: Slab<RingRead>,
     /// Of `operations`, device reads.
     read_operations: usize,
-}
-
-/// Sets up a ring with what the kernel grants: completions run only in our own waits on kernels
-/// from 6.1.
-fn build_ring(submissions: u32) -> io::Result<IoUring> {
-    let deferred = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_cqsize(COMPLETIONS)
-        .build(submissions);
-    let cooperative = |_| {
-        IoUring::builder()
-            .setup_coop_taskrun()
-            .setup_cqsize(COMPLETIONS)
-            .build(submissions)
-    };
-    let plain = |_| {
-        IoUring::builder()
-            .setup_cqsize(COMPLETIONS)
-            .build(submissions)
-    };
-    deferred.or_else(cooperative).or_else(plain)
-}
-
-/// Tries what the loop needs: a ring, provided buffers, and a multishot receive over a socket pair.
-pub(super) fn probe() -> Result<(), String> {
-    // On a thread of its own: the kernel tears a ring down through the thread that made it, and
-    // interrupts its next system call for that.
-    let attempt = std::thread::Builder::new()
-        .name("io_uring-probe".into())
-        .spawn(try_out);
-    match attempt.map(std::thread::JoinHandle::join) {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) => Err("trying it out panicked".into()),
-        Err(error) => Err(format!("starting a thread to try it out: {error}")),
-    }
-}
-
-fn try_out() -> Result<(), String> {
-    let step = |name: &'static str| move |error: io::Error| format!("{name}: {error}");
-    let mut ring = build_ring(8).map_err(step("setting up a ring"))?;
-    if !ring.params().is_feature_ext_arg() {
-        return Err("waits cannot have a timeout (before Linux 5.11)".into());
-    }
-    let buffers = BufferRing::register(&ring, BUFFER_GROUP).map_err(step("registering buffers"))?;
-    let (source, target) =
-        std::os::unix::net::UnixStream::pair().map_err(step("making a socket pair"))?;
-    let receive = opcode::RecvMulti::new(Fd(target.as_raw_fd()), BUFFER_GROUP).build();
-    // SAFETY: `target` and `buffers` outlive the operation: its last completion is awaited below.
-    unsafe {
-        ring.submission()
-            .push(&receive)
-            .expect("the queue is empty")
-    };
-    let wait = |ring: &IoUring| {
-        let time = Timespec::new().sec(1);
-        ring.submitter()
-            .submit_with_args(1, &SubmitArgs::new().timespec(&time))
-    };
-    io::Write::write_all(&mut &source, b"?").map_err(step("writing to a socket pair"))?;
-    wait(&ring).map_err(step("waiting"))?;
-    let first = ring
-        .completion()
-        .next()
-        .map(|completion| (completion.result(), completion.flags()));
-    let granted = matches!(first, Some((1, flags)) if cqueue::more(flags));
-    // The other end's close ends the receive, if it is still there.
-    drop(source);
-    let mut ended = first.is_some_and(|(_, flags)| !cqueue::more(flags));
-    while !ended {
-        if let Err(error) = wait(&ring) {
-            // The receive may still be there: its buffers must not go.
-            std::mem::forget(buffers);
-            return Err(format!("waiting for the end of a receive: {error}"));
-        }
-        ended = ring
-            .completion()
-            .any(|completion| !cqueue::more(completion.flags()));
-    }
-    drop(ring);
-    drop(buffers);
-    match (granted, first) {
-        (true, _) => Ok(()),
-        (false, Some((result, _))) if result < 0 => Err(format!(
-            "multishot receive: {}",
-            io::Error::from_raw_os_error(-result)
-        )),
-        (false, _) => Err("multishot receive does not stay armed (before Linux 6.0)".into()),
-    }
 }
 
 impl Uring {
@@ -242,15 +103,6 @@ impl Uring {
         unsafe { self.push(&entry) }
     }
 
-    /// Asks the kernel to end an operation; it answers by the operation's own last completion.
-    fn cancel(&mut self, target: Operation, cancel: Operation, id: ConnId) -> io::Result<()> {
-        let entry = opcode::AsyncCancel::new(user_data(target, id))
-            .build()
-            .user_data(user_data(cancel, id));
-        // SAFETY: the entry points to nothing.
-        unsafe { self.push(&entry) }
-    }
-
     /// Turns the queue of connections with output into submissions.
     fn submit_sends(&mut self, table: &mut Table) -> io::Result<()> {
         let mut queue = std::mem::take(&mut self.send_queue);
@@ -276,69 +128,6 @@ impl Uring {
         }
         self.send_queue = queue;
         Ok(())
-    }
-
-    /// Turns the reads that may begin into submissions.
-    fn submit_reads(&mut self, reads: &mut Reads) -> io::Result<()> {
-        while let Some(mut reading) = reads.begin() {
-            let Some(file) = reading.read.medium.file() else {
-                reads.delegate(reading);
-                continue;
-            };
-            let offset = reading.read.offset;
-            let target = reading.target();
-            let (start, bytes) = (target.as_mut_ptr(), target.len() as u32);
-            let descriptor = Fd(file.as_raw_fd());
-            let key = self.reads.insert(RingRead {
-                reading,
-                _file: file,
-            });
-            let entry = opcode::Read::new(descriptor, start, bytes)
-                .offset(offset)
-                .build()
-                .user_data((Operation::Read as u64) << 56 | key as u64);
-            // SAFETY: buffer and file are in `reads` until the completion is reaped; the buffer's
-            // bytes do not move with it.
-            unsafe { self.push(&entry)? };
-            self.read_operations += 1;
-        }
-        Ok(())
-    }
-
-    /// Before further completions are worked on: a device that is given its reads one by one works
-    /// on the first while the others are prepared. Given all of them with the next wait, it would
-    /// have nothing to do until then, and then the loop.
-    fn hand_over_reads(&mut self, reads: &mut Reads) -> io::Result<()> {
-        let before = self.read_operations;
-        self.submit_reads(reads)?;
-        if self.read_operations == before {
-            return Ok(());
-        }
-        match self.ring.submit() {
-            Err(error) if !may_go_on(&error) => Err(error),
-            // What was not taken now goes with the next wait.
-            _ => Ok(()),
-        }
-    }
-
-    fn read_ended(&mut self, completion: &Completion, reads: &mut Reads) -> Option<Event> {
-        let key = completion.data as u32 as usize;
-        let RingRead { mut reading, .. } = self.reads.remove(key);
-        match completion.result {
-            whole if whole as usize == reading.read.bytes => {
-                reading.decode();
-                Some(Event::Read(reading, Ok(())))
-            }
-            failure if failure < 0 && !matches!(-failure, libc::EINTR | libc::EAGAIN) => {
-                let error = io::Error::from_raw_os_error(-failure);
-                Some(Event::Read(reading, Err(error)))
-            }
-            // In part, or not yet: the medium knows how such a read goes on.
-            _ => {
-                reads.delegate(reading);
-                None
-            }
-        }
     }
 
     /// Moves completions out of the ring, so that its slots are free again.
@@ -460,43 +249,6 @@ impl Uring {
             failure => return Some(Event::Failed(id, io::Error::from_raw_os_error(-failure))),
         }
         Some(Event::Sent(id))
-    }
-
-    /// A cancel that came while the operation was being worked on has done nothing: it is repeated.
-    fn cancelled(
-        &mut self,
-        operation: Operation,
-        id: ConnId,
-        completion: &Completion,
-        table: &mut Table,
-    ) -> io::Result<()> {
-        if completion.result != -libc::EALREADY {
-            return Ok(());
-        }
-        if operation == Operation::CancelAccept {
-            if self.accept_armed && !self.accept_wanted {
-                self.cancel(Operation::Accept, Operation::CancelAccept, NOBODY)?;
-            }
-            return Ok(());
-        }
-        let Some(connection) = table.get(id) else {
-            return Ok(());
-        };
-        let gone = connection.phase == Phase::Gone;
-        match operation {
-            Operation::CancelReceive if connection.kernel.receive_armed => {
-                connection.kernel.receive_cancelling = false;
-                if gone || !connection.kernel.receive_wanted {
-                    connection.kernel.receive_cancelling = true;
-                    self.cancel(Operation::Receive, Operation::CancelReceive, id)?;
-                }
-            }
-            Operation::CancelSend if connection.kernel.send_submitted && gone => {
-                self.cancel(Operation::Send, Operation::CancelSend, id)?;
-            }
-            _ => {}
-        }
-        Ok(())
     }
 }
 

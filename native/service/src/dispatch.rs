@@ -23,7 +23,8 @@ use perigee_wire::{
 use crate::mailbox::Mail;
 use crate::net::{ConnId, Consumed, Flow, Handler, Net, Reads};
 use crate::parked::{Bodies, LogPace, Parked, Run, State, Step};
-use crate::query_job::{QueryContext, QueryJobs, is_query};
+use crate::query_job::{QueryContext, QueryJobs};
+use crate::query_request::is_query;
 use crate::server::{InfoRequest, Shared};
 use crate::udf_lane::UdfJob;
 

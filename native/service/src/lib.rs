@@ -8,5 +8,6 @@ pub mod net;
 mod parked;
 mod query_job;
 pub mod query_registry;
+mod query_request;
 pub mod server;
 pub mod udf_lane;

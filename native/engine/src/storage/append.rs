@@ -124,14 +124,14 @@ impl Device {
         let records_end = (current.appended - current.log_start) as usize;
         current.log_start += self.block_bytes as u64;
         let log_end = current.log_start;
-        state.blocks[block as usize].filled = records_end - BLOCK_HEADER_BYTES;
-        state.blocks[block as usize].log_end = (stream, log_end);
-        // Of the padding, what lies between records.
-        let padded = padded - (position - records_end);
-        state.blocks[block as usize].repadded = match stream {
-            Stream::Client => 0,
-            Stream::Defrag => padded.min(PAGE_BYTES),
+        // The padding that follows the last copy is room too, which copies of other records may have.
+        let (filled, repadded) = match stream {
+            Stream::Client => (records_end, 0),
+            Stream::Defrag => (position, padded.min(PAGE_BYTES)),
         };
+        state.blocks[block as usize].filled = filled - BLOCK_HEADER_BYTES;
+        state.blocks[block as usize].repadded = repadded;
+        state.blocks[block as usize].log_end = (stream, log_end);
         state.blocks[block as usize].phase = Phase::Filled;
         if self.is_volatile {
             self.own.writes[stream as usize].add(1);

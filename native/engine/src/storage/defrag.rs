@@ -22,6 +22,8 @@ const CANDIDATES_MAX: usize = 1024;
 
 /// How often all blocks may be emptied for their padding without a write that takes what is gained.
 const PADDED_ROUNDS: usize = 2;
+/// And how many may be on a device of few blocks, where it takes luck for copies to fit.
+const PADDED_BLOCKS_LEAST: usize = 256;
 
 /// Wakes the defragmentation thread.
 #[derive(Default)]
@@ -131,7 +133,8 @@ impl Device {
             false if state.ranks.sparse() < self.config.defrag_queue_min.get() => 0,
             false => SPARSE_RANKS,
         };
-        let skips_padded = state.padded_emptied > PADDED_ROUNDS * self.blocks.len();
+        let padded_max = PADDED_BLOCKS_LEAST.max(PADDED_ROUNDS * self.blocks.len());
+        let skips_padded = state.padded_emptied > padded_max;
         let is_padded = |block: u32| state.ranks.get(block) == Some(PADDED_RANK);
         let may_empty =
             |block: &u32| self.copies_fit(state, *block) && !(skips_padded && is_padded(*block));

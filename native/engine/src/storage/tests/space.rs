@@ -135,8 +135,8 @@ fn full_store_that_nobody_writes_to_is_not_compacted_for_ever() {
             let reads = node.store.stats().defrag_reads;
             calm = if reads == before { calm + 1 } else { 0 };
             before = reads;
-            // Each block for its dead records and twice for its padding, as often as a write took what that gained.
-            assert!(reads < 100 * BLOCKS as u64, "{:?}", node.store.stats());
+            // 256 blocks for their padding, as often as a write took what that gained.
+            assert!(reads < 5000, "{:?}", node.store.stats());
         }
     }
 }

@@ -6,6 +6,8 @@ mod journal;
 mod shared_tests;
 mod slots;
 mod table;
+#[cfg(test)]
+mod table_tests;
 
 pub use entry::{Entry, Location, TIES_MAX, Version, flag};
 #[cfg(test)]

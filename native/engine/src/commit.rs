@@ -17,10 +17,14 @@ use crate::expiry::is_expired;
 use crate::index::{Entry, Location, flag};
 use crate::namespace::{Namespace, entry_of};
 use crate::partition::{PartitionState, lifetime};
-use crate::record::compression::{CompressionKind, compress};
+use crate::record::compression::{CompressedAhead, CompressionKind, compress};
 use crate::record::image::{ImageBuilder, ImageHeader, ImageView, add_flags, image_flag};
 use crate::stats::count;
 use crate::storage::{AppendError, CommitTicket};
+
+thread_local! {
+    static AHEAD: RefCell<CompressedAhead> = RefCell::default();
+}
 
 impl Namespace {
     /// Stores a new version (a record or a tombstone) in place of `old`. The image is complete but for its seal.
@@ -105,6 +109,14 @@ impl Namespace {
         }
     }
 
+    /// Compresses the version that `build` makes, which is likely to be committed next by this thread. To be called with no
+    /// lock held: compressing a large record takes milliseconds.
+    pub(crate) fn compress_ahead(&self, build: impl FnOnce(&mut Vec<u8>) -> bool) {
+        AHEAD.with_borrow_mut(|ahead| {
+            ahead.prepare(self.config.compression(), build);
+        });
+    }
+
     /// As `replace`, in the form that the namespace stores versions in.
     fn replace_compressed(
         &self,
@@ -122,10 +134,16 @@ impl Namespace {
         }
         COMPRESSED.with_borrow_mut(|compressed| {
             let plain_bytes = image.len();
-            let stored = if compress(image, compression, compressed) {
-                compressed.as_mut_slice()
-            } else {
-                image
+            let is_smaller = AHEAD
+                .with_borrow_mut(|ahead| {
+                    let is_smaller = ahead.take(image, compression, compressed);
+                    ahead.trim();
+                    is_smaller
+                })
+                .unwrap_or_else(|| compress(image, compression, compressed));
+            let stored = match is_smaller {
+                true => compressed.as_mut_slice(),
+                false => image,
             };
             let stored_bytes = stored.len();
             let replaced = self.replace(state, old, stored, set_id)?;

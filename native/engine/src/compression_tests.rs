@@ -4,6 +4,7 @@ use perigee_wire::{ResultCode, op, particle_type as particle};
 
 use crate::config::{NamespaceConfig, StorageConfig};
 use crate::index::flag;
+use crate::record::compression::tests::{COMPRESSED, PREPARED};
 use crate::record::compression::{CompressionKind, inflate};
 use crate::record::image::{ImageBuilder, ImageHeader, ImageView, image_flag};
 use crate::storage::AlignedBuf;
@@ -112,6 +113,40 @@ fn compressed_records_ship_in_full_and_tombstones_stay_as_they_are() {
     assert_eq!(to_west.take(&mut batch, 1 << 20, 10), 2);
     let shipped = text("perigee ");
     assert!(batch.windows(shipped.len()).any(|part| part == shipped));
+}
+
+/// Before the partition is locked, and not again under its lock: a new record, one that is changed or replaced in memory,
+/// one that has to be read first. What is refused is not compressed at all.
+#[test]
+fn a_write_compresses_once() {
+    let directory = TempDirectory::new("compressed-once");
+    let config = || compressing(file_config(&directory), CompressionKind::Lz4);
+    let ns = open(config(), vec![]);
+    let compressed = |ns: &crate::namespace::Namespace, operation: u8, value: &[u8]| {
+        let before = (COMPRESSED.get(), PREPARED.get());
+        assert_eq!(string_op(ns, "k", operation, value), ResultCode::Ok);
+        assert_eq!(PREPARED.get() - before.1, 1);
+        COMPRESSED.get() - before.0
+    };
+    let mut value = text("perigee ");
+    assert_eq!(compressed(&ns, op::WRITE, &value), 1);
+    assert_eq!(compressed(&ns, op::APPEND, b"more"), 1);
+    ns.store.close();
+    drop(ns);
+    let ns = open(config(), vec![]);
+    let reads = ns.store.stats().device_reads;
+    assert_eq!(compressed(&ns, op::APPEND, b"more"), 1);
+    assert!(ns.store.stats().device_reads > reads);
+    value.extend_from_slice(b"moremore");
+    assert_eq!(string_of(&get(&ns, "k")), value);
+    let create_only = write(perigee_wire::info2::CREATE_ONLY, 0);
+    let frame = request("k", create_only, |w| {
+        w.op(op::WRITE, particle::STRING, b"s", &value);
+    });
+    let before = COMPRESSED.get();
+    assert_eq!(run_frame(&ns, &frame).code, ResultCode::RecordExists);
+    assert_eq!(COMPRESSED.get(), before);
+    ns.store.close();
 }
 
 /// Inflated once: to be checked, and not again to be used.

@@ -71,6 +71,8 @@ pub enum InflateError {
 /// Appends the compressed form of a finished image to `out`, which is emptied first. False if it would not be smaller:
 /// then the image is to be stored as it is.
 pub fn compress(image: &[u8], with: Compression, out: &mut Vec<u8>) -> bool {
+    #[cfg(test)]
+    tests::COMPRESSED.set(tests::COMPRESSED.get() + 1);
     let view = ImageView::trusted(image);
     let Some(from) = view.bins_at().filter(|_| !view.is_tombstone()) else {
         return false;
@@ -112,6 +114,59 @@ pub fn compress(image: &[u8], with: Compression, out: &mut Vec<u8>) -> bool {
     out.truncate(block_at + block);
     resize_image(out, view.flags() | image_flag::COMPRESSED);
     out.len() < image.len()
+}
+
+/// A version that is compressed before it is known which header it gets, and before the lock is taken under which that is
+/// decided: most often the bins are the same then.
+#[derive(Default)]
+pub struct CompressedAhead {
+    plain: Vec<u8>,
+    /// With what it was compressed, and where the bins of `plain` begin; `None` when there is nothing.
+    made: Option<(Compression, usize)>,
+    /// The compressed form, if it is smaller.
+    stored: Vec<u8>,
+    is_smaller: bool,
+}
+
+impl CompressedAhead {
+    /// Compresses the image that `build` makes, if it makes one.
+    pub fn prepare(&mut self, with: Compression, build: impl FnOnce(&mut Vec<u8>) -> bool) {
+        self.made = None;
+        if build(&mut self.plain) {
+            #[cfg(test)]
+            tests::PREPARED.set(tests::PREPARED.get() + 1);
+            self.is_smaller = compress(&self.plain, with, &mut self.stored);
+            let bins_at = ImageView::trusted(&self.plain).bins_at();
+            self.made = bins_at.map(|bins_at| (with, bins_at));
+        }
+    }
+
+    /// As [`compress`], if what was prepared has the bins of this image. `None` if not. What was prepared is gone
+    /// afterwards.
+    pub fn take(&mut self, image: &[u8], with: Compression, out: &mut Vec<u8>) -> Option<bool> {
+        let made = self.made.take();
+        let view = ImageView::trusted(image);
+        let from = view.bins_at().filter(|from| made == Some((with, *from)))?;
+        if image[from..] != self.plain[from..] {
+            return None;
+        }
+        if self.is_smaller {
+            out.clear();
+            out.extend_from_slice(&image[..from]);
+            out.extend_from_slice(&self.stored[from..]);
+            resize_image(out, view.flags() | image_flag::COMPRESSED);
+        }
+        Some(self.is_smaller)
+    }
+
+    /// Gives memory back that most records do not need.
+    pub fn trim(&mut self) {
+        for buffer in [&mut self.plain, &mut self.stored] {
+            if buffer.capacity() > KEPT_BYTES_MAX {
+                *buffer = Vec::new();
+            }
+        }
+    }
 }
 
 /// Writes the plain form of a compressed image into `out`, which is emptied first.
@@ -202,10 +257,17 @@ fn with_decompressor<R>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::record::image::{ImageBuilder, ImageHeader, seal};
     use proptest::prelude::*;
+
+    thread_local! {
+        /// How often this thread compressed something.
+        pub(crate) static COMPRESSED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+        /// How often that was ahead.
+        pub(crate) static PREPARED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    }
 
     fn with(algorithm: CompressionKind) -> Compression {
         Compression {
@@ -262,6 +324,33 @@ mod tests {
             assert_eq!(again[4..8], plain[4..8]);
             assert_eq!(again[12..], plain[12..]);
         }
+    }
+
+    #[test]
+    fn what_was_compressed_ahead_serves_for_the_same_bins_alone() {
+        let bins = [("text".to_owned(), b"abcd".repeat(300))];
+        let prepared = image(b"users", None, &bins);
+        let mut wanted = image(b"users", None, &bins);
+        wanted[12..32].fill(9);
+        crate::record::image::add_flags(&mut wanted, image_flag::TIES);
+        let mut ahead = CompressedAhead::default();
+        let mut prepare = |image: &[u8]| {
+            ahead.prepare(with(CompressionKind::Lz4), |to| {
+                image.clone_into(to);
+                true
+            });
+            let mut out = Vec::new();
+            let taken = ahead.take(&wanted, with(CompressionKind::Lz4), &mut out);
+            let again = ahead.take(&wanted, with(CompressionKind::Lz4), &mut Vec::new());
+            assert_eq!(again, None, "only once");
+            (taken, out)
+        };
+        let mut expected = Vec::new();
+        assert!(compress(&wanted, with(CompressionKind::Lz4), &mut expected));
+        assert_eq!(prepare(&prepared), (Some(true), expected));
+        let other = image(b"users", None, &[("text".to_owned(), b"abce".repeat(300))]);
+        assert_eq!(prepare(&other), (None, vec![]));
+        assert_eq!(prepare(&image(b"user", None, &bins)).0, None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::{Done, IMAGE, Request, Stop, build, check_key};
 use crate::index::{Entry, flag};
 use crate::namespace::Namespace;
 use crate::partition::PartitionState;
+use crate::record::compression::CompressionKind;
 use crate::record::image::{ImageHeader, ImageView, image_flag};
 use crate::record::operation::{WorkingRecord, WriteRules, apply};
 use crate::stats::count;
@@ -20,7 +21,9 @@ impl Namespace {
     ) -> Result<Done, Stop> {
         let message = request.message;
         let rules = WriteRules::of(message)?;
-        let bytes_max = self.config.max_record_size.get() as usize;
+        if self.config.compression().algorithm != CompressionKind::None {
+            self.compress_write_ahead(request, &rules);
+        }
         let now = self.clock.wall_seconds();
         let mut state = self.partition(request.digest).lock();
         self.admit(&mut state, request)?;
@@ -36,14 +39,7 @@ impl Namespace {
             }
             None => Standing::Newer,
         };
-        match live {
-            Some(_) if rules.create_only => return Err(ResultCode::RecordExists.into()),
-            None if rules.update_only || rules.replace_only || rules.must_exist => {
-                return Err(ResultCode::NotFound.into());
-            }
-            _ => {}
-        }
-        check_generation(message, live.as_ref())?;
+        check_write(message, &rules, live.as_ref())?;
         let set = message.set.unwrap_or_default();
         let set_id = match &live {
             Some(entry) => entry.set_id,
@@ -56,35 +52,8 @@ impl Namespace {
             None => self.next_update_time(&mut state, stored.as_ref())?,
         };
         let header = self.next_header(request, time, live.as_ref(), void_time, standing);
-        let mut make = |view: Option<&ImageView<'_>>| -> Result<bool, ResultCode> {
-            if let Some(view) = view {
-                check_key(message, view)?;
-            }
-            let mut record = match view {
-                Some(view) if !rules.replaces => WorkingRecord::of(view, bytes_max),
-                _ => WorkingRecord::empty(bytes_max),
-            };
-            apply(&mut record, message, &rules, reply)?;
-            if record.is_empty() {
-                return Ok(false);
-            }
-            let key = message.key.or(view.and_then(|view| view.key()));
-            let set = view.map_or(set, |view| view.set_name());
-            IMAGE.with_borrow_mut(|image| build(image, &header, set, key, &record));
-            Ok(true)
-        };
-        // A replaced record is not read, unless it has a key to be checked and kept, or a set name to be kept.
-        let reads_old = |entry: &Entry| {
-            !rules.replaces
-                || entry.flags & flag::KEY_STORED != 0
-                || (entry.set_id != 0 && message.set.is_none())
-        };
-        let filled = match live.filter(reads_old) {
-            Some(entry) => {
-                self.with_image(&entry, request.copy.as_ref(), |view| make(Some(view)))?
-            }
-            None => make(None),
-        }?;
+        let filled = IMAGE
+            .with_borrow_mut(|image| self.make(request, &rules, live, &header, reply, image))?;
         if !filled {
             let Some(entry) = live else {
                 return Err(ResultCode::NotFound.into());
@@ -96,6 +65,85 @@ impl Namespace {
         let ticket = IMAGE
             .with_borrow_mut(|image| self.commit(&mut state, stored.as_ref(), image, set_id))?;
         Ok(Done::of(header.generation, void_time, Some(ticket)))
+    }
+
+    /// Compresses the version that a write is about to make, before it has the record for itself.
+    fn compress_write_ahead(&self, request: &Request<'_>, rules: &WriteRules) {
+        self.compress_ahead(|image| {
+            let now = self.clock.wall_seconds();
+            let state = self.partition(request.digest).lock();
+            let stored = state.table.get(request.digest);
+            let live = stored.filter(|entry| self.is_live(entry, now));
+            let is_late = |entry: Entry| {
+                let time = request.message.lut;
+                time.is_some_and(|time| time < entry.last_update_time)
+            };
+            if self.stop_writes()
+                || state.updates.busy.contains(request.digest)
+                || stored.is_some_and(is_late)
+                || check_write(request.message, rules, live.as_ref()).is_err()
+            {
+                return false;
+            }
+            let header = ImageHeader {
+                digest: *request.digest,
+                last_update_time: 0,
+                generation: 0,
+                void_time: 0,
+                flags: 0,
+            };
+            let mut unsent = Vec::new();
+            let mut reply = ReplyWriter::begin(&mut unsent);
+            let made = self.make(request, rules, live, &header, &mut reply, image);
+            reply.abandon();
+            // What is refused is refused again, and what has to be read first comes here again.
+            made.unwrap_or(false)
+        });
+    }
+
+    /// Puts the next version of a record together. False if no bins are left in it. The caller holds the partition's lock.
+    fn make(
+        &self,
+        request: &Request<'_>,
+        rules: &WriteRules,
+        live: Option<Entry>,
+        header: &ImageHeader,
+        reply: &mut ReplyWriter<'_>,
+        image: &mut Vec<u8>,
+    ) -> Result<bool, Stop> {
+        let message = request.message;
+        let bytes_max = self.config.max_record_size.get() as usize;
+        let set = message.set.unwrap_or_default();
+        let mut make = |view: Option<&ImageView<'_>>| -> Result<bool, ResultCode> {
+            if let Some(view) = view {
+                check_key(message, view)?;
+            }
+            let mut record = match view {
+                Some(view) if !rules.replaces => WorkingRecord::of(view, bytes_max),
+                _ => WorkingRecord::empty(bytes_max),
+            };
+            apply(&mut record, message, rules, reply)?;
+            if record.is_empty() {
+                return Ok(false);
+            }
+            let key = message.key.or(view.and_then(|view| view.key()));
+            let set = view.map_or(set, |view| view.set_name());
+            build(image, header, set, key, &record);
+            Ok(true)
+        };
+        // A replaced record is not read, unless it has a key to be checked and kept, or a set name to be kept.
+        let reads_old = |entry: &Entry| {
+            !rules.replaces
+                || entry.flags & flag::KEY_STORED != 0
+                || (entry.set_id != 0 && message.set.is_none())
+        };
+        let made = match live.filter(reads_old) {
+            Some(entry) => {
+                self.with_image(&entry, request.copy.as_ref(), |view| make(Some(view)))?
+            }
+            None => make(None),
+        };
+        Ok(made?)
     }
 
     pub(super) fn delete(&self, request: &Request<'_>) -> Result<Done, Stop> {
@@ -210,6 +258,22 @@ impl Namespace {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a write may meet the record that is there, or none.
+fn check_write(
+    message: &Message<'_>,
+    rules: &WriteRules,
+    live: Option<&Entry>,
+) -> Result<(), ResultCode> {
+    match live {
+        Some(_) if rules.create_only => return Err(ResultCode::RecordExists),
+        None if rules.update_only || rules.replace_only || rules.must_exist => {
+            return Err(ResultCode::NotFound);
+        }
+        _ => {}
+    }
+    check_generation(message, live)
 }
 
 fn check_generation(message: &Message<'_>, live: Option<&Entry>) -> Result<(), ResultCode> {

@@ -19,11 +19,6 @@ function line (sample: Sample): string {
   ].join('')
 }
 
-/** There were enough samples, and too few of them could be used. */
-function isUndecided ({ steady }: SoakReport): boolean {
-  return steady !== undefined && steady.flatness.flat === undefined && steady.flatness.trends.length > 0
-}
-
 function print (report: SoakReport, say: (line: string) => void): void {
   const { seed, interrupted, steady, crashes, powerCuts, passed } = report
   if (steady !== undefined) {
@@ -40,7 +35,7 @@ function print (report: SoakReport, say: (line: string) => void): void {
   if (crashes !== undefined) say(`crashes: ${crashes.rounds}, ${crashes.acknowledged} requests answered, ${crashes.errors} wrong`)
   if (powerCuts !== undefined) say(`power cuts with ${powerCuts.seeds} seeds in ${powerCuts.tests} tests: ${powerCuts.passed ? 'passed' : 'FAILED'}`)
   for (const finding of [...steady?.findings ?? [], ...crashes?.findings ?? []]) say(`  ${finding}`)
-  say(`${!passed ? 'FAILED' : isUndecided(report) ? 'UNDECIDED' : 'passed'}${interrupted ? ', interrupted' : ''} (--seed ${seed})`)
+  say(`${passed === null ? 'UNDECIDED' : passed ? 'passed' : 'FAILED'}${interrupted ? ', interrupted' : ''} (--seed ${seed})`)
 }
 
 async function main (): Promise<void> {
@@ -61,7 +56,7 @@ async function main (): Promise<void> {
   const json = JSON.stringify(report, null, 2)
   if (options.report === '-') console.log(json)
   else if (options.report !== undefined) writeFileSync(options.report, `${json}\n`)
-  process.exitCode = !report.passed ? 1 : isUndecided(report) ? 3 : 0
+  process.exitCode = report.passed === null ? 3 : report.passed ? 0 : 1
 }
 
 try {

@@ -56,7 +56,8 @@ export interface SoakReport {
   steady?: SteadyReport
   crashes?: CrashReport
   powerCuts?: SeedsReport
-  passed: boolean
+  /** Null if nothing failed, and the samples do not say whether the load stayed flat. */
+  passed: boolean | null
 }
 
 export interface Observer {
@@ -70,9 +71,15 @@ export async function soak (options: SoakOptions, interrupted: AbortSignal, obse
   if (options.crashRounds > 0 && !interrupted.aborted) report.crashes = await crashRounds(options, interrupted, observer)
   if (options.crashSeeds > 0 && !interrupted.aborted) report.powerCuts = await powerCuts(options.crashSeeds, interrupted, observer)
   report.interrupted = interrupted.aborted
-  report.passed = [report.steady?.errors ?? 0, report.crashes?.errors ?? 0].every(errors => errors === 0) &&
+  const holds = [report.steady?.errors ?? 0, report.crashes?.errors ?? 0].every(errors => errors === 0) &&
     report.steady?.flatness.flat !== false && report.powerCuts?.passed !== false
+  report.passed = holds && isUndecided(report) ? null : holds
   return report
+}
+
+/** There were enough samples, and too few of them could be used. */
+function isUndecided ({ steady }: SoakReport): boolean {
+  return steady !== undefined && steady.flatness.flat === undefined && steady.flatness.trends.length > 0
 }
 
 function namespaces (options: SoakOptions, fileBytes: number, storage: YamlMap): (directory: string) => YamlMap[] {

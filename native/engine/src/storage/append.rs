@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Block buffers kept for the next block.
-const SPARE_BUFFERS_MAX: usize = 4;
+/// Block buffers kept for the next block: as many as the write cache holds by default, so that a stream of writes does not
+/// have the system clear a new one for each block.
+const SPARE_BUFFERS_MAX: usize = 8;
 
 impl Device {
     pub(super) fn append(&self, stream: Stream, image: &mut [u8]) -> Result<Appended, AppendError> {

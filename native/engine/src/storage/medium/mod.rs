@@ -73,7 +73,7 @@ pub trait Medium: Send + Sync {
 
 /// How long a device may be in use before that is an error: of a process that was killed, the kernel gives up the
 /// rings that it submitted I/O by, and the files in them, only some time after its end.
-const IN_USE_WAIT: Duration = Duration::from_secs(1);
+const IN_USE_WAIT: Duration = Duration::from_secs(3);
 
 /// Whether an error says that somebody else has the device.
 pub fn is_in_use(error: &io::Error) -> bool {
@@ -83,13 +83,13 @@ pub fn is_in_use(error: &io::Error) -> bool {
     )
 }
 
-/// Opens or locks a device, again while it is in use, for at most a second.
+/// Opens or locks a device, again while it is in use, for at most [`IN_USE_WAIT`].
 pub fn when_free<R>(mut open: impl FnMut() -> io::Result<R>) -> io::Result<R> {
     let until = Instant::now() + IN_USE_WAIT;
     loop {
         match open() {
             Err(error) if is_in_use(&error) && Instant::now() < until => {
-                std::thread::sleep(IN_USE_WAIT / 50);
+                std::thread::sleep(IN_USE_WAIT / 100);
             }
             result => return result,
         }

@@ -379,12 +379,17 @@ impl Node {
             drop(map);
             let found = match now {
                 ReadNow::InMemory(found) => found,
-                ReadNow::NeedsDevice => match self.store.read_device(held.location, &mut buffer) {
-                    Ok(image) => check_image(&image),
-                    // Reused meanwhile.
-                    Err(_) if self.map.lock().get(&key) != Some(&held) => continue,
-                    Err(error) => panic!("key {key}: {error}"),
-                },
+                ReadNow::NeedsDevice => {
+                    let read = self.store.read_device(held.location, &mut buffer);
+                    // If the record moved meanwhile, its block may hold anything.
+                    if self.map.lock().get(&key) != Some(&held) {
+                        continue;
+                    }
+                    match read {
+                        Ok(image) => check_image(&image),
+                        Err(error) => panic!("key {key}: {error}"),
+                    }
+                }
             };
             if self.map.lock().get(&key) == Some(&held) {
                 assert_eq!(found, (key, held.version));
@@ -424,7 +429,7 @@ impl Node {
     }
 
     fn wait_until(&self, what: &str, condition: impl Fn(&StoreStats) -> bool) -> StoreStats {
-        for _ in 0..5000 {
+        for _ in 0..20_000 {
             let stats = self.store.stats();
             if condition(&stats) {
                 return stats;

@@ -16,7 +16,7 @@ use perigee_engine::config::NamespaceConfig;
 use perigee_engine::index::Location;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::progress::OpenProgress;
-use perigee_engine::request::{Outcome, Request};
+use perigee_engine::request::{Outcome, ReplyShape, Request};
 use perigee_engine::storage::{CommitSink, CommitWaiter, DeviceError};
 use perigee_service::net::{self, ConnId, Consumed, Handler, LoopConfig, LoopControl, Net, Reads};
 use perigee_wire::{Message, PARTITIONS, PROTO_HEADER_BYTES, ResultCode};
@@ -127,6 +127,8 @@ fn execute(
         digest: message.digest.expect("frames name records by digest"),
         waiter: None,
         copy,
+        filter: None,
+        shape: ReplyShape::Frame,
     };
     namespace.execute(&request, out)
 }

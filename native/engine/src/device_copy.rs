@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use perigee_wire::{Digest, Message};
+use perigee_wire::Digest;
 
 use crate::index::{Entry, Location};
 use crate::namespace::Namespace;
@@ -67,10 +67,9 @@ impl Namespace {
         outcome(location, self.store.finish_read(location, pages, read))
     }
 
-    /// Whether a failed read means that the record cannot be had. Then the request that met it is counted as an error,
-    /// and damage is counted and logged once for each block. Otherwise the record was elsewhere by then, and is to be
-    /// looked up again.
-    pub fn is_lost(&self, message: &Message<'_>, digest: &Digest, unread: &Unread) -> bool {
+    /// Whether a failed read means that the record cannot be had. Then damage is counted and logged once for each block.
+    /// Otherwise the record was elsewhere by then, and is to be looked up again.
+    pub fn is_lost(&self, digest: &Digest, unread: &Unread) -> bool {
         let entry = self.partition(digest).lock().table.get(digest);
         if entry.is_none_or(|entry| entry.location != unread.location) {
             return false;
@@ -78,7 +77,6 @@ impl Namespace {
         if unread.damaged {
             self.store.tell_damage(unread.location);
         }
-        self.count_unread(message);
         true
     }
 }

@@ -8,7 +8,7 @@ use perigee_wire::{Message, PROTO_HEADER_BYTES, RequestHeader, info1};
 use crate::config::StorageConfig;
 use crate::index::Location;
 use crate::namespace::Namespace;
-use crate::request::Outcome;
+use crate::request::{Outcome, ReplyShape, Request};
 use crate::storage::AlignedBuf;
 use crate::testing::{
     TempDirectory, delete, digest, file_config, get, int_bin, open, put_int, request, try_frame,
@@ -67,7 +67,16 @@ fn a_damaged_record_is_lost_and_counted_and_others_are_read() {
     for reads in 1..=2 {
         let unread = namespace.read_device(location, &mut buffer).err().unwrap();
         assert!(unread.damaged, "{unread:?}");
-        assert!(namespace.is_lost(&message, &digest("k1"), &unread));
+        assert!(namespace.is_lost(&digest("k1"), &unread));
+        let request = Request {
+            message: &message,
+            digest: &digest("k1"),
+            waiter: None,
+            copy: None,
+            filter: None,
+            shape: ReplyShape::Frame,
+        };
+        namespace.answer_unread(&request, &mut Vec::new());
         assert_eq!(counter(&namespace, "client_read_error"), reads);
         let stats = namespace.store.stats();
         assert_eq!((stats.damaged, stats.read_errors), (1, 0), "once a block");
@@ -82,13 +91,11 @@ fn a_read_that_fails_means_nothing_once_the_record_has_moved() {
     let namespace = on_device(&directory);
     let location = location_of(&namespace, "k1");
     damage(&directory, location);
-    let frame = get_frame("k1");
-    let message = Message::parse(&frame[PROTO_HEADER_BYTES..]).unwrap();
     let mut buffer = AlignedBuf::default();
     let unread = namespace.read_device(location, &mut buffer).err().unwrap();
     delete(&namespace, "k1");
     put_int(&namespace, "k1", "n", 9);
-    assert!(!namespace.is_lost(&message, &digest("k1"), &unread));
+    assert!(!namespace.is_lost(&digest("k1"), &unread));
     assert_eq!(get(&namespace, "k1").bins, [int_bin("n", 9)]);
     assert_eq!(counter(&namespace, "client_read_error"), 0);
     assert_eq!(namespace.store.stats().damaged, 0);

@@ -13,6 +13,8 @@ pub mod device_copy;
 mod device_read_tests;
 pub mod eviction;
 pub mod expiry;
+pub mod expression;
+pub mod filter;
 pub mod histogram;
 pub mod index;
 pub mod limits;

@@ -6,12 +6,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry::Vacant;
 
 use perigee_wire::{
-    Digest, Message, PartitionId, ReplyHeader, ReplyWriter, ResultCode, field, info1, op,
+    Digest, Message, Op, PartitionId, ReplyHeader, ReplyWriter, ResultCode, field, info1, op,
 };
 
 use crate::device_copy::{DeviceCopy, Unread};
+use crate::expression::{Expression, Metadata};
+use crate::filter::{self, StoredRecord};
 use crate::index::{Entry, Location, Version, flag};
 use crate::namespace::Namespace;
+use crate::record::bin_operation;
 use crate::record::image::ImageView;
 use crate::record::operation::unsupported_operation;
 use crate::stats::count;
@@ -28,6 +31,7 @@ const READ_AHEAD_BYTES_MAX: usize = 4 << 20;
 pub struct RecordQuery {
     set: SetChoice,
     bins: BinChoice,
+    filter: Option<Expression>,
 }
 
 enum SetChoice {
@@ -42,6 +46,28 @@ enum BinChoice {
     Header,
     /// Sorted, without repetitions: a bin that is asked for twice is sent once.
     Named(Box<[Box<[u8]>]>),
+    /// The results of reading operations, in their order.
+    Results(Box<[Projection]>),
+}
+
+/// A reading operation of a query.
+struct Projection {
+    code: u8,
+    particle: u8,
+    name: Box<[u8]>,
+    value: Box<[u8]>,
+}
+
+impl Projection {
+    fn operation(&self) -> Op<'_> {
+        Op {
+            code: self.code,
+            particle: self.particle,
+            name: &self.name,
+            value: &self.value,
+            lut: None,
+        }
+    }
 }
 
 /// Where a query is in a partition: behind this digest, or at the start.
@@ -168,20 +194,30 @@ impl RecordQuery {
         if message.header.info1 & info1::READ == 0 {
             return Err(ResultCode::Parameter);
         }
-        if message.filter.is_some() || message.mrt_id.is_some() {
+        if message.mrt_id.is_some() {
             return Err(ResultCode::UnsupportedFeature);
         }
+        let filter = message.filter.map(Expression::compile_filter).transpose()?;
         let mut names = Vec::new();
+        let mut projections = Vec::new();
         for operation in message.ops {
             match operation.code {
                 op::READ if operation.name.is_empty() => return Err(ResultCode::Parameter),
                 op::READ => names.push(operation.name.into()),
+                code if bin_operation::is_read(code) => {}
                 code => return Err(unsupported_operation(code)),
             }
+            projections.push(Projection {
+                code: operation.code,
+                particle: operation.particle,
+                name: operation.name.into(),
+                value: operation.value.into(),
+            });
         }
         let header_only = message.header.info1 & info1::GET_NO_BINS != 0;
         let bins = match names.is_empty() {
             _ if header_only => BinChoice::Header,
+            _ if names.len() < projections.len() => BinChoice::Results(projections.into()),
             true => BinChoice::All,
             false => {
                 names.sort_unstable();
@@ -196,7 +232,7 @@ impl RecordQuery {
                 None => SetChoice::Unknown,
             },
         };
-        Ok(RecordQuery { set, bins })
+        Ok(RecordQuery { set, bins, filter })
     }
 
     fn is_in_set(&self, entry: &Entry) -> bool {
@@ -207,8 +243,31 @@ impl RecordQuery {
         }
     }
 
-    fn write_bins(&self, view: &ImageView<'_>, reply: &mut ReplyWriter<'_>) {
+    fn write_bins(
+        &self,
+        view: &ImageView<'_>,
+        metadata: Metadata<'_>,
+        reply: &mut ReplyWriter<'_>,
+    ) {
         match &self.bins {
+            BinChoice::Results(projections) => {
+                let record = StoredRecord { view, metadata };
+                for projection in projections {
+                    let operation = projection.operation();
+                    let bin = view.bins().find(|bin| bin.name == operation.name);
+                    let bin = bin.map(|bin| (bin.particle, bin.value));
+                    if operation.code == op::READ {
+                        if let Some((kind, value)) = bin {
+                            reply.op(operation.name, kind, value);
+                        }
+                    } else if let Ok(Some((kind, value))) =
+                        bin_operation::read(&operation, bin, &record)
+                    {
+                        // What cannot be computed of a record is left out of it, as a missing bin is.
+                        reply.op(operation.name, kind, &value);
+                    }
+                }
+            }
             BinChoice::Header => {}
             BinChoice::All => view
                 .bins()
@@ -252,10 +311,15 @@ impl Namespace {
                 return PieceEnd::Done;
             };
             budget.visits -= 1;
-            if query.is_in_set(&entry) && self.is_live(&entry, now) {
+            let unread = self.filter_unread(query.filter.as_ref(), &entry);
+            if let Ok(unread) = unread
+                && query.is_in_set(&entry)
+                && self.is_live(&entry, now)
+            {
                 let start = out.len();
-                match self.write_query_record(query, &entry, reads, out) {
-                    Ok(()) => {
+                match self.write_query_record(query, &entry, unread, reads, out) {
+                    Ok(false) => {}
+                    Ok(true) => {
                         budget.records -= 1;
                         budget.bytes = budget.bytes.saturating_sub(out.len() - start);
                     }
@@ -298,6 +362,7 @@ impl Namespace {
         entries
             .take(READ_AHEAD_VISITS_MAX)
             .filter(|entry| query.is_in_set(entry) && self.is_live(entry, now))
+            .filter(|entry| self.filter_unread(query.filter.as_ref(), entry).is_ok())
             .filter(|entry| !in_memory(entry))
             .take(READ_AHEAD_RECORDS_MAX)
             .take_while(|entry| {
@@ -309,13 +374,15 @@ impl Namespace {
             .collect()
     }
 
+    /// False if the record does not pass the query's filter.
     fn write_query_record(
         &self,
         query: &RecordQuery,
         entry: &Entry,
+        unread: filter::Unread,
         reads: &ReadAhead,
         out: &mut Vec<u8>,
-    ) -> Result<(), Location> {
+    ) -> Result<bool, Location> {
         let mut reply = ReplyWriter::begin_part(out);
         reply.field(field::NAMESPACE, self.name.as_bytes());
         if let Some(set) = self.sets.get(entry.set_id) {
@@ -323,19 +390,32 @@ impl Namespace {
         }
         reply.field(field::DIGEST, &entry.digest);
         let has_key = entry.flags & flag::KEY_STORED != 0;
-        if has_key || !matches!(query.bins, BinChoice::Header) {
-            self.with_image(entry, reads.copy(entry), |view| {
+        let depends = unread == filter::Unread::Depends;
+        if has_key || depends || !matches!(query.bins, BinChoice::Header) {
+            let passes = self.with_image(entry, reads.copy(entry), |view| {
+                if depends
+                    && self
+                        .filter_read(query.filter.as_ref(), entry, view)
+                        .is_err()
+                {
+                    return false;
+                }
                 if let Some(key) = view.key() {
                     reply.field(field::KEY, key);
                 }
-                query.write_bins(view, &mut reply);
+                query.write_bins(view, self.metadata(entry), &mut reply);
+                true
             })?;
+            if !passes {
+                reply.abandon();
+                return Ok(false);
+            }
         }
         reply.finish_with(ReplyHeader {
             generation: u32::from(entry.generation),
             void_time: entry.void_time,
             ..ReplyHeader::new(ResultCode::Ok)
         });
-        Ok(())
+        Ok(true)
     }
 }

@@ -8,11 +8,10 @@ mod write;
 
 use std::cell::RefCell;
 
-use perigee_wire::{
-    Digest, Message, ReplyWriter, ResultCode, info1, info2, info3, write_simple_reply,
-};
+use perigee_wire::{Digest, Message, ReplyHeader, ReplyWriter, ResultCode, info1, info2, info3};
 
 use crate::device_copy::DeviceCopy;
+use crate::expression::Expression;
 use crate::index::Location;
 use crate::namespace::Namespace;
 use crate::partition::{Admission, PartitionState, Waiter};
@@ -31,6 +30,43 @@ pub struct Request<'a> {
     pub waiter: Option<Waiter>,
     /// The record's bytes, when an earlier run found that they had to be read from the device.
     pub copy: Option<DeviceCopy<'a>>,
+    /// What the record has to be for the request to be carried out.
+    pub filter: Option<&'a Expression>,
+    pub shape: ReplyShape,
+}
+
+/// What the reply to a request is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ReplyShape {
+    /// A frame of its own.
+    #[default]
+    Frame,
+    /// A part of a batch's frame, of the row to which the client gave this number.
+    Row(u32),
+}
+
+impl ReplyShape {
+    pub fn begin(self, out: &mut Vec<u8>) -> ReplyWriter<'_> {
+        match self {
+            ReplyShape::Frame => ReplyWriter::begin(out),
+            ReplyShape::Row(_) => ReplyWriter::begin_part(out),
+        }
+    }
+
+    pub fn header(self, code: ResultCode) -> ReplyHeader {
+        ReplyHeader {
+            batch_index: match self {
+                ReplyShape::Frame => 0,
+                ReplyShape::Row(index) => index,
+            },
+            ..ReplyHeader::new(code)
+        }
+    }
+
+    /// Appends a reply that is nothing but a result.
+    pub fn answer(self, code: ResultCode, out: &mut Vec<u8>) {
+        self.begin(out).finish_with(self.header(code));
+    }
 }
 
 /// What became of a run.
@@ -96,6 +132,26 @@ enum Kind {
     Udf,
 }
 
+/// Where a request comes from, for the counters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Client,
+    Batch,
+    Xdr,
+}
+
+impl Source {
+    fn of(request: &Request<'_>) -> Source {
+        if request.shape != ReplyShape::Frame {
+            Source::Batch
+        } else if request.message.header.info1 & info1::XDR != 0 {
+            Source::Xdr
+        } else {
+            Source::Client
+        }
+    }
+}
+
 impl Kind {
     /// `None` for a message that asks for neither a read nor a write.
     fn of(message: &Message<'_>) -> Option<Kind> {
@@ -113,26 +169,22 @@ impl Kind {
 impl Namespace {
     /// Runs a request and appends its reply to `out`.
     pub fn execute(&self, request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
-        let header = &request.message.header;
         let Some(kind) = Kind::of(request.message) else {
-            write_simple_reply(out, ResultCode::Parameter, 0, 0);
-            count(&self.stats.mine().client_tsvc_error);
+            self.refuse(request, ResultCode::Parameter, out);
             return Outcome::Answered;
         };
         if let Some(code) = self.refusal(request, kind) {
-            write_simple_reply(out, code, 0, 0);
-            count(&self.stats.mine().client_tsvc_error);
+            self.refuse(request, code, out);
             return Outcome::Answered;
         }
         if kind == Kind::Udf {
             return match self.begin_udf(request) {
                 Ok(task) => Outcome::RunUdf(Box::new(task)),
-                Err(stop) => self.stopped(stop, kind, false, out),
+                Err(stop) => self.stopped(stop, request, kind, out),
             };
         }
-        let xdr = header.info1 & info1::XDR != 0;
         let start = out.len();
-        let mut reply = ReplyWriter::begin(out);
+        let mut reply = request.shape.begin(out);
         let result = match kind {
             Kind::Read => self.read(request, &mut reply),
             Kind::Delete => self.delete(request),
@@ -140,8 +192,12 @@ impl Namespace {
         };
         match result {
             Ok(done) => {
-                reply.finish(ResultCode::Ok, u32::from(done.generation), done.void_time);
-                self.count_outcome(kind, xdr, ResultCode::Ok);
+                reply.finish_with(ReplyHeader {
+                    generation: u32::from(done.generation),
+                    void_time: done.void_time,
+                    ..request.shape.header(ResultCode::Ok)
+                });
+                self.count_outcome(kind, Source::of(request), ResultCode::Ok);
                 match done.ticket {
                     Some(ticket) => Outcome::AwaitCommit(ticket),
                     None => Outcome::Answered,
@@ -150,16 +206,16 @@ impl Namespace {
             Err(stop) => {
                 reply.abandon();
                 debug_assert_eq!(out.len(), start);
-                self.stopped(stop, kind, xdr, out)
+                self.stopped(stop, request, kind, out)
             }
         }
     }
 
-    fn stopped(&self, stop: Stop, kind: Kind, xdr: bool, out: &mut Vec<u8>) -> Outcome {
+    fn stopped(&self, stop: Stop, request: &Request<'_>, kind: Kind, out: &mut Vec<u8>) -> Outcome {
         match stop {
             Stop::Refused(code) => {
-                write_simple_reply(out, code, 0, 0);
-                self.count_outcome(kind, xdr, code);
+                request.shape.answer(code, out);
+                self.count_outcome(kind, Source::of(request), code);
                 Outcome::Answered
             }
             Stop::ReadDevice(location) => Outcome::ReadDevice(location),
@@ -173,7 +229,7 @@ impl Namespace {
         if !self.owns(request.digest) {
             return Some(ResultCode::Unavailable);
         }
-        if message.filter.is_some() || message.mrt_id.is_some() {
+        if message.mrt_id.is_some() {
             return Some(ResultCode::UnsupportedFeature);
         }
         if kind != Kind::Read && message.lut.is_some() != (message.header.info1 & info1::XDR != 0) {
@@ -182,28 +238,59 @@ impl Namespace {
         None
     }
 
-    fn count_outcome(&self, kind: Kind, xdr: bool, code: ResultCode) {
+    fn count_refusal(&self, request: &Request<'_>) {
         let stats = self.stats.mine();
-        count(match (kind, code) {
-            (Kind::Read, ResultCode::Ok) => &stats.client_read_success,
-            (Kind::Read, ResultCode::NotFound) => &stats.client_read_not_found,
-            (Kind::Read, ResultCode::Timeout) => &stats.client_read_timeout,
-            (Kind::Read, _) => &stats.client_read_error,
-            (Kind::Delete, ResultCode::Ok) if xdr => &stats.xdr_client_delete_success,
-            (Kind::Delete, ResultCode::NotFound) if xdr => &stats.xdr_client_delete_not_found,
-            (Kind::Delete, _) if xdr => &stats.xdr_client_delete_error,
-            (Kind::Delete, ResultCode::Ok) => &stats.client_delete_success,
-            (Kind::Delete, ResultCode::NotFound) => &stats.client_delete_not_found,
-            (Kind::Delete, ResultCode::Timeout) => &stats.client_delete_timeout,
-            (Kind::Delete, _) => &stats.client_delete_error,
-            (Kind::Write, ResultCode::Ok) if xdr => &stats.xdr_client_write_success,
-            (Kind::Write, _) if xdr => &stats.xdr_client_write_error,
-            (Kind::Write, ResultCode::Ok) => &stats.client_write_success,
-            (Kind::Write, ResultCode::Timeout) => &stats.client_write_timeout,
-            (Kind::Write, _) => &stats.client_write_error,
-            (Kind::Udf, ResultCode::Ok) => &stats.client_udf_complete,
-            (Kind::Udf, ResultCode::Timeout) => &stats.client_udf_timeout,
-            (Kind::Udf, _) => &stats.client_udf_error,
+        count(match request.shape {
+            ReplyShape::Frame => &stats.client_tsvc_error,
+            ReplyShape::Row(_) => &stats.batch_sub_tsvc_error,
+        });
+    }
+
+    fn count_outcome(&self, kind: Kind, source: Source, code: ResultCode) {
+        let stats = self.stats.mine();
+        use ResultCode::{FilteredOut, NotFound, Ok, Timeout};
+        count(match (source, kind, code) {
+            (Source::Batch, Kind::Read, Ok) => &stats.batch_sub_read_success,
+            (Source::Batch, Kind::Read, NotFound) => &stats.batch_sub_read_not_found,
+            (Source::Batch, Kind::Read, FilteredOut) => &stats.batch_sub_read_filtered_out,
+            (Source::Batch, Kind::Read, Timeout) => &stats.batch_sub_read_timeout,
+            (Source::Batch, Kind::Read, _) => &stats.batch_sub_read_error,
+            (Source::Batch, Kind::Write, Ok) => &stats.batch_sub_write_success,
+            (Source::Batch, Kind::Write, FilteredOut) => &stats.batch_sub_write_filtered_out,
+            (Source::Batch, Kind::Write, Timeout) => &stats.batch_sub_write_timeout,
+            (Source::Batch, Kind::Write, _) => &stats.batch_sub_write_error,
+            (Source::Batch, Kind::Delete, Ok) => &stats.batch_sub_delete_success,
+            (Source::Batch, Kind::Delete, NotFound) => &stats.batch_sub_delete_not_found,
+            (Source::Batch, Kind::Delete, FilteredOut) => &stats.batch_sub_delete_filtered_out,
+            (Source::Batch, Kind::Delete, Timeout) => &stats.batch_sub_delete_timeout,
+            (Source::Batch, Kind::Delete, _) => &stats.batch_sub_delete_error,
+            (Source::Batch, Kind::Udf, Ok) => &stats.batch_sub_udf_complete,
+            (Source::Batch, Kind::Udf, FilteredOut) => &stats.batch_sub_udf_filtered_out,
+            (Source::Batch, Kind::Udf, Timeout) => &stats.batch_sub_udf_timeout,
+            (Source::Batch, Kind::Udf, _) => &stats.batch_sub_udf_error,
+            (Source::Xdr, Kind::Delete, Ok) => &stats.xdr_client_delete_success,
+            (Source::Xdr, Kind::Delete, NotFound) => &stats.xdr_client_delete_not_found,
+            (Source::Xdr, Kind::Delete, _) => &stats.xdr_client_delete_error,
+            (Source::Xdr, Kind::Write, Ok) => &stats.xdr_client_write_success,
+            (Source::Xdr, Kind::Write, _) => &stats.xdr_client_write_error,
+            (_, Kind::Read, Ok) => &stats.client_read_success,
+            (_, Kind::Read, NotFound) => &stats.client_read_not_found,
+            (_, Kind::Read, FilteredOut) => &stats.client_read_filtered_out,
+            (_, Kind::Read, Timeout) => &stats.client_read_timeout,
+            (_, Kind::Read, _) => &stats.client_read_error,
+            (_, Kind::Delete, Ok) => &stats.client_delete_success,
+            (_, Kind::Delete, NotFound) => &stats.client_delete_not_found,
+            (_, Kind::Delete, FilteredOut) => &stats.client_delete_filtered_out,
+            (_, Kind::Delete, Timeout) => &stats.client_delete_timeout,
+            (_, Kind::Delete, _) => &stats.client_delete_error,
+            (_, Kind::Write, Ok) => &stats.client_write_success,
+            (_, Kind::Write, FilteredOut) => &stats.client_write_filtered_out,
+            (_, Kind::Write, Timeout) => &stats.client_write_timeout,
+            (_, Kind::Write, _) => &stats.client_write_error,
+            (_, Kind::Udf, Ok) => &stats.client_udf_complete,
+            (_, Kind::Udf, FilteredOut) => &stats.client_udf_filtered_out,
+            (_, Kind::Udf, Timeout) => &stats.client_udf_timeout,
+            (_, Kind::Udf, _) => &stats.client_udf_error,
         });
         match code {
             ResultCode::Generation => count(&stats.fail_generation),
@@ -213,19 +300,26 @@ impl Namespace {
         }
     }
 
-    /// Counts a request that the service gave up on while it was parked.
-    pub fn count_timeout(&self, message: &Message<'_>) {
-        if let Some(kind) = Kind::of(message) {
-            self.count_outcome(kind, false, ResultCode::Timeout);
-        }
+    /// Counts a request that is not to be carried out, and answers it.
+    pub fn refuse(&self, request: &Request<'_>, code: ResultCode, out: &mut Vec<u8>) {
+        request.shape.answer(code, out);
+        self.count_refusal(request);
     }
 
-    /// Counts a request whose record the device did not give.
-    pub(crate) fn count_unread(&self, message: &Message<'_>) {
-        if let Some(kind) = Kind::of(message) {
-            let xdr = message.header.info1 & info1::XDR != 0;
-            self.count_outcome(kind, xdr, ResultCode::Unknown);
+    /// Counts a request that the service gave up on while it was parked, and answers it.
+    pub fn answer_timeout(&self, request: &Request<'_>, out: &mut Vec<u8>) {
+        if let Some(kind) = Kind::of(request.message) {
+            self.count_outcome(kind, Source::of(request), ResultCode::Timeout);
         }
+        request.shape.answer(ResultCode::Timeout, out);
+    }
+
+    /// Counts a request whose record the device did not give, and answers it.
+    pub fn answer_unread(&self, request: &Request<'_>, out: &mut Vec<u8>) {
+        if let Some(kind) = Kind::of(request.message) {
+            self.count_outcome(kind, Source::of(request), ResultCode::Unknown);
+        }
+        request.shape.answer(ResultCode::Unknown, out);
     }
 
     pub(crate) fn admit(

@@ -196,7 +196,7 @@ fn requests_that_make_no_sense_are_refused_with_the_right_code() {
     );
     assert_eq!(
         code(write(0, 0), &|w| w.op(
-            op::CDT_MODIFY,
+            op::STRING_MODIFY,
             particle::BLOB,
             b"a",
             &[0x91, 0]

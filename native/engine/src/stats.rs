@@ -23,10 +23,16 @@ macro_rules! counters {
 }
 
 counters! {
-    client_read_success, client_read_error, client_read_timeout, client_read_not_found,
-    client_write_success, client_write_error, client_write_timeout,
-    client_delete_success, client_delete_error, client_delete_timeout, client_delete_not_found,
-    client_udf_complete, client_udf_error, client_udf_timeout,
+    client_read_success, client_read_error, client_read_timeout, client_read_not_found, client_read_filtered_out,
+    client_write_success, client_write_error, client_write_timeout, client_write_filtered_out,
+    client_delete_success, client_delete_error, client_delete_timeout, client_delete_not_found, client_delete_filtered_out,
+    client_udf_complete, client_udf_error, client_udf_timeout, client_udf_filtered_out,
+    batch_sub_tsvc_error,
+    batch_sub_read_success, batch_sub_read_error, batch_sub_read_timeout, batch_sub_read_not_found, batch_sub_read_filtered_out,
+    batch_sub_write_success, batch_sub_write_error, batch_sub_write_timeout, batch_sub_write_filtered_out,
+    batch_sub_delete_success, batch_sub_delete_error, batch_sub_delete_timeout, batch_sub_delete_not_found,
+    batch_sub_delete_filtered_out,
+    batch_sub_udf_complete, batch_sub_udf_error, batch_sub_udf_timeout, batch_sub_udf_filtered_out,
     client_lang_read_success, client_lang_write_success, client_lang_delete_success, client_lang_error,
     xdr_client_write_success, xdr_client_write_error,
     xdr_client_delete_success, xdr_client_delete_error, xdr_client_delete_not_found,

@@ -16,7 +16,7 @@ use crate::device_copy::DeviceCopy;
 use crate::namespace::Namespace;
 use crate::partition::Waiter;
 use crate::progress::OpenProgress;
-use crate::request::{Outcome, Request};
+use crate::request::{Outcome, ReplyShape, Request};
 use crate::storage::{AlignedBuf, CommitSink, CommitWaiter, DeviceError, Medium, Store};
 use crate::xdr::{Datacenter, NamespaceShipping};
 
@@ -243,6 +243,8 @@ fn try_frame_with(
             digest: &digest,
             waiter,
             copy,
+            filter: None,
+            shape: ReplyShape::Frame,
         },
         out,
     )

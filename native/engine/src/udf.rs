@@ -1,16 +1,15 @@
 //! Lua on a record, seen from the engine: the record is locked, its bytes go out as a task, and what the function wants
 //! comes back as one change. The layouts are those of "UDF lane" in docs/ARCHITECTURE.md.
 
-use perigee_wire::{
-    Digest, ReplyWriter, ResultCode, info2, particle_type as particle, ttl, write_simple_reply,
-};
+use perigee_wire::{Digest, ReplyHeader, ResultCode, info2, particle_type as particle, ttl};
 
+use crate::filter::Unread;
 use crate::index::{Entry, flag};
 use crate::namespace::Namespace;
 use crate::partition::{PartitionState, Waiter};
 use crate::record::image::{ImageHeader, ImageView, image_flag};
 use crate::record::operation::WorkingRecord;
-use crate::request::{Request, Stop, build, following_generation, has_write_policy};
+use crate::request::{ReplyShape, Request, Stop, build, following_generation, has_write_policy};
 use crate::stats::count;
 use crate::storage::CommitTicket;
 
@@ -41,6 +40,7 @@ pub struct UdfTask {
     pub digest: Digest,
     pub module: Vec<u8>,
     pub function: Vec<u8>,
+    shape: ReplyShape,
     arguments: Vec<u8>,
     set: Vec<u8>,
     key: Option<Vec<u8>>,
@@ -93,6 +93,7 @@ impl Namespace {
             .filter(|e| self.is_live(e, self.clock.wall_seconds()));
         let mut image = Vec::new();
         if let Some(entry) = &entry {
+            let depends = self.filter_unread(request.filter, entry)? == Unread::Depends;
             self.with_image(
                 entry,
                 request.copy.as_ref(),
@@ -101,6 +102,9 @@ impl Namespace {
                         && sent != stored
                     {
                         return Err(ResultCode::KeyMismatch);
+                    }
+                    if depends {
+                        self.filter_read(request.filter, entry, view)?;
                     }
                     image.extend_from_slice(view.bytes());
                     Ok(())
@@ -112,6 +116,7 @@ impl Namespace {
             digest: *request.digest,
             module: message.udf_module.unwrap_or_default().to_vec(),
             function: message.udf_function.unwrap_or_default().to_vec(),
+            shape: request.shape,
             arguments: message.udf_args.unwrap_or_default().to_vec(),
             set: message.set.unwrap_or_default().to_vec(),
             key: message.key.map(<[u8]>::to_vec),
@@ -132,12 +137,20 @@ impl Namespace {
         let woken = state.updates.busy.end(&task.digest);
         drop(state);
         let stats = self.stats.mine();
+        let (complete, error) = match task.shape {
+            ReplyShape::Frame => (&stats.client_udf_complete, &stats.client_udf_error),
+            ReplyShape::Row(_) => (&stats.batch_sub_udf_complete, &stats.batch_sub_udf_error),
+        };
         let ticket = match outcome {
             Ok((generation, void_time, ticket)) => {
-                let mut reply = ReplyWriter::begin(out);
+                let mut reply = task.shape.begin(out);
                 reply.op(b"SUCCESS", result.return_particle, result.returned);
-                reply.finish(ResultCode::Ok, u32::from(generation), void_time);
-                count(&stats.client_udf_complete);
+                reply.finish_with(ReplyHeader {
+                    generation: u32::from(generation),
+                    void_time,
+                    ..task.shape.header(ResultCode::Ok)
+                });
+                count(complete);
                 count(match result.action {
                     action::REMOVE => &stats.client_lang_delete_success,
                     action::WRITE => &stats.client_lang_write_success,
@@ -146,16 +159,16 @@ impl Namespace {
                 ticket
             }
             Err(ResultCode::UdfExecution) => {
-                let mut reply = ReplyWriter::begin(out);
+                let mut reply = task.shape.begin(out);
                 reply.op(b"FAILURE", particle::STRING, result.returned);
-                reply.finish(ResultCode::UdfExecution, 0, 0);
-                count(&stats.client_udf_error);
+                reply.finish_with(task.shape.header(ResultCode::UdfExecution));
+                count(error);
                 count(&stats.client_lang_error);
                 None
             }
             Err(code) => {
-                write_simple_reply(out, code, 0, 0);
-                count(&stats.client_udf_error);
+                task.shape.answer(code, out);
+                count(error);
                 None
             }
         };

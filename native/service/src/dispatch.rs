@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use perigee_engine::device_copy::{DeviceCopy, Unread};
+use perigee_engine::expression::Expression;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
-use perigee_engine::request::{Outcome, Request};
+use perigee_engine::request::{Outcome, ReplyShape, Request};
 use perigee_engine::stats::count;
 use perigee_engine::storage::CommitTicket;
 use perigee_wire::{
@@ -20,6 +21,7 @@ use perigee_wire::{
     write_simple_reply,
 };
 
+use crate::batch_job::{BatchContext, BatchJobs};
 use crate::mailbox::Mail;
 use crate::net::{ConnId, Consumed, Flow, Handler, Net, Reads};
 use crate::parked::{Bodies, LogPace, Parked, Run, State, Step};
@@ -38,6 +40,7 @@ pub(crate) struct ServiceThread {
     peers: Vec<Option<SocketAddr>>,
     parked: HashMap<u64, Parked>,
     queries: QueryJobs,
+    batches: BatchJobs,
     bodies: Bodies,
     next_request: u64,
     malformed_logged: LogPace,
@@ -52,6 +55,7 @@ impl ServiceThread {
             peers: Vec::new(),
             parked: HashMap::new(),
             queries: QueryJobs::default(),
+            batches: BatchJobs::default(),
             bodies: Bodies::default(),
             next_request: 0,
             malformed_logged: LogPace::default(),
@@ -142,14 +146,12 @@ impl ServiceThread {
             answer_stream(&message, code, out);
             return Flow::Continue;
         };
+        if message.batch.is_some() {
+            return self.on_batch(conn, body, &message, out, reads);
+        }
         let Some(namespace) = engine.namespace(name) else {
             count(&self.shared.stats.early_tsvc_client_error);
-            let code = if message.batch.is_some() {
-                ResultCode::UnsupportedFeature
-            } else {
-                ResultCode::Namespace
-            };
-            answer_stream(&message, code, out);
+            answer_stream(&message, ResultCode::Namespace, out);
             return Flow::Continue;
         };
         let digest = digest_of(&message);
@@ -159,12 +161,7 @@ impl ServiceThread {
         }
         let Some(digest) = digest else {
             count(&self.shared.stats.early_tsvc_client_error);
-            let code = if message.batch.is_some() {
-                ResultCode::UnsupportedFeature
-            } else {
-                ResultCode::Parameter
-            };
-            answer_stream(&message, code, out);
+            answer_stream(&message, ResultCode::Parameter, out);
             return Flow::Continue;
         };
         self.next_request += 1;
@@ -196,6 +193,39 @@ impl ServiceThread {
         }
     }
 
+    fn on_batch(
+        &mut self,
+        conn: ConnId,
+        body: &[u8],
+        message: &Message<'_>,
+        out: &mut Vec<u8>,
+        reads: &mut Reads,
+    ) -> Flow {
+        let mut context = BatchContext {
+            thread: self.number,
+            shared: &self.shared,
+            next_request: &mut self.next_request,
+        };
+        if self
+            .batches
+            .start(conn, body, message, out, reads, &mut context)
+        {
+            return Flow::Continue;
+        }
+        self.wake_for_turns();
+        Flow::Park
+    }
+
+    fn with_batches(&mut self, f: impl FnOnce(&mut BatchJobs, &mut BatchContext<'_>)) {
+        let mut context = BatchContext {
+            thread: self.number,
+            shared: &self.shared,
+            next_request: &mut self.next_request,
+        };
+        f(&mut self.batches, &mut context);
+        self.wake_for_turns();
+    }
+
     /// Takes up a query: its connection is parked until the last record is sent.
     fn on_query(
         &mut self,
@@ -211,7 +241,7 @@ impl ServiceThread {
             .start(conn, namespace, message, peer, deadline, registry);
         match started {
             Ok(()) => {
-                self.wake_for_queries();
+                self.wake_for_turns();
                 Flow::Park
             }
             Err(code) => {
@@ -223,21 +253,21 @@ impl ServiceThread {
     }
 
     /// Turns are taken in `on_wake`, one a query, so that other connections are served in between.
-    fn wake_for_queries(&self) {
-        if self.queries.is_ready()
+    fn wake_for_turns(&self) {
+        if (self.queries.is_ready() || self.batches.is_ready())
             && let Some(mailbox) = self.shared.mailboxes.0.get(self.number as usize)
         {
             mailbox.wake();
         }
     }
 
-    fn run_queries(&mut self, net: &mut dyn Net) {
+    fn run_turns(&mut self, net: &mut dyn Net) {
         let mut context = QueryContext {
             registry: &self.shared.queries,
             next_request: &mut self.next_request,
         };
         self.queries.run(net, &mut context);
-        self.wake_for_queries();
+        self.with_batches(|batches, context| batches.run(net, context));
     }
 
     /// Runs a request, for the first time or after it was parked.
@@ -255,15 +285,23 @@ impl ServiceThread {
             request,
         };
         let start = out.len();
-        let outcome = namespace.execute(
-            &Request {
-                message,
-                digest,
-                waiter: Some(waiter),
-                copy,
-            },
-            out,
-        );
+        let mut request_of = Request {
+            message,
+            digest,
+            waiter: Some(waiter),
+            copy,
+            filter: None,
+            shape: ReplyShape::Frame,
+        };
+        let filter = message.filter.map(Expression::compile_filter).transpose();
+        match &filter {
+            Ok(filter) => request_of.filter = filter.as_ref(),
+            Err(code) => {
+                namespace.refuse(&request_of, *code, out);
+                return Step::Answered;
+            }
+        }
+        let outcome = namespace.execute(&request_of, out);
         match outcome {
             Outcome::Answered => Step::Answered,
             Outcome::AwaitCommit(ticket) => {
@@ -314,6 +352,12 @@ impl ServiceThread {
     fn on_mail(&mut self, mail: Mail, net: &mut dyn Net) {
         match mail {
             Mail::Adopt { socket, peer } => net.adopt(socket, peer),
+            Mail::Committed { request, durable } if self.batches.has(request) => {
+                self.with_batches(|batches, context| match durable {
+                    true => batches.answered(request, None, net, context),
+                    false => batches.not_durable(request, net, context),
+                });
+            }
             Mail::Committed { request, durable } => {
                 let Some(parked) = self.parked.remove(&request) else {
                     return;
@@ -336,6 +380,11 @@ impl ServiceThread {
                 frame,
                 ticket,
             } => self.on_reply(request, frame, ticket, net),
+            Mail::Retry { request } if self.batches.has(request) => {
+                self.with_batches(|batches, context| {
+                    batches.run_again(request, None, net, context)
+                });
+            }
             Mail::Retry { request } => {
                 if let Some(parked) = self.parked.remove(&request) {
                     self.run_again(request, parked, None, net);
@@ -351,6 +400,15 @@ impl ServiceThread {
         ticket: Option<CommitTicket>,
         net: &mut dyn Net,
     ) {
+        if let Some((namespace, _)) = self.batches.row(request) {
+            let waits = ticket.filter(|it| !self.is_durable(&namespace, *it, request));
+            return match waits {
+                Some(_) => self.batches.await_commit(request, frame),
+                None => self.with_batches(|batches, context| {
+                    batches.answered(request, Some(&frame), net, context);
+                }),
+            };
+        }
         let Some(mut parked) = self.parked.remove(&request) else {
             return;
         };
@@ -381,20 +439,27 @@ impl ServiceThread {
             Ok(copy) => (copy, None),
             Err(unread) => (None, Some(unread)),
         };
+        let plain = Request {
+            message: &message,
+            digest,
+            waiter: None,
+            copy: None,
+            filter: None,
+            shape: ReplyShape::Frame,
+        };
         let mut nobody = Vec::new();
         let (out, reads) = net.answering(parked.conn);
         let out = out.unwrap_or(&mut nobody);
         let step = if parked.deadline <= Instant::now() {
             // The client has given up and may have sent it again: carried out now, it would be carried out twice.
-            namespace.count_timeout(&message);
-            write_simple_reply(out, ResultCode::Timeout, 0, 0);
+            namespace.answer_timeout(&plain, out);
             Step::Answered
-        } else if let Some(unread) = unread.filter(|it| namespace.is_lost(&message, digest, it)) {
+        } else if let Some(unread) = unread.filter(|it| namespace.is_lost(digest, it)) {
             if self.unread_logged.is_due() {
                 let (namespace, reason) = (&namespace.name, &unread.reason);
                 tracing::error!(%namespace, %reason, "a record could not be read");
             }
-            write_simple_reply(out, ResultCode::Unknown, 0, 0);
+            namespace.answer_unread(&plain, out);
             Step::Answered
         } else {
             let run = Run {
@@ -437,6 +502,7 @@ impl Handler for ServiceThread {
             *peer = None;
         }
         self.queries.closed(conn, &self.shared.queries);
+        self.batches.closed(conn, self.number, &self.shared);
         count(&self.shared.stats.client_connections_closed);
     }
 
@@ -468,8 +534,14 @@ impl Handler for ServiceThread {
 
     fn on_read(&mut self, request: u64, pages: &[u8], outcome: io::Result<()>, net: &mut dyn Net) {
         let Some(outcome) = self.queries.deliver(request, pages, outcome) else {
-            return self.wake_for_queries();
+            return self.wake_for_turns();
         };
+        if let Some((namespace, State::Device { location })) = self.batches.row(request) {
+            let copy = namespace.finish_read(*location, pages, outcome);
+            return self.with_batches(|batches, context| {
+                batches.run_again(request, Some(copy), net, context);
+            });
+        }
         // Gone if its time ran out meanwhile.
         let Some(parked) = self.parked.remove(&request) else {
             return;
@@ -497,19 +569,20 @@ impl Handler for ServiceThread {
                 net.resume(conn);
             }
         }
-        self.run_queries(net);
+        self.run_turns(net);
     }
 
     fn on_drained(&mut self, conn: ConnId, _net: &mut dyn Net) {
         self.queries.drained(conn);
-        self.wake_for_queries();
+        self.batches.drained(conn);
+        self.wake_for_turns();
     }
 
     fn on_tick(&mut self, net: &mut dyn Net) {
         let now = Instant::now();
         self.shared.udf.expire(now);
         self.queries.tick(now, net, &self.shared.queries);
-        self.wake_for_queries();
+        self.with_batches(|batches, context| batches.tick(now, net, context));
         // Only before anything has happened can a request be given up: elsewhere the answer is on its way, and a write
         // may have been made.
         let late: Vec<u64> = self
@@ -522,8 +595,17 @@ impl Handler for ServiceThread {
             let Some(parked) = self.parked.remove(&request) else {
                 continue;
             };
+            let mut out = Vec::new();
             if let Ok(message) = Message::parse(&parked.body) {
-                parked.namespace.count_timeout(&message);
+                let plain = Request {
+                    message: &message,
+                    digest: &parked.digest,
+                    waiter: None,
+                    copy: None,
+                    filter: None,
+                    shape: ReplyShape::Frame,
+                };
+                parked.namespace.answer_timeout(&plain, &mut out);
                 let waiter = Waiter {
                     thread: self.number,
                     request,
@@ -532,8 +614,6 @@ impl Handler for ServiceThread {
                     parked.namespace.forget_waiter(&parked.digest, waiter);
                 }
             }
-            let mut out = Vec::new();
-            write_simple_reply(&mut out, ResultCode::Timeout, 0, 0);
             answer(net, parked.conn, &out);
         }
     }

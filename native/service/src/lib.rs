@@ -1,5 +1,6 @@
 //! The data plane's threads: network loops, dispatch of client requests, and the lanes to TypeScript.
 
+mod batch_job;
 mod dispatch;
 mod housekeeping;
 mod info_lane;

@@ -229,6 +229,10 @@ pub struct ServiceStats {
     pub demarshal_error: AtomicU64,
     pub early_tsvc_client_error: AtomicU64,
     pub info_complete: AtomicU64,
+    pub batch_index_initiate: AtomicU64,
+    pub batch_index_complete: AtomicU64,
+    pub batch_index_error: AtomicU64,
+    pub batch_index_timeout: AtomicU64,
 }
 
 impl ServiceStats {
@@ -245,6 +249,10 @@ impl ServiceStats {
                 relaxed(&self.early_tsvc_client_error),
             ),
             ("info_complete", relaxed(&self.info_complete)),
+            ("batch_index_initiate", relaxed(&self.batch_index_initiate)),
+            ("batch_index_complete", relaxed(&self.batch_index_complete)),
+            ("batch_index_error", relaxed(&self.batch_index_error)),
+            ("batch_index_timeout", relaxed(&self.batch_index_timeout)),
         ]
     }
 }

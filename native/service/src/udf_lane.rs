@@ -375,7 +375,7 @@ impl UdfLane {
 #[cfg(test)]
 mod tests {
     use perigee_engine::clock::HybridClock;
-    use perigee_engine::request::{Outcome, Request};
+    use perigee_engine::request::{Outcome, ReplyShape, Request};
     use perigee_wire::{
         Digest, Message, PARTITIONS, PROTO_HEADER_BYTES, RequestHeader, RequestWriter, field, info2,
     };
@@ -446,6 +446,8 @@ mod tests {
                 digest: &digest,
                 waiter: None,
                 copy: None,
+                filter: None,
+                shape: ReplyShape::Frame,
             };
             let Outcome::RunUdf(task) = self.namespace.execute(&request, &mut Vec::new()) else {
                 panic!("record {record} is not free")

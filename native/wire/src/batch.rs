@@ -62,12 +62,24 @@ pub struct BatchRow<'a> {
 /// Reads rows in order. After an error there are no more rows.
 #[derive(Clone, Debug)]
 pub struct BatchRows<'a> {
+    data: &'a [u8],
     rest: &'a [u8],
     parent: MessageHeader,
     flags: u8,
     rows: u32,
     row: u32,
     previous: Option<Message<'a>>,
+    /// Where the row begins that `previous` is of.
+    previous_at: usize,
+}
+
+/// A row's place in its batch, to read it again from the same bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BatchPosition {
+    row: u32,
+    at: usize,
+    /// Where the row begins that it may repeat.
+    previous: usize,
 }
 
 impl<'a> BatchRows<'a> {
@@ -86,13 +98,37 @@ impl<'a> BatchRows<'a> {
             });
         }
         Ok(BatchRows {
+            data,
             rest,
             parent,
             flags,
             rows,
             row: 0,
             previous: None,
+            previous_at: data.len(),
         })
+    }
+
+    /// Where the next row begins.
+    pub fn position(&self) -> BatchPosition {
+        BatchPosition {
+            row: self.row,
+            at: self.data.len() - self.rest.len(),
+            previous: self.previous_at,
+        }
+    }
+
+    /// Goes on at a place where a reader of the same bytes has stood.
+    pub fn go_to(&mut self, position: BatchPosition) -> Result<(), BatchError> {
+        let row = position.row;
+        let bounds = BatchError::RowBounds { row };
+        (self.row, self.previous, self.previous_at) = (row, None, self.data.len());
+        if position.previous < position.at {
+            self.rest = self.data.get(position.previous..).ok_or(bounds)?;
+            self.parse_row()?;
+        }
+        self.rest = self.data.get(position.at..).ok_or(bounds)?;
+        Ok(())
     }
 
     /// Bits of [`crate::batch_flag`].
@@ -107,6 +143,7 @@ impl<'a> BatchRows<'a> {
 
     fn parse_row(&mut self) -> Result<BatchRow<'a>, BatchError> {
         let row = self.row;
+        let begins = self.data.len() - self.rest.len();
         let mut cursor = RowCursor {
             rest: self.rest,
             row,
@@ -154,7 +191,7 @@ impl<'a> BatchRows<'a> {
             return Err(BatchError::NoNamespace { row });
         }
         message.digest = Some(digest);
-        self.previous = Some(message);
+        (self.previous, self.previous_at) = (Some(message), begins);
         self.rest = rest;
         Ok(BatchRow {
             index,
@@ -206,6 +243,35 @@ mod tests {
     use crate::flags::{info2, op};
     use crate::proto::PROTO_HEADER_BYTES;
     use proptest::prelude::*;
+
+    #[test]
+    fn every_row_is_read_again_from_its_place() {
+        let mut rows_read = 0;
+        for frame in recorded_frames() {
+            let body = &frame.bytes[PROTO_HEADER_BYTES..];
+            let Some((header, data)) = Message::parse(body)
+                .ok()
+                .and_then(|message| Some((message.header, message.batch?)))
+            else {
+                continue;
+            };
+            let mut rows = BatchRows::parse(header, data).unwrap();
+            loop {
+                let position = rows.position();
+                let Some(row) = rows.next() else { break };
+                let row = row.unwrap();
+                let mut again = BatchRows::parse(header, data).unwrap();
+                again.go_to(position).unwrap();
+                let same = again.next().unwrap().unwrap();
+                assert_eq!((same.index, same.digest), (row.index, row.digest));
+                assert_eq!(same.message.header, row.message.header);
+                assert_eq!(same.message.ops.len(), row.message.ops.len());
+                assert_eq!(again.position(), rows.position());
+                rows_read += 1;
+            }
+        }
+        assert!(rows_read > 10, "{rows_read} rows");
+    }
 
     fn rows(body: &[u8]) -> Vec<BatchRow<'_>> {
         let message = Message::parse(body).unwrap();

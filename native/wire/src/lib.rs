@@ -22,7 +22,7 @@ mod writer;
 #[cfg(test)]
 mod fixtures;
 
-pub use batch::{BatchError, BatchRow, BatchRows};
+pub use batch::{BatchError, BatchPosition, BatchRow, BatchRows};
 pub use digest::{Digest, PartitionId, compute_digest, partition_of};
 pub use flags::limits::{
     BIN_NAME_BYTES_MAX, BINS_MAX, EXPRESSION_BYTES_MAX, INDEX_VALUE_BYTES_MAX, INDEXES_MAX,
@@ -39,7 +39,7 @@ pub use flags::{
 pub use info::{InfoError, info_commands, write_info_reply};
 pub use message::{MESSAGE_HEADER_BYTES, Message, MessageError, MessageHeader};
 pub use ops::{Op, Ops, OpsIter};
-pub use particle::{ParticleError, validate_particle};
+pub use particle::{ParticleError, particle_of_msgpack, validate_particle, write_msgpack};
 pub use proto::{
     PROTO_HEADER_BYTES, PROTO_VERSION, ProtoError, ProtoHeader, ProtoType, parse_proto_header,
     patch_proto_header, reserve_proto_header, write_proto_header,

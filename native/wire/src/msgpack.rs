@@ -4,6 +4,12 @@
 //! Strings and blobs inside values are msgpack strings that begin with a particle type byte. An
 //! ordered list or map begins with an extension whose type byte holds the order.
 
+mod canonical;
+mod collation;
+
+pub use canonical::{canonical, order};
+pub use collation::{compare, has_sentinel};
+
 use crate::flags::limits::MSGPACK_DEPTH_MAX;
 
 /// One value, or for an array or map the header that announces its content.
@@ -46,6 +52,10 @@ pub enum MsgpackError {
     NoParticleType { offset: usize },
     #[error("bytes follow the msgpack value at byte {offset}")]
     Trailing { offset: usize },
+    #[error("container at byte {offset} is of the unknown order {found:#x}")]
+    Order { offset: usize, found: u8 },
+    #[error("map at byte {offset} has a key twice")]
+    KeyTwice { offset: usize },
 }
 
 /// Reads values one after the other. A failed read leaves the reader where it was.
@@ -251,6 +261,30 @@ fn validate_values(reader: &mut Reader<'_>, count: u64, depth: usize) -> Result<
         validate_values(reader, nested, depth + 1)?;
     }
     Ok(())
+}
+
+/// Takes the extension that says how a list or map is ordered from its first item, where there is one, and returns how
+/// many items follow and the order's flags. `counted` is what the header announced.
+pub fn read_order(
+    reader: &mut Reader<'_>,
+    counted: u32,
+    is_map: bool,
+) -> Result<(u32, u8), MsgpackError> {
+    let mut ahead = *reader;
+    if counted == 0 {
+        return Ok((0, 0));
+    }
+    match ahead.read()? {
+        // Negative types are values that comparisons know.
+        Value::Ext(flags @ 0.., _) => {
+            if is_map {
+                ahead.skip()?;
+            }
+            *reader = ahead;
+            Ok((counted - 1, flags as u8))
+        }
+        _ => Ok((counted, 0)),
+    }
 }
 
 struct Cursor<'a> {
@@ -484,6 +518,23 @@ impl<'a> Writer<'a> {
         }
         self.out.push(kind as u8);
         self.out.extend_from_slice(data);
+    }
+
+    /// The header of a list or map of so many items, with its order where that is not 0.
+    pub fn container(&mut self, is_map: bool, order: u8, items: u32) {
+        let counted = items + u32::from(order != 0);
+        match (is_map, order) {
+            (false, 0) => self.array(counted),
+            (true, 0) => self.map(counted),
+            (false, _) => {
+                self.array(counted);
+                self.list_order(order);
+            }
+            (true, _) => {
+                self.map(counted);
+                self.map_order(order);
+            }
+        }
     }
 
     /// The first element of an ordered list. It counts in the list's header.

@@ -1,8 +1,9 @@
 //! Bin values as they travel (section 5.1), and what makes one acceptable.
 
 pub use crate::flags::particle::*;
-use crate::msgpack::{self, MsgpackError, Value};
+use crate::msgpack::{self, MsgpackError, Reader, Value, Writer};
 use crate::result_code::ResultCode;
+use std::borrow::Cow;
 
 const GEOJSON_HEADER_BYTES: usize = 3;
 const GEOJSON_CELL_BYTES: usize = 8;
@@ -82,6 +83,57 @@ pub fn geojson_text(value: &[u8]) -> Result<&[u8], ParticleError> {
         }),
         Some((_, text)) => Ok(text),
     }
+}
+
+/// The bin value that a msgpack value is: what is nested in a list or map, or the result of an operation. An integer
+/// beyond what a bin holds wraps, as clients that know unsigned integers expect.
+pub fn particle_of_msgpack(bytes: &[u8]) -> Result<(u8, Cow<'_, [u8]>), ParticleError> {
+    let mut reader = Reader::new(bytes);
+    Ok(match reader.read()? {
+        Value::Nil => (NULL, Cow::Borrowed(&[])),
+        Value::Bool(value) => (BOOL, Cow::Owned(vec![u8::from(value)])),
+        Value::Int(value) => (INTEGER, Cow::Owned(value.to_be_bytes().to_vec())),
+        Value::Unsigned(value) => (INTEGER, Cow::Owned(value.to_be_bytes().to_vec())),
+        Value::Float(value) => (FLOAT, Cow::Owned(value.to_be_bytes().to_vec())),
+        Value::Array(_) => (LIST, Cow::Borrowed(bytes)),
+        Value::Map(_) => (MAP, Cow::Borrowed(bytes)),
+        Value::Str([GEOJSON, text @ ..]) | Value::Bin([GEOJSON, text @ ..]) => (
+            GEOJSON,
+            Cow::Owned([&[0; GEOJSON_HEADER_BYTES], text].concat()),
+        ),
+        Value::Str([kind, content @ ..]) | Value::Bin([kind, content @ ..]) => {
+            validate_particle(*kind, content)?;
+            (*kind, Cow::Borrowed(content))
+        }
+        Value::Str([]) | Value::Bin([]) => {
+            return Err(MsgpackError::NoParticleType { offset: 0 }.into());
+        }
+        Value::Ext(..) => return Err(ParticleError::Type { found: NULL }),
+    })
+}
+
+/// Appends a valid bin value as it is nested in lists and maps.
+pub fn write_msgpack(kind: u8, value: &[u8], out: &mut Vec<u8>) -> Result<(), ParticleError> {
+    let mut writer = Writer::new(out);
+    match kind {
+        NULL => writer.nil(),
+        BOOL => writer.bool(value == [1]),
+        INTEGER | FLOAT => {
+            let bytes = <[u8; 8]>::try_from(value).map_err(|_| ParticleError::Length {
+                kind,
+                found: value.len(),
+                expected: 8,
+            })?;
+            match kind {
+                INTEGER => writer.int(i64::from_be_bytes(bytes)),
+                _ => writer.float(f64::from_be_bytes(bytes)),
+            }
+        }
+        LIST | MAP => out.extend_from_slice(value),
+        GEOJSON => writer.particle(kind, geojson_text(value)?),
+        _ => writer.particle(kind, value),
+    }
+    Ok(())
 }
 
 fn exactly(kind: u8, value: &[u8], expected: usize) -> Result<(), ParticleError> {
@@ -222,6 +274,35 @@ mod tests {
             };
             assert_eq!(validate_particle(GEOJSON, value), Err(error));
             assert_eq!(error.result_code(), ResultCode::GeoInvalid);
+        }
+    }
+
+    #[test]
+    fn values_nest_and_come_out_again() {
+        let values: [(u8, &[u8], &str); 9] = [
+            (NULL, &[], "c0"),
+            (BOOL, &[1], "c3"),
+            (INTEGER, &300_i64.to_be_bytes(), "cd012c"),
+            (FLOAT, &1.5_f64.to_be_bytes(), "cb3ff8000000000000"),
+            (STRING, b"ab", "a3036162"),
+            (BLOB, &[9], "a20409"),
+            (LIST, &[0x91, 1], "9101"),
+            (MAP, &[0x81, 1, 2], "810102"),
+            (GEOJSON, b"\0\0\0{}", "a3177b7d"),
+        ];
+        for (kind, value, digits) in values {
+            let mut nested = Vec::new();
+            write_msgpack(kind, value, &mut nested).unwrap();
+            assert_eq!(nested, unhex(digits));
+            let (found, bytes) = particle_of_msgpack(&nested).unwrap();
+            assert_eq!((found, &bytes[..]), (kind, value));
+        }
+        // The cells of a location are not nested.
+        let mut nested = Vec::new();
+        write_msgpack(GEOJSON, b"\x01\0\x0112345678{}", &mut nested).unwrap();
+        assert_eq!(nested, unhex("a3177b7d"));
+        for refused in ["", "a0", "d4ff00", "a21001", "a212ff"] {
+            assert!(particle_of_msgpack(&unhex(refused)).is_err(), "{refused}");
         }
     }
 

@@ -8,7 +8,12 @@ use perigee_wire::{
 
 use std::collections::HashMap;
 
+use super::bin_operation::{self, BinValue, Change};
+use super::geo::{CoveringLimits, stored as stored_location};
 use super::image::{ImageBuilder, ImageView};
+use crate::expression::{Lookup, Metadata, RecordView};
+use crate::filter::StoredRecord;
+use perigee_wire::msgpack::{canonical, has_sentinel};
 
 /// Bins up to which a name is looked for one by one; beyond, through a map, so that a request with many operations on a
 /// record with many bins stays linear while it holds the partition's lock.
@@ -118,7 +123,41 @@ impl<'a> WorkingRecord<'a> {
             return Ok(());
         }
         validate_particle(particle, value).map_err(|error| error.result_code())?;
-        self.put(name, particle, Value::Borrowed(value))
+        let value = match particle {
+            particle::LIST | particle::MAP => stored_container(value)?,
+            particle::GEOJSON => Value::Owned(stored_location(value, &CoveringLimits::default())?),
+            _ => Value::Borrowed(value),
+        };
+        self.put(name, particle, value)
+    }
+
+    /// Applies a modifying operation that looks into what a bin holds, and returns its result.
+    fn modify(
+        &mut self,
+        operation: &Op<'a>,
+        context: &OperationContext<'_>,
+    ) -> Result<Option<BinValue<'static>>, ResultCode> {
+        check_bin_name(operation.name)?;
+        let view = WorkingView {
+            record: self,
+            context,
+        };
+        let bin = self.bin(operation.name);
+        let (change, result) = bin_operation::modify(operation, bin, &view, self.bytes_max)?;
+        match change {
+            Change::Nothing => {}
+            Change::Removed => self.remove(operation.name),
+            Change::To(_, bytes) if bytes.len() > self.bytes_max => {
+                return Err(ResultCode::RecordTooBig);
+            }
+            Change::To(kind, bytes) => self.put(operation.name, kind, Value::Owned(bytes))?,
+        }
+        Ok(result)
+    }
+
+    fn bin(&self, name: &[u8]) -> Option<(u8, &[u8])> {
+        let bin = &self.bins[self.live_position(name)?];
+        Some((bin.particle, bin.value.bytes()))
     }
 
     fn remove(&mut self, name: &[u8]) {
@@ -218,6 +257,19 @@ impl<'a> WorkingRecord<'a> {
         Ok(())
     }
 
+    /// The result of an operation that looks into what a bin holds.
+    fn read(
+        &self,
+        operation: &Op<'_>,
+        context: &OperationContext<'_>,
+    ) -> Result<Option<BinValue<'static>>, ResultCode> {
+        let view = WorkingView {
+            record: self,
+            context,
+        };
+        bin_operation::read(operation, self.bin(operation.name), &view)
+    }
+
     fn reply_bin(&self, name: &[u8], reply: &mut ReplyWriter<'_>, respond_all: bool) {
         match self.live_position(name) {
             Some(at) => reply.op(name, self.bins[at].particle, self.bins[at].value.bytes()),
@@ -231,6 +283,67 @@ impl<'a> WorkingRecord<'a> {
             reply.op(bin.name, bin.particle, bin.value.bytes());
         }
     }
+}
+
+/// What expressions in operations see of a record besides its bins.
+pub struct OperationContext<'a> {
+    pub metadata: Metadata<'a>,
+    /// The stored key: its type, then its bytes.
+    pub key: Option<&'a [u8]>,
+}
+
+impl OperationContext<'_> {
+    fn key(&self) -> Lookup<(u8, &[u8])> {
+        let key = self.key.and_then(<[u8]>::split_first);
+        key.map(|(kind, bytes)| (*kind, bytes)).into()
+    }
+}
+
+/// A record while operations change it, as expressions see it.
+struct WorkingView<'w, 'a> {
+    record: &'w WorkingRecord<'a>,
+    context: &'w OperationContext<'w>,
+}
+
+impl RecordView for WorkingView<'_, '_> {
+    fn metadata(&self) -> Metadata<'_> {
+        self.context.metadata
+    }
+
+    fn key(&self) -> Lookup<(u8, &[u8])> {
+        self.context.key()
+    }
+
+    fn bin(&self, name: &[u8]) -> Lookup<(u8, &[u8])> {
+        self.record.bin(name).into()
+    }
+}
+
+/// A list or map as it is stored, see [`canonical`].
+fn stored_container(value: &[u8]) -> Result<Value<'_>, ResultCode> {
+    if has_sentinel(value) {
+        return Err(ResultCode::Parameter);
+    }
+    let canonical = canonical(value).map_err(|_| ResultCode::Parameter)?;
+    Ok(if canonical == value {
+        Value::Borrowed(value)
+    } else {
+        Value::Owned(canonical)
+    })
+}
+
+fn reply_result(
+    operation: &Op<'_>,
+    result: Option<BinValue<'_>>,
+    respond_all: bool,
+    reply: &mut ReplyWriter<'_>,
+) -> Result<(), ResultCode> {
+    match result {
+        Some((particle, value)) => reply.op(operation.name, particle, &value),
+        None if respond_all => reply.op(operation.name, particle::NULL, &[]),
+        None => {}
+    }
+    check_results(reply)
 }
 
 enum Side {
@@ -295,6 +408,17 @@ impl WriteRules {
                     }
                     false
                 }
+                code if bin_operation::is_read(code) => {
+                    if header.info1 & info1::READ == 0 {
+                        return Err(ResultCode::Parameter);
+                    }
+                    other_results = true;
+                    false
+                }
+                code if bin_operation::is_modify(code) => {
+                    other_results = true;
+                    true
+                }
                 op::TOUCH => {
                     rules.must_exist = true;
                     true
@@ -320,17 +444,7 @@ impl WriteRules {
 /// of the protocol.
 pub fn unsupported_operation(code: u8) -> ResultCode {
     match code {
-        op::CDT_READ
-        | op::CDT_MODIFY
-        | op::EXP_READ
-        | op::EXP_MODIFY
-        | op::BITS_READ
-        | op::BITS_MODIFY
-        | op::HLL_READ
-        | op::HLL_MODIFY
-        | op::STRING_READ
-        | op::STRING_MODIFY
-        | op::TO_STRING => ResultCode::UnsupportedFeature,
+        op::STRING_READ | op::STRING_MODIFY | op::TO_STRING => ResultCode::UnsupportedFeature,
         _ => ResultCode::Parameter,
     }
 }
@@ -341,6 +455,7 @@ pub fn apply<'a>(
     record: &mut WorkingRecord<'a>,
     message: &Message<'a>,
     rules: &WriteRules,
+    context: &OperationContext<'_>,
     reply: &mut ReplyWriter<'_>,
 ) -> Result<(), ResultCode> {
     for operation in message.ops {
@@ -352,6 +467,16 @@ pub fn apply<'a>(
             op::READ => {
                 record.reply_bin(operation.name, reply, rules.respond_all);
                 check_results(reply)?;
+                continue;
+            }
+            code if bin_operation::is_read(code) => {
+                let result = record.read(&operation, context)?;
+                reply_result(&operation, result, rules.respond_all, reply)?;
+                continue;
+            }
+            code if bin_operation::is_modify(code) => {
+                let result = record.modify(&operation, context)?;
+                reply_result(&operation, result, rules.respond_all, reply)?;
                 continue;
             }
             op::WRITE => record.set(operation.name, operation.particle, operation.value)?,
@@ -382,7 +507,7 @@ fn check_results(reply: &ReplyWriter<'_>) -> Result<(), ResultCode> {
 pub fn check_read(message: &Message<'_>) -> Result<(), ResultCode> {
     let mut read_alls = 0;
     for operation in message.ops {
-        if operation.code != op::READ {
+        if operation.code != op::READ && !bin_operation::is_read(operation.code) {
             return Err(unsupported_operation(operation.code));
         }
         read_alls += usize::from(operation.name.is_empty());
@@ -398,6 +523,7 @@ pub fn check_read(message: &Message<'_>) -> Result<(), ResultCode> {
 pub fn reply_bins(
     image: &ImageView<'_>,
     message: &Message<'_>,
+    metadata: Metadata<'_>,
     reply: &mut ReplyWriter<'_>,
 ) -> Result<(), ResultCode> {
     if message.header.info1 & info1::GET_NO_BINS != 0 {
@@ -406,16 +532,29 @@ pub fn reply_bins(
     let respond_all = message.header.info2 & info2::RESPOND_ALL_OPS != 0;
     if message.ops.len() > LINEAR_BINS_MAX && image.n_bins() > LINEAR_BINS_MAX {
         let record = WorkingRecord::of(image, 0);
+        let context = &OperationContext {
+            metadata,
+            key: image.key(),
+        };
         for operation in message.ops {
-            record.reply_bin(operation.name, reply, respond_all);
-            check_results(reply)?;
+            if bin_operation::is_read(operation.code) {
+                reply_result(
+                    &operation,
+                    record.read(&operation, context)?,
+                    respond_all,
+                    reply,
+                )?;
+            } else {
+                record.reply_bin(operation.name, reply, respond_all);
+                check_results(reply)?;
+            }
         }
         return Ok(());
     }
     if message
         .ops
         .iter()
-        .all(|operation| operation.name.is_empty())
+        .all(|operation| operation.code == op::READ && operation.name.is_empty())
     {
         for bin in image.bins() {
             reply.op(bin.name, bin.particle, bin.value);
@@ -423,7 +562,18 @@ pub fn reply_bins(
         return Ok(());
     }
     for operation in message.ops {
-        match image.bins().find(|bin| bin.name == operation.name) {
+        let bin = image.bins().find(|bin| bin.name == operation.name);
+        if bin_operation::is_read(operation.code) {
+            let bin = bin.map(|bin| (bin.particle, bin.value));
+            let view = StoredRecord {
+                view: image,
+                metadata,
+            };
+            let result = bin_operation::read(&operation, bin, &view)?;
+            reply_result(&operation, result, respond_all, reply)?;
+            continue;
+        }
+        match bin {
             Some(bin) => reply.op(bin.name, bin.particle, bin.value),
             None if respond_all => reply.op(operation.name, particle::NULL, &[]),
             None => {}

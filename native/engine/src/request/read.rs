@@ -3,6 +3,7 @@
 use perigee_wire::{Message, ReplyWriter, ResultCode, info1};
 
 use super::{Done, IMAGE, Request, Stop, build, check_key};
+use crate::filter::Unread;
 use crate::index::{Entry, flag};
 use crate::namespace::Namespace;
 use crate::partition::PartitionState;
@@ -27,6 +28,7 @@ impl Namespace {
             .get(request.digest)
             .filter(|entry| self.is_live(entry, now))
             .ok_or(ResultCode::NotFound)?;
+        let depends = self.filter_unread(request.filter, &entry)? == Unread::Depends;
         let checks_key = message.key.is_some() && entry.flags & flag::KEY_STORED != 0;
         // A touch keeps the generation, so its time alone tells it from the version that it replaces.
         let touch = self.touch_due(message, &entry, now)?.and_then(|void_time| {
@@ -37,7 +39,7 @@ impl Namespace {
             Some((void_time, time))
         });
         let header_only = message.header.info1 & info1::GET_NO_BINS != 0;
-        if header_only && !checks_key && touch.is_none() {
+        if header_only && !checks_key && !depends && touch.is_none() {
             return Ok(Done::of(entry.generation, entry.void_time, None));
         }
         let touched = IMAGE.with_borrow_mut(|next| {
@@ -46,7 +48,10 @@ impl Namespace {
                 request.copy.as_ref(),
                 |view| -> Result<bool, ResultCode> {
                     check_key(message, view)?;
-                    reply_bins(view, message, reply)?;
+                    if depends {
+                        self.filter_read(request.filter, &entry, view)?;
+                    }
+                    reply_bins(view, message, self.metadata(&entry), reply)?;
                     let Some((void_time, time)) = touch else {
                         return Ok(false);
                     };

@@ -4,12 +4,14 @@ use perigee_wire::{Message, ReplyWriter, ResultCode, info2};
 
 use super::conflict::Standing;
 use super::{Done, IMAGE, Request, Stop, build, check_key};
+use crate::expression::Metadata;
+use crate::filter::Unread;
 use crate::index::{Entry, flag};
 use crate::namespace::Namespace;
 use crate::partition::PartitionState;
 use crate::record::compression::CompressionKind;
 use crate::record::image::{ImageHeader, ImageView, image_flag};
-use crate::record::operation::{WorkingRecord, WriteRules, apply};
+use crate::record::operation::{OperationContext, WorkingRecord, WriteRules, apply};
 use crate::stats::count;
 use crate::storage::CommitTicket;
 
@@ -40,6 +42,10 @@ impl Namespace {
             None => Standing::Newer,
         };
         check_write(message, &rules, live.as_ref())?;
+        let depends = match &live {
+            Some(entry) => self.filter_unread(request.filter, entry)? == Unread::Depends,
+            None => false,
+        };
         let set = message.set.unwrap_or_default();
         let set_id = match &live {
             Some(entry) => entry.set_id,
@@ -52,8 +58,9 @@ impl Namespace {
             None => self.next_update_time(&mut state, stored.as_ref())?,
         };
         let header = self.next_header(request, time, live.as_ref(), void_time, standing);
-        let filled = IMAGE
-            .with_borrow_mut(|image| self.make(request, &rules, live, &header, reply, image))?;
+        let filled = IMAGE.with_borrow_mut(|image| {
+            self.make(request, &rules, live, depends, &header, reply, image)
+        })?;
         if !filled {
             let Some(entry) = live else {
                 return Err(ResultCode::NotFound.into());
@@ -94,19 +101,23 @@ impl Namespace {
             };
             let mut unsent = Vec::new();
             let mut reply = ReplyWriter::begin(&mut unsent);
-            let made = self.make(request, rules, live, &header, &mut reply, image);
+            let depends = live.is_some() && request.filter.is_some();
+            let made = self.make(request, rules, live, depends, &header, &mut reply, image);
             reply.abandon();
             // What is refused is refused again, and what has to be read first comes here again.
             made.unwrap_or(false)
         });
     }
 
-    /// Puts the next version of a record together. False if no bins are left in it. The caller holds the partition's lock.
+    /// Puts the next version of a record together. False if no bins are left in it. `depends`: the filter has to see the
+    /// record. The caller holds the partition's lock.
+    #[expect(clippy::too_many_arguments, reason = "what a version is made of")]
     fn make(
         &self,
         request: &Request<'_>,
         rules: &WriteRules,
         live: Option<Entry>,
+        depends: bool,
         header: &ImageHeader,
         reply: &mut ReplyWriter<'_>,
         image: &mut Vec<u8>,
@@ -117,12 +128,33 @@ impl Namespace {
         let mut make = |view: Option<&ImageView<'_>>| -> Result<bool, ResultCode> {
             if let Some(view) = view {
                 check_key(message, view)?;
+                if depends && let Some(entry) = &live {
+                    self.filter_read(request.filter, entry, view)?;
+                }
             }
+            let context = OperationContext {
+                metadata: match &live {
+                    Some(entry) => self.metadata(entry),
+                    None => Metadata {
+                        digest: request.digest,
+                        set,
+                        last_update_time: header.last_update_time,
+                        void_time: header.void_time,
+                        now: self.clock.wall_ms(),
+                        has_key: message.key.is_some(),
+                        is_tombstone: false,
+                        device_bytes: 0,
+                        memory_bytes: 0,
+                        record_bytes: 0,
+                    },
+                },
+                key: view.and_then(|view| view.key()).or(message.key),
+            };
             let mut record = match view {
                 Some(view) if !rules.replaces => WorkingRecord::of(view, bytes_max),
                 _ => WorkingRecord::empty(bytes_max),
             };
-            apply(&mut record, message, rules, reply)?;
+            apply(&mut record, message, rules, &context, reply)?;
             if record.is_empty() {
                 return Ok(false);
             }
@@ -134,6 +166,7 @@ impl Namespace {
         // A replaced record is not read, unless it has a key to be checked and kept, or a set name to be kept.
         let reads_old = |entry: &Entry| {
             !rules.replaces
+                || depends
                 || entry.flags & flag::KEY_STORED != 0
                 || (entry.set_id != 0 && message.set.is_none())
         };
@@ -159,12 +192,24 @@ impl Namespace {
             return Err(ResultCode::NotFound.into());
         }
         check_generation(message, live.as_ref())?;
-        if let Some(entry) =
-            live.filter(|e| message.key.is_some() && e.flags & flag::KEY_STORED != 0)
-        {
-            self.with_image(&entry, request.copy.as_ref(), |view| {
-                check_key(message, view)
-            })??;
+        let depends = match &live {
+            Some(entry) => self.filter_unread(request.filter, entry)? == Unread::Depends,
+            None => false,
+        };
+        let checks_key =
+            |entry: &Entry| message.key.is_some() && entry.flags & flag::KEY_STORED != 0;
+        if let Some(entry) = live.filter(|entry| depends || checks_key(entry)) {
+            self.with_image(
+                &entry,
+                request.copy.as_ref(),
+                |view| -> Result<(), ResultCode> {
+                    check_key(message, view)?;
+                    if depends {
+                        self.filter_read(request.filter, &entry, view)?;
+                    }
+                    Ok(())
+                },
+            )??;
         }
         let time = match message.lut {
             Some(time) => time,

@@ -122,7 +122,7 @@ describe('a query', () => {
     assert.equal(await refused({ partitions: [] }), UNSUPPORTED)
     assert.equal(await refused({ info2: WRITE }), UNSUPPORTED)
     assert.equal(await refused({ extra: [queryField(33, Buffer.of(1))] }), UNSUPPORTED)
-    assert.equal(await refused({ extra: [queryField(43, Buffer.of(0xc3))] }), UNSUPPORTED)
+    assert.equal(await refused({ extra: [queryField(43, Buffer.of(0x05))] }), PARAMETER, 'a filter that is a number')
     assert.equal(await refused({ extra: [queryField(22, Buffer.of(1))] }), UNSUPPORTED)
     assert.equal(await refused({ partitions: [PARTITIONS] }), PARAMETER)
     assert.equal(await refused({ partitions: [1, 1] }), PARAMETER)

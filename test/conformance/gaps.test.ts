@@ -36,6 +36,12 @@ test('a_listed_title_that_no_longer_exists_shows_in_complete_runs_only', () => {
   assert.deepEqual(judge(run, known, false).vanished, [])
 })
 
+test('a_flaky_title_need_not_be_there', () => {
+  const known = gaps({ file: 'get', reason: 'r', titles: ['"after all" hook'], flaky: true })
+  assert.deepEqual(judge([outcome('get', { a: 'passed' })], known, true), { unexpected: [], known: 0, closed: [], vanished: [] })
+  assert.equal(judge([outcome('get', { '"after all" hook': 'failed' })], known, true).known, 1)
+})
+
 test('updating_keeps_written_reasons_and_files_that_did_not_run', () => {
   const before = gaps(
     { file: 'get', reason: 'written by hand', titles: ['still', 'fixed'] },

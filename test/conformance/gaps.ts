@@ -65,7 +65,8 @@ export function judge (outcomes: readonly FileOutcome[], { gaps }: KnownGaps, co
     for (const [title, { flaky }] of listed) {
       const state = states.get(title)
       if (state === 'passed' && flaky !== true) verdict.closed.push({ file, title })
-      if (state === undefined && complete) verdict.vanished.push({ file, title })
+      // A hook is a title only when it fails.
+      if (state === undefined && complete && flaky !== true) verdict.vanished.push({ file, title })
     }
   }
   return verdict
@@ -73,7 +74,7 @@ export function judge (outcomes: readonly FileOutcome[], { gaps }: KnownGaps, co
 
 /**
  * The list that a complete run asks for: new failures join the group of their file that has `reasonOf`'s reason, what passes
- * or vanished leaves, flaky titles stay as long as they exist. Files that did not run keep their groups.
+ * or vanished leaves, flaky titles stay. Files that did not run keep their groups.
  */
 export function updated (before: KnownGaps, outcomes: readonly FileOutcome[], reasonOf: (file: string, result: TitleResult) => string): KnownGaps {
   const verdict = judge(outcomes, before, true)

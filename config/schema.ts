@@ -152,7 +152,7 @@ const service = z.strictObject({
     doc: 'A client that asks for another name does not use this node.'
   })),
   'service-threads': defaulted(integerLeaf({ min: 1, max: 256, doc: 'Threads that serve client connections.', defaultText: 'number of CPUs less one, at least 1' }), serviceThreadsDefault),
-  'work-directory': defaulted(pathLeaf({ default: './data', doc: 'Holds the node id, UDF modules, last-ship times and truncations.' }), () => './data'),
+  'work-directory': defaulted(pathLeaf({ default: './data', doc: 'Holds the node id, UDF modules, last-ship times, truncations and definitions of secondary indexes.' }), () => './data'),
   'shmem-directory': defaulted(pathLeaf({
     default: '/dev/shm/perigee',
     doc: 'Holds the indexes of type `shmem`, for this user alone. On a file system in memory; it has to have room for them.'
@@ -161,6 +161,8 @@ const service = z.strictObject({
   'proto-fd-idle-ms': duration('ms', { min: 0, max: 86_400_000, default: 0, doc: 'A connection idle for this long is closed; 0 never.' }),
   'transaction-max-ms': duration('ms', { min: 1, max: 60_000, default: 1000, doc: 'Time limit of a request that carries none.' }),
   'transaction-pending-limit': integer({ min: 0, max: 65_535, default: 20, doc: 'Requests that may wait for one record; one more is answered with KEY_BUSY. 0: no limit.' }),
+  'sindex-builder-threads': integer({ min: 1, max: 32, default: 4, doc: 'Threads that build the secondary indexes of a namespace, each from a part of its records.' }),
+  'sindex-gc-period': duration('s', { min: 1, max: 86_400, default: 10, doc: 'Time between passes that take entries of records that are gone out of secondary indexes.' }),
   'network-loop': choice(['auto', 'io_uring', 'epoll'], { default: 'auto', doc: 'Event loop of the service threads; `auto` takes io_uring where the kernel allows it.' })
 })
 

@@ -98,6 +98,8 @@ function nativeConfig (config: NodeConfig, truncations: TruncationsOf): object {
       'transaction-pending-limit': service['transaction-pending-limit'],
       'network-loop': service['network-loop'],
       'shmem-directory': service['shmem-directory'],
+      'sindex-builder-threads': service['sindex-builder-threads'],
+      'sindex-gc-period': service['sindex-gc-period'],
       'udf-workers': config['mod-lua'].workers,
       'udf-time-limit-ms': config['mod-lua']['time-limit-ms']
     },

@@ -34,6 +34,19 @@ test('a removed value keeps its generation, so that it is newer than what it was
   assert.deepEqual(items.map(({ generation, value }) => [generation, value]), [[3, '2']])
 })
 
+test('names that come and go leave a bounded trace, and what is there stays', async (t) => {
+  const path = directory(t)
+  const metadata = await SystemMetadata.open(path, 3)
+  await metadata.set('a', 'stays', '1')
+  for (let n = 0; n < 10; n++) {
+    await metadata.set('a', `n${n}`, 'x')
+    await metadata.set('a', `n${n}`, null)
+  }
+  const { items } = JSON.parse(readFileSync(join(path, 'system-metadata.json'), 'utf8')) as { items: Array<{ key: string }> }
+  assert.deepEqual(items.map(({ key }) => key), ['stays', 'n7', 'n8', 'n9'])
+  assert.deepEqual((await SystemMetadata.open(path)).values('a'), new Map([['stays', '1']]))
+})
+
 test('a damaged file is refused rather than taken for empty', async (t) => {
   const path = directory(t)
   const file = join(path, 'system-metadata.json')

@@ -14,6 +14,9 @@ const VERSION = 1
 /** Values that are kept, removed ones included. */
 const ITEMS_MAX = 65_536
 
+/** Removed values that are remembered; beyond them the one that was removed first is forgotten. */
+const REMOVED_MAX = 4096
+
 const itemSchema = z.strictObject({
   module: z.string(),
   key: z.string(),
@@ -39,29 +42,32 @@ export class MetadataFullError extends Error {
 
 export class SystemMetadata {
   readonly #path: string
-  readonly #items: Map<string, MetadataItem>
+  readonly #removedMax: number
+  /** In the order of their changes. */
+  #items: Map<string, MetadataItem>
   #writing: Promise<unknown> = Promise.resolve()
 
-  private constructor (path: string, items: readonly MetadataItem[]) {
+  private constructor (path: string, items: readonly MetadataItem[], removedMax: number) {
     this.#path = path
+    this.#removedMax = removedMax
     this.#items = new Map(items.map((item) => [identity(item.module, item.key), item]))
   }
 
   /** Reads what is kept. Rejects when the file is there and cannot be read, or is damaged. */
-  static async open (workDirectory: string): Promise<SystemMetadata> {
+  static async open (workDirectory: string, removedMax: number = REMOVED_MAX): Promise<SystemMetadata> {
     const path = join(workDirectory, 'system-metadata.json')
     let text: string
     try {
       text = await readFile(path, 'utf8')
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      return new SystemMetadata(path, [])
+      return new SystemMetadata(path, [], removedMax)
     }
     const file = fileSchema.safeParse(parseJson(text))
     if (!file.success || file.data.sha256 !== checksum(file.data.items)) {
-      throw new Error(`${path} is damaged: it holds truncations, without which removed records come back. Restore it from a copy, or remove it to go on without them`)
+      throw new Error(`${path} is damaged: it holds truncations, without which removed records come back, and definitions of secondary indexes. Restore it from a copy, or remove it to go on without them`)
     }
-    return new SystemMetadata(path, file.data.items)
+    return new SystemMetadata(path, file.data.items, removedMax)
   }
 
   get (module: string, key: string): string | undefined {
@@ -88,10 +94,17 @@ export class SystemMetadata {
     if ((before?.value ?? null) === value) return
     if (before === undefined && this.#items.size >= ITEMS_MAX) throw new MetadataFullError(`system metadata holds ${ITEMS_MAX} values, the most that it may hold`)
     const item = { module, key, value, generation: (before?.generation ?? 0) + 1, timestamp: Date.now() }
-    const items = [...this.#items.values()].filter((other) => other !== before).concat(item)
+    const items = withoutOldestRemoved([...this.#items.values()].filter((other) => other !== before).concat(item), this.#removedMax)
     await replaceFile(this.#path, `${JSON.stringify({ version: VERSION, sha256: checksum(items), items })}\n`)
-    this.#items.set(id, item)
+    this.#items = new Map(items.map((kept) => [identity(kept.module, kept.key), kept]))
   }
+}
+
+/** Names that come and go do not fill the file: nobody is left who could bring back what was removed so long ago. */
+function withoutOldestRemoved (items: MetadataItem[], removedMax: number): MetadataItem[] {
+  const removed = items.filter(({ value }) => value === null)
+  const forgotten = new Set(removed.slice(0, Math.max(0, removed.length - removedMax)))
+  return items.filter((item) => !forgotten.has(item))
 }
 
 function identity (module: string, key: string): string {

@@ -22,11 +22,13 @@ pub(super) struct Compiled {
     pub(super) needs: Needs,
 }
 
-/// What of a record an expression looks at, beside the metadata.
+/// What an expression looks at beside what is stored with a record's index entry.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Needs {
     pub(super) bins: bool,
     pub(super) key: bool,
+    /// The present time.
+    pub(super) time: bool,
 }
 
 /// An expression with the type of its values; None where they are never known.
@@ -137,6 +139,7 @@ impl<'a> Compiler<'a> {
             return self.number(number, args, reader, depth);
         }
         if let (Some(metadatum), 0) = (metadatum(code), args) {
+            self.needs.time |= matches!(metadatum, Metadatum::SinceUpdate | Metadatum::TimeToLive);
             return Ok(Typed::new(Node::Metadata(metadatum), metadatum.kind()));
         }
         match (code, args) {

@@ -22,7 +22,7 @@ mod path_compile;
 mod posix;
 mod record;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod value;
 
 pub use compile::{DEPTH_MAX, NODES_MAX, REGEXES_MAX};
@@ -92,6 +92,11 @@ impl Expression {
     /// Whether the result may depend on the stored key.
     pub fn needs_key(&self) -> bool {
         self.0.needs.key
+    }
+
+    /// Whether the result may depend on the present time, so that it may change while the record does not.
+    pub fn needs_time(&self) -> bool {
+        self.0.needs.time
     }
 
     pub fn eval<'v>(&'v self, record: &'v dyn RecordView) -> Result<Value<'v>, EvalError> {

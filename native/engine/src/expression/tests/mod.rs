@@ -7,7 +7,7 @@ mod operations;
 mod path_rules;
 mod paths;
 mod posix;
-mod recorded;
+pub(crate) mod recorded;
 mod table;
 
 use super::*;
@@ -16,19 +16,19 @@ use perigee_wire::{particle_of_msgpack, particle_type as particle};
 use serde_json::{Value as Json, json};
 
 /// A record for tests, all of it in sight.
-pub(super) struct Record {
-    pub(super) bins: Vec<(String, (u8, Vec<u8>))>,
-    pub(super) key: Option<(u8, Vec<u8>)>,
-    pub(super) metadata: Metadata<'static>,
+pub(crate) struct Record {
+    pub(crate) bins: Vec<(String, (u8, Vec<u8>))>,
+    pub(crate) key: Option<(u8, Vec<u8>)>,
+    pub(crate) metadata: Metadata<'static>,
 }
 
-pub(super) const DIGEST: [u8; 20] = [
+pub(crate) const DIGEST: [u8; 20] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 0, 0, 1,
 ];
 
 impl Record {
     /// With bins of values in the tests' notation.
-    pub(super) fn of(bins: Json) -> Record {
+    pub(crate) fn of(bins: Json) -> Record {
         let bin = |value| {
             let bytes = canonical(&msgpack_of(value)).expect("a value");
             let (kind, bytes) = particle_of_msgpack(&bytes).expect("a value of a bin");
@@ -75,13 +75,13 @@ impl RecordView for Record {
     }
 }
 
-pub(super) fn msgpack_of(json: &Json) -> Vec<u8> {
+pub(crate) fn msgpack_of(json: &Json) -> Vec<u8> {
     let mut out = Vec::new();
     write(json, &mut out);
     out
 }
 
-fn unhex(digits: &str) -> Vec<u8> {
+pub(crate) fn unhex(digits: &str) -> Vec<u8> {
     (0..digits.len())
         .step_by(2)
         .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex digits"))
@@ -134,7 +134,7 @@ fn write(json: &Json, out: &mut Vec<u8>) {
 }
 
 /// A map whose keys are texts, in the tests' notation.
-pub(super) fn map(pairs: &[(&str, Json)]) -> Json {
+pub(crate) fn map(pairs: &[(&str, Json)]) -> Json {
     let pairs: Vec<Json> = pairs
         .iter()
         .map(|(key, value)| json!([format!("s:{key}"), value]))

@@ -4,8 +4,8 @@ use super::*;
 use perigee_wire::{Message, op};
 use std::path::PathBuf;
 
-/// Every recorded message, with its name.
-fn recorded() -> Vec<(String, Vec<u8>)> {
+/// Every recorded line, as JSON.
+pub(crate) fn recorded_lines() -> Vec<Json> {
     let path = std::env::var_os("PERIGEE_FIXTURES").map_or_else(
         || {
             PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -19,9 +19,16 @@ fn recorded() -> Vec<(String, Vec<u8>)> {
             path.display()
         )
     });
+    text.lines()
+        .skip(1)
+        .map(|line| serde_json::from_str(line).expect("a recorded line is JSON"))
+        .collect()
+}
+
+/// Every recorded message, with its name.
+fn recorded() -> Vec<(String, Vec<u8>)> {
     let mut frames = Vec::new();
-    for line in text.lines().skip(1) {
-        let row: Json = serde_json::from_str(line).expect("a recorded line is JSON");
+    for row in recorded_lines() {
         for frame in row["frames"].as_array().expect("frames") {
             if let Some(digits) = frame["hex"].as_str() {
                 let name = row["name"].as_str().expect("a name").to_owned();

@@ -187,6 +187,14 @@ pub fn stored_cells(value: &[u8]) -> Option<(bool, impl Iterator<Item = u64>)> {
     ))
 }
 
+/// The cell of a point. None of a text that says that it is a region, which may be none after all.
+pub fn point_cell(text: &[u8]) -> Result<Option<u64>, GeoError> {
+    Ok(match json::parse(text)? {
+        Text::Point(position) => Some(CellID::from(point_at(&position)).0),
+        Text::Polygons(_) | Text::Circle { .. } => None,
+    })
+}
+
 /// Ids from the first to the last, both included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CellRange {

@@ -29,6 +29,7 @@ pub mod record;
 pub mod request;
 #[cfg(test)]
 mod request_tests;
+pub mod secondary_index;
 pub mod sets;
 mod shared;
 pub mod stats;

@@ -5,7 +5,7 @@
 #[path = "../benches/common/mod.rs"]
 mod common;
 
-use common::{Index, digest};
+use common::{Index, Resident, digest};
 use std::process::ExitCode;
 
 const BYTES_MAX: f64 = 64.0;
@@ -74,24 +74,5 @@ impl Span {
 impl std::fmt::Display for Span {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.pad(&format!("{:.1} to {:.1}", self.from, self.to))
-    }
-}
-
-/// Memory of the process but for the arena, of which the index itself tells all that it has, touched or not.
-struct Resident {
-    heap_bytes: u64,
-}
-
-impl Resident {
-    fn now() -> Resident {
-        let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells of memory");
-        let kib = |name: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.and_then(|line| line.split_whitespace().next());
-            number.expect(name).parse().expect(name)
-        };
-        Resident {
-            heap_bytes: (kib("RssAnon:") + kib("RssFile:")) * 1024,
-        }
     }
 }

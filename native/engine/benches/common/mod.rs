@@ -74,3 +74,22 @@ pub fn random_digests(count: usize, records: u64, present: bool, seed: u64) -> V
         .map(|i| digest(base + mix(seed.wrapping_add(i)) % records))
         .collect()
 }
+
+/// Memory of the process but for the arena, of which the index itself tells all that it has, touched or not.
+pub struct Resident {
+    pub heap_bytes: u64,
+}
+
+impl Resident {
+    pub fn now() -> Resident {
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells of memory");
+        let kib = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.split_whitespace().next());
+            number.expect(name).parse().expect(name)
+        };
+        Resident {
+            heap_bytes: (kib("RssAnon:") + kib("RssFile:")) * 1024,
+        }
+    }
+}

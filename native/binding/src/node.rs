@@ -14,7 +14,7 @@ use perigee_engine::limits::percent;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::storage::DeviceStats;
 use perigee_engine::xdr::Datacenter;
-use perigee_service::server::{Engine, InfoRequest, Opening, Server, ServerConfig};
+use perigee_service::server::{Engine, InfoRequest, Opening, Server, ServerConfig, ServerError};
 use perigee_wire::PARTITIONS;
 
 /// Bytes of one outcome in `xdrConfirm`: token, outcome, padding.
@@ -40,6 +40,8 @@ pub struct InfoRequestEvent {
 pub struct Listening {
     pub address: String,
     pub port: u16,
+    /// Of the port for TLS, if there is one.
+    pub tls_port: Option<u16>,
     /// `io_uring` or `epoll`.
     pub network_loop: String,
 }
@@ -369,14 +371,20 @@ impl NativeNode {
             on_info.call(event, ThreadsafeFunctionCallMode::NonBlocking);
         };
         let opening = self.opening.clone();
-        let server = Server::start(&self.config.service, opening, Box::new(forward))
-            .map_err(|error| failure("PERIGEE_LISTEN", error))?;
+        let server =
+            Server::start(&self.config.service, opening, Box::new(forward)).map_err(|error| {
+                match error {
+                    ServerError::Tls(error) => failure("PERIGEE_TLS", error),
+                    error => failure("PERIGEE_LISTEN", error),
+                }
+            })?;
         let server = Arc::new(server);
         SERVERS.lock().insert(self.handle, server.clone());
         state.server = Some(server.clone());
         Ok(Listening {
             address: server.local_address.ip().to_string(),
             port: server.local_address.port(),
+            tls_port: server.tls_address.map(|address| address.port()),
             network_loop: server.loop_kind.name().to_owned(),
         })
     }

@@ -351,7 +351,7 @@ impl ServiceThread {
 
     fn on_mail(&mut self, mail: Mail, net: &mut dyn Net) {
         match mail {
-            Mail::Adopt { socket, peer } => net.adopt(socket, peer),
+            Mail::Adopt(socket) => net.adopt(socket),
             Mail::Committed { request, durable } if self.batches.has(request) => {
                 self.with_batches(|batches, context| match durable {
                     true => batches.answered(request, None, net, context),

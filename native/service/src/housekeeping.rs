@@ -1,6 +1,7 @@
 //! Threads that look after the namespaces by the clock: limits and truncations every second, the removal of what has
-//! expired, and eviction, every `nsup-period`, the tomb raider every `tomb-raider-period`. Each has a thread of its own,
-//! so that a long pass over an index never holds up the watch over limits.
+//! expired, and eviction, every `nsup-period`, the tomb raider every `tomb-raider-period`, a look at the files of the
+//! certificate every `tls-refresh-period`. Each has a thread of its own, so that a long pass over an index never holds up
+//! the watch over limits.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use perigee_engine::limits::memory::SystemMemory;
 
+use crate::net::TlsPort;
 use crate::server::Engine;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -45,30 +47,58 @@ impl StopSignal {
 }
 
 impl Housekeeping {
-    pub(crate) fn start(engine: Arc<Engine>) -> std::io::Result<Self> {
+    /// `refreshed` is the certificate to look after, and how often.
+    pub(crate) fn start(
+        engine: Arc<Engine>,
+        refreshed: Option<(Arc<TlsPort>, Duration)>,
+    ) -> std::io::Result<Self> {
         let mut housekeeping = Housekeeping {
             stop: Arc::default(),
             threads: Vec::new(),
         };
+        let started = housekeeping.start_all(&engine, refreshed);
+        match started {
+            Ok(()) => Ok(housekeeping),
+            Err(error) => {
+                housekeeping.stop();
+                Err(error)
+            }
+        }
+    }
+
+    fn start_all(
+        &mut self,
+        engine: &Arc<Engine>,
+        refreshed: Option<(Arc<TlsPort>, Duration)>,
+    ) -> std::io::Result<()> {
         for (name, run) in [
             ("limits", watch_limits as fn(&Engine, &StopSignal)),
             ("nsup", supervise),
             ("truncate", remove_truncated),
             ("tomb-raider", raid_tombstones),
         ] {
-            let (engine, signal) = (engine.clone(), housekeeping.stop.clone());
-            let thread = std::thread::Builder::new()
-                .name(name.into())
-                .spawn(move || run(&engine, &signal));
-            match thread {
-                Ok(thread) => housekeeping.threads.push(thread),
-                Err(error) => {
-                    housekeeping.stop();
-                    return Err(error);
-                }
-            }
+            let engine = engine.clone();
+            self.spawn(name, move |signal| run(&engine, signal))?;
         }
-        Ok(housekeeping)
+        if let Some((port, period)) = refreshed {
+            self.spawn("tls-refresh", move |signal| {
+                refresh_certificate(&port, period, signal)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn spawn(
+        &mut self,
+        name: &str,
+        run: impl FnOnce(&StopSignal) + Send + 'static,
+    ) -> std::io::Result<()> {
+        let signal = self.stop.clone();
+        let thread = std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || run(&signal))?;
+        self.threads.push(thread);
+        Ok(())
     }
 
     /// Ends the threads between two of their steps.
@@ -109,6 +139,16 @@ fn supervise(engine: &Engine, signal: &StopSignal) {
             let evicted = namespace.evict(|| signal.stopped());
             *last = Instant::now();
             tracing::debug!(namespace = %namespace.name, expired, evicted, "pass over the index done");
+        }
+    }
+}
+
+fn refresh_certificate(port: &TlsPort, period: Duration, signal: &StopSignal) {
+    let mut last = Instant::now();
+    while signal.tick() {
+        if last.elapsed() >= period {
+            port.refresh();
+            last = Instant::now();
         }
     }
 }

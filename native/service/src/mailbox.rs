@@ -1,20 +1,14 @@
 //! What reaches a service thread from elsewhere: completions of parked requests, answers from TypeScript, sockets that
 //! another thread accepted. Bounded by the connections: each has at most one request in flight.
 
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-
 use crossbeam_queue::SegQueue;
 use perigee_engine::partition::Waiter;
 use perigee_engine::storage::{CommitSink, CommitTicket, CommitWaiter, DeviceError};
 
-use crate::net::Waker;
+use crate::net::{PeerSocket, Waker};
 
 pub enum Mail {
-    Adopt {
-        socket: OwnedFd,
-        peer: SocketAddr,
-    },
+    Adopt(PeerSocket),
     /// The write that a reply waits for is durable, or its device has failed.
     Committed {
         request: u64,

@@ -23,7 +23,10 @@ use crate::dispatch::{ServiceThread, relaxed};
 use crate::housekeeping::Housekeeping;
 use crate::info_lane::InfoLane;
 use crate::mailbox::{Mail, Mailbox, Mailboxes};
-use crate::net::{self, LoopConfig, LoopControl, LoopKind, ReadPool};
+use crate::net::{
+    self, LoopConfig, LoopControl, LoopKind, PeerSocket, ReadPool, TlsConfig, TlsError, TlsPort,
+    TlsStats,
+};
 use crate::query_registry::QueryRegistry;
 use crate::udf_lane::UdfLane;
 
@@ -44,6 +47,9 @@ pub struct ServerConfig {
 pub struct ServiceConfig {
     pub address: String,
     pub port: u16,
+    /// The port for TLS, beside the plain one.
+    #[serde(default)]
+    pub tls: Option<TlsServiceConfig>,
     pub service_threads: usize,
     pub proto_fd_max: usize,
     pub proto_fd_idle_ms: u64,
@@ -55,6 +61,15 @@ pub struct ServiceConfig {
     pub shmem_directory: Option<PathBuf>,
     pub udf_workers: usize,
     pub udf_time_limit_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TlsServiceConfig {
+    pub port: u16,
+    /// Seconds between looks at whether a file has changed; 0 for none.
+    pub refresh_period: u64,
+    pub identity: TlsConfig,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -88,6 +103,8 @@ pub enum ServerError {
         address: String,
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
 }
@@ -233,13 +250,14 @@ pub struct ServiceStats {
     pub batch_index_complete: AtomicU64,
     pub batch_index_error: AtomicU64,
     pub batch_index_timeout: AtomicU64,
+    pub tls: Arc<TlsStats>,
 }
 
 impl ServiceStats {
     pub fn totals(&self) -> Vec<(&'static str, u64)> {
         let opened = relaxed(&self.client_connections_opened);
         let closed = relaxed(&self.client_connections_closed);
-        vec![
+        let mut totals = vec![
             ("client_connections", opened.saturating_sub(closed)),
             ("client_connections_opened", opened),
             ("client_connections_closed", closed),
@@ -253,7 +271,9 @@ impl ServiceStats {
             ("batch_index_complete", relaxed(&self.batch_index_complete)),
             ("batch_index_error", relaxed(&self.batch_index_error)),
             ("batch_index_timeout", relaxed(&self.batch_index_timeout)),
-        ]
+        ];
+        totals.extend(self.tls.totals());
+        totals
     }
 }
 
@@ -276,11 +296,15 @@ pub struct Server {
     pub stats: Arc<ServiceStats>,
     pub queries: Arc<QueryRegistry>,
     pub local_address: SocketAddr,
+    /// Of the port for TLS, if there is one.
+    pub tls_address: Option<SocketAddr>,
     pub loop_kind: LoopKind,
     info: Arc<InfoLane>,
     shared: Arc<Shared>,
     mailboxes: Arc<Mailboxes>,
     read_pool: Arc<ReadPool>,
+    /// With the time between refreshes; absent where there are none.
+    refreshed: Option<(Arc<TlsPort>, Duration)>,
     controls: Vec<LoopControl>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     housekeeping: Mutex<Option<Housekeeping>>,
@@ -295,13 +319,16 @@ impl Server {
         opening: Arc<Opening>,
         on_info: OnInfo,
     ) -> Result<Server, ServerError> {
-        let listener = listen(&config.address, config.port)?;
-        let local_address = listener
-            .local_addr()
-            .map_err(|source| ServerError::Listen {
-                address: config.address.clone(),
-                source,
-            })?;
+        let stats = Arc::new(ServiceStats::default());
+        let tls_port = config.tls.as_ref().map(|tls| {
+            let port = TlsPort::open(tls.identity.clone(), stats.tls.clone())?;
+            Ok::<_, TlsError>(Arc::new(port))
+        });
+        let tls_port = tls_port.transpose()?;
+        let (listener, local_address) = listen(&config.address, config.port)?;
+        let tls_listener = config.tls.as_ref();
+        let tls_listener = tls_listener.map(|tls| listen(&config.address, tls.port));
+        let (mut tls_listener, tls_address) = tls_listener.transpose()?.unzip();
         let loop_kind = match config.network_loop {
             NetworkLoop::Auto => LoopKind::Auto,
             NetworkLoop::IoUring => LoopKind::IoUring,
@@ -323,7 +350,6 @@ impl Server {
             Duration::from_millis(config.udf_time_limit_ms),
             config.udf_workers,
         ));
-        let stats = Arc::new(ServiceStats::default());
         let info = Arc::new(InfoLane::default());
         let queries = Arc::new(QueryRegistry::default());
         let shared = Arc::new(Shared {
@@ -347,6 +373,8 @@ impl Server {
                     .as_ref()
                     .map(|_| distribute(mailboxes.clone(), thread_count)),
                 listener,
+                tls_listener: tls_listener.take(),
+                tls: tls_port.clone(),
                 connections_max: config.proto_fd_max.div_ceil(thread_count),
                 idle_timeout: (config.proto_fd_idle_ms > 0)
                     .then(|| Duration::from_millis(config.proto_fd_idle_ms)),
@@ -371,16 +399,22 @@ impl Server {
                 .map_err(ServerError::Thread)?;
             threads.push(thread);
         }
+        let refresh_period = config.tls.as_ref().map_or(0, |tls| tls.refresh_period);
+        let refreshed = tls_port
+            .filter(|_| refresh_period > 0)
+            .map(|port| (port, Duration::from_secs(refresh_period)));
         Ok(Server {
             udf,
             stats,
             queries,
             local_address,
+            tls_address,
             loop_kind,
             info,
             shared,
             mailboxes,
             read_pool,
+            refreshed,
             controls,
             threads: Mutex::new(threads),
             housekeeping: Mutex::new(None),
@@ -398,7 +432,8 @@ impl Server {
         for datacenter in &engine.datacenters {
             datacenter.start();
         }
-        let housekeeping = Housekeeping::start(engine.clone()).map_err(ServerError::Thread)?;
+        let housekeeping = Housekeeping::start(engine.clone(), self.refreshed.clone())
+            .map_err(ServerError::Thread)?;
         *self.housekeeping.lock() = Some(housekeeping);
         let served = self.shared.engine.set(engine);
         assert!(served.is_ok(), "a server serves one engine");
@@ -476,17 +511,18 @@ fn die(thread: usize, reason: &dyn std::fmt::Display) -> ! {
 /// Gives accepted sockets to the threads in turn; thread 0, which accepts, keeps its share.
 fn distribute(mailboxes: Arc<Mailboxes>, threads: usize) -> net::AcceptHook {
     let next = AtomicUsize::new(0);
-    Box::new(move |socket, peer| {
+    Box::new(move |socket: PeerSocket| {
         let thread = next.fetch_add(1, Ordering::Relaxed) % threads;
         if thread == 0 {
-            return Some((socket, peer));
+            return Some(socket);
         }
-        mailboxes.post(thread as u32, Mail::Adopt { socket, peer });
+        mailboxes.post(thread as u32, Mail::Adopt(socket));
         None
     })
 }
 
-fn listen(address: &str, port: u16) -> Result<TcpListener, ServerError> {
+/// A listener, and where it came to be if the port is 0.
+fn listen(address: &str, port: u16) -> Result<(TcpListener, SocketAddr), ServerError> {
     let failed = |source| ServerError::Listen {
         address: format!("{address}:{port}"),
         source,
@@ -501,5 +537,7 @@ fn listen(address: &str, port: u16) -> Result<TcpListener, ServerError> {
     socket.set_reuse_address(true).map_err(failed)?;
     socket.bind(&address.into()).map_err(failed)?;
     socket.listen(LISTEN_BACKLOG).map_err(failed)?;
-    Ok(socket.into())
+    let listener = TcpListener::from(socket);
+    let local_address = listener.local_addr().map_err(failed)?;
+    Ok((listener, local_address))
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use perigee_service::net::{ConnId, Consumed, Handler, Net, Reads, Waker};
+use perigee_service::net::{ConnId, Consumed, Handler, Net, PeerSocket, Reads, Waker};
 use perigee_wire::{PROTO_HEADER_BYTES, ProtoType, ResultCode, parse_proto_header};
 
 use super::{END, LATENCY_NS_MIN, MEASURE, Outcome, Progress, Run};
@@ -237,7 +237,7 @@ impl Handler for Thread {
 
     fn on_wake(&mut self, net: &mut dyn Net) {
         for (socket, peer) in self.sockets.drain(..) {
-            net.adopt(socket, peer);
+            net.adopt(PeerSocket::plain(socket, peer));
         }
         self.send_resting(net);
         self.send_free(net);

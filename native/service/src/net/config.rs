@@ -7,16 +7,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::read_pool::ReadPool;
+use super::tls::TlsPort;
 use super::uring;
 
 /// Unconsumed input that a connection may hold while it is parked or its peer does not read: beyond
 /// it the loop stops receiving from that connection, so the peer is held back by TCP.
 pub(super) const INPUT_HELD_BYTES_MAX: usize = 1 << 20;
 
+/// What a peer speaks, by the port that it came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Plain,
+    Tls,
+}
+
+/// A connected socket that no loop has yet.
+pub struct PeerSocket {
+    pub socket: OwnedFd,
+    pub peer: SocketAddr,
+    pub transport: Transport,
+}
+
+impl PeerSocket {
+    pub fn plain(socket: OwnedFd, peer: SocketAddr) -> Self {
+        Self {
+            socket,
+            peer,
+            transport: Transport::Plain,
+        }
+    }
+}
+
 /// Called for each accepted socket: `Some` keeps it in this loop, `None` says that another thread
 /// has it now.
-pub type AcceptHook =
-    Box<dyn FnMut(OwnedFd, SocketAddr) -> Option<(OwnedFd, SocketAddr)> + Send + 'static>;
+pub type AcceptHook = Box<dyn FnMut(PeerSocket) -> Option<PeerSocket> + Send + 'static>;
 
 /// Which of the siblings runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +88,10 @@ impl fmt::Display for LoopKind {
 pub struct LoopConfig {
     /// Where connections are accepted. A loop without one serves what it adopts.
     pub listener: Option<TcpListener>,
+    /// Where connections that speak TLS are accepted.
+    pub tls_listener: Option<TcpListener>,
+    /// What connections that speak TLS are served with. Without it they are closed at once.
+    pub tls: Option<Arc<TlsPort>>,
     /// Distributes accepted sockets among threads; without it this loop keeps all.
     pub on_accept: Option<AcceptHook>,
     /// Unconsumed input of one connection. Memory grows only with bytes really received; a
@@ -92,6 +120,8 @@ impl Default for LoopConfig {
     fn default() -> Self {
         Self {
             listener: None,
+            tls_listener: None,
+            tls: None,
             on_accept: None,
             input_bytes_max: (128 << 20) + 8,
             output_bytes_max: 8 << 20,

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::ConnId;
+use super::tls::{Opened, TlsSession};
 
 /// Capacity that an emptied buffer may keep. Larger ones go back to the allocator, so that one
 /// large record does not pin its size on every connection that ever saw it.
@@ -65,11 +66,13 @@ pub(super) struct Outbox {
     sent: usize,
     /// All bytes the kernel ever took from here, to tell a slow peer from a stuck one.
     pub(super) taken_total: u64,
+    /// Bytes that a TLS session holds between `filling` and `sending`.
+    held: usize,
 }
 
 impl Outbox {
     pub(super) fn unsent(&self) -> usize {
-        self.sending.len() - self.sent + self.filling.len()
+        self.sending.len() - self.sent + self.filling.len() + self.held
     }
 
     /// The bytes to send next; they stay where they are until [`Outbox::advance`] has passed their
@@ -81,6 +84,19 @@ impl Outbox {
             std::mem::swap(&mut self.sending, &mut self.filling);
         }
         &self.sending[self.sent..]
+    }
+
+    /// As `next`, encrypted. False when the session has ended and nothing can be encrypted any
+    /// more: what was left is thrown away.
+    fn refill(&mut self, session: &mut TlsSession) -> bool {
+        if self.sent < self.sending.len() {
+            return true;
+        }
+        self.sent = 0;
+        empty(&mut self.sending);
+        let sealed = session.seal(&mut self.filling, &mut self.sending);
+        self.held = session.held();
+        sealed
     }
 
     /// The kernel took `count` of them.
@@ -98,7 +114,8 @@ impl Outbox {
     }
 }
 
-fn empty(bytes: &mut Vec<u8>) {
+/// Clears a buffer, and lets go of its memory if that is large.
+pub(super) fn empty(bytes: &mut Vec<u8>) {
     if bytes.capacity() > RETAINED_BYTES_MAX {
         *bytes = Vec::new();
     } else {
@@ -158,9 +175,52 @@ pub(super) struct Connection {
     pub(super) slow: Option<SlowPeer>,
     pub(super) active_at: Instant,
     pub(super) kernel: KernelState,
+    /// What stands between the socket's bytes and the boxes of a connection that speaks TLS.
+    pub(super) tls: Option<Box<TlsSession>>,
 }
 
 impl Connection {
+    /// The bytes to send next; they stay where they are until [`Outbox::advance`] has passed their
+    /// end. Empty only when a TLS session has broken, which ends the input too.
+    pub(super) fn next_output(&mut self) -> &[u8] {
+        let Some(session) = &mut self.tls else {
+            return self.outbox.next();
+        };
+        if !self.outbox.refill(session) {
+            self.input_ended = true;
+        }
+        &self.outbox.sending[self.outbox.sent..]
+    }
+
+    /// Decrypts what came into the inbox, and puts out what TLS itself has to say. `None` for a
+    /// connection without TLS.
+    pub(super) fn open_records(&mut self, records: &[u8]) -> Option<Opened> {
+        let session = self.tls.as_mut()?;
+        let opened = session.open(records, &mut self.inbox);
+        self.outbox.held = session.held();
+        self.offer_due |= opened.plaintext_bytes > 0;
+        self.input_ended |= opened.ended;
+        Some(opened)
+    }
+
+    /// The peer was given its time to complete a TLS handshake, and has not.
+    pub(super) fn is_late_with_handshake(&self, now: Instant) -> bool {
+        self.tls
+            .as_ref()
+            .is_some_and(|session| session.is_late(now))
+    }
+
+    /// When everything was sent: whether there is one thing more, which tells the peer that nothing
+    /// was cut off.
+    pub(super) fn end_output(&mut self) -> bool {
+        let Some(session) = &mut self.tls else {
+            return false;
+        };
+        let ends = session.end();
+        self.outbox.held = session.held();
+        ends
+    }
+
     pub(super) fn may_offer(&self) -> bool {
         self.phase == Phase::Open && !self.parked && !self.blocked
     }
@@ -206,6 +266,7 @@ impl Table {
             slow: None,
             active_at: now,
             kernel: KernelState::default(),
+            tls: None,
         });
         id
     }

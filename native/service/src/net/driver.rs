@@ -7,18 +7,19 @@
 //! finished, and starts or stops receiving.
 
 mod ending;
+mod tls;
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::config::{AcceptHook, INPUT_HELD_BYTES_MAX};
+use super::config::{AcceptHook, INPUT_HELD_BYTES_MAX, PeerSocket, Transport};
 use super::connection::{Connection, Phase, SlowPeer, Table};
 use super::epoll::Epoll;
 use super::links::Links;
-use super::mechanism::{Event, Mechanism, Received};
+use super::mechanism::{Event, Listener, Mechanism, Received};
 use super::reads::{Reading, Reads};
+use super::tls::TlsPort;
 use super::uring::Uring;
 use super::{ConnId, Flow, Handler, LoopConfig, LoopControl, LoopKind};
 
@@ -93,6 +94,7 @@ struct Driver<'a, M: Mechanism, H: Handler> {
     handler: &'a mut H,
     control: &'a LoopControl,
     on_accept: Option<AcceptHook>,
+    tls: Option<Arc<TlsPort>>,
     input_bytes_max: usize,
     output_bytes_max: usize,
     slow_peer_timeout: Duration,
@@ -116,16 +118,21 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
         control: &'a LoopControl,
         handler: &'a mut H,
     ) -> io::Result<Self> {
-        let listens = config.listener.is_some();
-        let mut mechanism = M::open(config.listener.take(), control.event())?;
-        if listens {
-            mechanism.accept(true)?;
-        }
-        let shortest = config
-            .idle_timeout
-            .map_or(config.slow_peer_timeout, |idle| {
-                idle.min(config.slow_peer_timeout)
-            });
+        let plain = config.listener.take().map(|it| (it, Transport::Plain));
+        let tls = config.tls_listener.take().map(|it| (it, Transport::Tls));
+        let listeners = [plain, tls].into_iter().flatten();
+        let listeners: Vec<_> = listeners
+            .map(|(socket, transport)| Listener { socket, transport })
+            .collect();
+        let mut mechanism = M::open(listeners, control.event())?;
+        mechanism.accept(true)?;
+        let handshake_timeout = config.tls.as_ref().map(|port| port.handshake_timeout);
+        let timeouts = [
+            Some(config.slow_peer_timeout),
+            config.idle_timeout,
+            handshake_timeout,
+        ];
+        let shortest = timeouts.into_iter().flatten().min().unwrap_or_default();
         let sweep_interval = (shortest / 4).clamp(Duration::from_millis(1), SWEEP_INTERVAL_MAX);
         let now = Instant::now();
         let links = Links {
@@ -133,6 +140,7 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
             open: 0,
             parked: 0,
             slow: 0,
+            handshaking: 0,
             attention: Vec::new(),
             adopted: Vec::new(),
             drained: Vec::new(),
@@ -144,6 +152,7 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
             handler,
             control,
             on_accept: config.on_accept,
+            tls: config.tls,
             input_bytes_max: config.input_bytes_max,
             output_bytes_max: config.output_bytes_max,
             slow_peer_timeout: config.slow_peer_timeout,
@@ -208,13 +217,13 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
 
     fn take(&mut self, event: Event) -> io::Result<()> {
         match event {
-            Event::Accepted(socket, peer) => {
+            Event::Accepted(socket) => {
                 let kept = match &mut self.on_accept {
-                    Some(hook) => hook(socket, peer),
-                    None => Some((socket, peer)),
+                    Some(hook) => hook(socket),
+                    None => Some(socket),
                 };
-                if let Some((socket, peer)) = kept {
-                    self.open(socket, peer)?;
+                if let Some(socket) = kept {
+                    self.open(socket)?;
                 }
             }
             Event::AcceptFailed(error) => {
@@ -258,7 +267,12 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
         self.attend()
     }
 
-    fn open(&mut self, socket: OwnedFd, peer: SocketAddr) -> io::Result<()> {
+    fn open(&mut self, socket: PeerSocket) -> io::Result<()> {
+        let PeerSocket {
+            socket,
+            peer,
+            transport,
+        } = socket;
         if self.stop_at.is_some() || self.links.table.len() >= self.connections_max {
             tracing::debug!(%peer, limit = self.connections_max, "connection refused");
             return Ok(());
@@ -267,25 +281,38 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
             // Not a TCP socket, or reset already: the next receive will tell.
             tracing::debug!(%peer, %error, "no TCP_NODELAY");
         }
+        let session = match transport {
+            Transport::Plain => None,
+            Transport::Tls => match self.begin_session(peer) {
+                None => return Ok(()),
+                session => session,
+            },
+        };
         let id = self.links.table.insert(socket, peer, self.now);
         let connection = self.links.table.get(id).expect("just inserted");
+        let shakes_hands = session.is_some();
+        connection.tls = session;
         if let Err(error) = self.mechanism.attach(connection) {
             tracing::warn!(%peer, %error, "connection refused");
             self.links.table.free(id);
             return Ok(());
         }
         self.links.open += 1;
+        self.links.handshaking += usize::from(shakes_hands);
         self.handler.on_open(id, peer);
         self.pump(id)
     }
 
     fn received(&mut self, id: ConnId, received: Received) -> io::Result<()> {
         let mut flow = Flow::Continue;
+        let mut opened = None;
         let Links { table, reads, .. } = &mut self.links;
         if let Some(connection) = table.get(id).filter(|it| it.phase == Phase::Open) {
             connection.active_at = self.now;
             let bytes = self.mechanism.bytes(&received);
-            if connection.inbox.is_empty() && connection.may_offer() {
+            if connection.tls.is_some() {
+                opened = connection.open_records(bytes);
+            } else if connection.inbox.is_empty() && connection.may_offer() {
                 // The usual way: whole frames, handled where the kernel put them.
                 let bytes_max = self.output_bytes_max;
                 let offered = offer(self.handler, connection, bytes, reads, bytes_max);
@@ -297,6 +324,9 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
             }
         }
         self.mechanism.recycle(received);
+        if let Some(opened) = opened {
+            self.opened(id, opened);
+        }
         self.follow(id, flow);
         self.pump(id)
     }
@@ -402,8 +432,15 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
         let finished = unsent == 0
             && (connection.phase == Phase::Closing || no_more_input && !connection.parked);
         if finished {
-            self.drop_connection(id);
-            return Ok(());
+            if !connection.end_output() {
+                self.drop_connection(id);
+                return Ok(());
+            }
+            // Comes back here when the last words have left.
+            if connection.phase == Phase::Open {
+                self.begin_close(id);
+            }
+            return self.pump(id);
         }
         let holds = (connection.parked || connection.blocked)
             && connection.inbox.len() > INPUT_HELD_BYTES_MAX;
@@ -435,8 +472,8 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
             self.pump(id)?;
         }
         self.links.attention.clear();
-        for (socket, peer) in std::mem::take(&mut self.links.adopted) {
-            self.open(socket, peer)?;
+        for socket in std::mem::take(&mut self.links.adopted) {
+            self.open(socket)?;
         }
         Ok(())
     }

@@ -5,25 +5,37 @@
 //! again. So a request costs two system calls and its share of a wait.
 
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::ConnId;
+use super::config::PeerSocket;
 use super::connection::{Connection, Phase, Table};
-use super::mechanism::{Event, Mechanism, Received, set_nonblocking};
+use super::mechanism::{Event, Listener, Mechanism, Received, set_nonblocking};
 use super::reads::Reads;
 
 const EVENTS_MAX: usize = 256;
 const SCRATCH_BYTES: usize = 64 << 10;
 
-/// Accepted in a row before other connections have their turn; a listener that has more stays
+/// Accepted in a row from one port before others have their turn; a listener that has more stays
 /// ready.
 const ACCEPTS_MAX: u32 = 64;
 
-// No connection has these: its index would have to be the last of 2^32.
-const LISTENER: u64 = u64::MAX;
-const WAKE_EVENT: u64 = u64::MAX - 1;
+/// The low half of tokens that belong to no connection: its index would have to be the last of
+/// 2^32.
+const NO_CONNECTION: u32 = u32::MAX;
+const WAKE_EVENT: u64 = u64::MAX;
+
+/// Names a listener by its position.
+fn listener_token(position: usize) -> u64 {
+    (position as u64) << 32 | u64::from(NO_CONNECTION)
+}
+
+struct Port {
+    listener: Listener,
+    /// Of `ACCEPTS_MAX`, in this turn.
+    accepts_left: u32,
+}
 
 const READABLE: u32 = libc::EPOLLIN as u32;
 const WRITABLE: u32 = libc::EPOLLOUT as u32;
@@ -32,8 +44,7 @@ const BROKEN: u32 = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
 
 pub(super) struct Epoll {
     epoll: OwnedFd,
-    listener: Option<TcpListener>,
-    accepts_left: u32,
+    ports: Vec<Port>,
     wake_event: RawFd,
     events: Vec<libc::epoll_event>,
     taken: usize,
@@ -69,12 +80,18 @@ impl Epoll {
     }
 
     /// `None` when nobody is waiting any more, or for this turn.
-    fn accept_one(&mut self) -> Option<Event> {
-        let listener = self.listener.as_ref().filter(|_| self.accepts_left > 0)?;
-        self.accepts_left -= 1;
+    fn accept_one(&mut self, position: usize) -> Option<Event> {
+        let port = &mut self.ports[position];
+        port.accepts_left = port.accepts_left.checked_sub(1)?;
         loop {
-            match listener.accept() {
-                Ok((stream, peer)) => return Some(Event::Accepted(stream.into(), peer)),
+            match port.listener.socket.accept() {
+                Ok((stream, peer)) => {
+                    return Some(Event::Accepted(PeerSocket {
+                        socket: stream.into(),
+                        peer,
+                        transport: port.listener.transport,
+                    }));
+                }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return None,
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => continue,
@@ -111,7 +128,7 @@ impl Epoll {
 }
 
 impl Mechanism for Epoll {
-    fn open(listener: Option<TcpListener>, wake_event: RawFd) -> io::Result<Self> {
+    fn open(listeners: Vec<Listener>, wake_event: RawFd) -> io::Result<Self> {
         // SAFETY: plain system call; the result is checked.
         let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if epoll < 0 {
@@ -119,18 +136,23 @@ impl Mechanism for Epoll {
         }
         // SAFETY: a fresh descriptor that nothing else owns.
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
-        let this = Self {
-            epoll,
+        let ports = listeners.into_iter().map(|listener| Port {
             listener,
             accepts_left: 0,
+        });
+        let this = Self {
+            epoll,
+            ports: ports.collect(),
             wake_event,
             events: Vec::with_capacity(EVENTS_MAX),
             taken: 0,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
         };
-        if let Some(listener) = &this.listener {
-            listener.set_nonblocking(true)?;
-            this.control(libc::EPOLL_CTL_ADD, listener.as_raw_fd(), LISTENER, 0)?;
+        for (position, port) in this.ports.iter().enumerate() {
+            let socket = &port.listener.socket;
+            socket.set_nonblocking(true)?;
+            let token = listener_token(position);
+            this.control(libc::EPOLL_CTL_ADD, socket.as_raw_fd(), token, 0)?;
         }
         set_nonblocking(wake_event, true)?;
         this.control(libc::EPOLL_CTL_ADD, wake_event, WAKE_EVENT, READABLE)?;
@@ -138,16 +160,13 @@ impl Mechanism for Epoll {
     }
 
     fn accept(&mut self, wanted: bool) -> io::Result<()> {
-        let Some(listener) = &self.listener else {
-            return Ok(());
-        };
         let interest = if wanted { READABLE } else { 0 };
-        self.control(
-            libc::EPOLL_CTL_MOD,
-            listener.as_raw_fd(),
-            LISTENER,
-            interest,
-        )
+        for (position, port) in self.ports.iter().enumerate() {
+            let socket = port.listener.socket.as_raw_fd();
+            let token = listener_token(position);
+            self.control(libc::EPOLL_CTL_MOD, socket, token, interest)?;
+        }
+        Ok(())
     }
 
     fn attach(&mut self, connection: &mut Connection) -> io::Result<()> {
@@ -166,7 +185,7 @@ impl Mechanism for Epoll {
         let socket = connection.socket.as_raw_fd();
         let interest = connection.kernel.interest;
         while connection.outbox.unsent() > 0 {
-            let bytes = connection.outbox.next();
+            let bytes = connection.next_output();
             let source = bytes.as_ptr().cast();
             // SAFETY: the slice is readable for its length and the socket is open.
             let count = unsafe { libc::send(socket, source, bytes.len(), libc::MSG_NOSIGNAL) };
@@ -209,7 +228,9 @@ impl Mechanism for Epoll {
             timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32
         });
         self.taken = 0;
-        self.accepts_left = ACCEPTS_MAX;
+        for port in &mut self.ports {
+            port.accepts_left = ACCEPTS_MAX;
+        }
         self.events.clear();
         // SAFETY: the vector has room for EVENTS_MAX events; the kernel writes at most so many.
         let count = unsafe {
@@ -239,19 +260,19 @@ impl Mechanism for Epoll {
         }) = self.events.get(self.taken)
         {
             match token {
-                LISTENER => {
-                    if let Some(event) = self.accept_one() {
-                        if matches!(event, Event::AcceptFailed(_)) {
-                            self.taken += 1;
-                        }
-                        return Ok(Some(event));
-                    }
-                }
                 WAKE_EVENT => {
                     let mut count = 0u64;
                     // SAFETY: eight writable bytes; the driver keeps the eventfd open. Its count
                     // tells nothing.
                     unsafe { libc::read(self.wake_event, (&raw mut count).cast(), 8) };
+                }
+                _ if token as u32 == NO_CONNECTION => {
+                    if let Some(event) = self.accept_one((token >> 32) as usize) {
+                        if matches!(event, Event::AcceptFailed(_)) {
+                            self.taken += 1;
+                        }
+                        return Ok(Some(event));
+                    }
                 }
                 _ => {
                     // A connection closed earlier in this batch is gone, or another has its slot.

@@ -1,8 +1,6 @@
 //! Connections and what the handler asked for them.
 
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-
+use super::config::PeerSocket;
 use super::connection::{Connection, Phase, Table};
 use super::reads::Reads;
 use super::{ConnId, Net};
@@ -15,9 +13,11 @@ pub(super) struct Links {
     pub(super) parked: usize,
     /// Connections with a [`SlowPeer`] clock.
     pub(super) slow: usize,
+    /// TLS connections whose handshake is not complete.
+    pub(super) handshaking: usize,
     /// Touched through `Net`, to be pumped.
     pub(super) attention: Vec<ConnId>,
-    pub(super) adopted: Vec<(OwnedFd, SocketAddr)>,
+    pub(super) adopted: Vec<PeerSocket>,
     /// Parked connections whose output has left.
     pub(super) drained: Vec<ConnId>,
     pub(super) reads: Reads,
@@ -83,8 +83,8 @@ impl Net for Links {
         }
     }
 
-    fn adopt(&mut self, socket: OwnedFd, peer: SocketAddr) {
-        self.adopted.push((socket, peer));
+    fn adopt(&mut self, socket: PeerSocket) {
+        self.adopted.push(socket);
     }
 
     fn connections(&self) -> usize {

@@ -2,11 +2,12 @@
 //! decides nothing.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{OwnedFd, RawFd};
+use std::net::TcpListener;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use super::ConnId;
+use super::config::{PeerSocket, Transport};
 use super::connection::{Connection, Table};
 use super::reads::{Reading, Reads};
 
@@ -17,8 +18,14 @@ pub(super) struct Received {
     pub(super) bytes: usize,
 }
 
+/// A port, and what is spoken there.
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+    pub(super) transport: Transport,
+}
+
 pub(super) enum Event {
-    Accepted(OwnedFd, SocketAddr),
+    Accepted(PeerSocket),
     /// Accepting ended, for want of descriptors perhaps; it goes on after [`Mechanism::accept`].
     AcceptFailed(io::Error),
     Received(ConnId, Received),
@@ -35,9 +42,9 @@ pub(super) enum Event {
 
 pub(super) trait Mechanism: Sized {
     /// `wake_event` is an eventfd whose readiness ends a wait.
-    fn open(listener: Option<TcpListener>, wake_event: RawFd) -> io::Result<Self>;
+    fn open(listeners: Vec<Listener>, wake_event: RawFd) -> io::Result<Self>;
 
-    /// Starts or stops accepting.
+    /// Starts or stops accepting, on all ports.
     fn accept(&mut self, wanted: bool) -> io::Result<()>;
 
     /// A new connection: puts its socket into the mode this mechanism needs. Nothing is received

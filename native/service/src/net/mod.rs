@@ -3,7 +3,8 @@
 //! A loop owns its sockets, their buffers and their clocks, and calls a [`Handler`] with the bytes
 //! that arrived. Two siblings do the input and output, [`uring`] (io_uring) and [`epoll`], behind
 //! one small trait ([`mechanism::Mechanism`]); everything that is policy (who may be offered input,
-//! what is bounded by what, when a connection ends) is written once, in [`driver`].
+//! what is bounded by what, when a connection ends) is written once, in [`driver`]. A connection may
+//! have a TLS session ([`tls`]) between its socket and its handler, which does not notice.
 //!
 //! What a handler may rely on, whichever sibling runs:
 //!
@@ -30,17 +31,18 @@ mod read_tests;
 mod reads;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod uring;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 
-pub use config::{AcceptHook, LoopConfig, LoopKind};
+pub use config::{AcceptHook, LoopConfig, LoopKind, PeerSocket, Transport};
 pub use control::{LoopControl, Waker};
 pub use driver::run;
 pub use read_pool::ReadPool;
 pub use reads::Reads;
+pub use tls::{TlsConfig, TlsError, TlsPort, TlsProtocol, TlsStats};
 
 /// Name of a connection within one loop. Copyable and never reused: a slot that is taken again has
 /// another generation.
@@ -196,7 +198,7 @@ pub trait Net {
 
     /// Takes over a connection that was accepted elsewhere. `on_open` comes after the handler
     /// returns.
-    fn adopt(&mut self, socket: OwnedFd, peer: SocketAddr);
+    fn adopt(&mut self, socket: PeerSocket);
 
     /// Connections that are open, without those that only wait for their last bytes to leave.
     fn connections(&self) -> usize;

@@ -6,10 +6,10 @@
 
 mod ends;
 mod exchange;
+mod tls;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -39,7 +39,7 @@ enum Mail {
     /// Without ending the park.
     Output(ConnId, Vec<u8>),
     Close(ConnId),
-    Adopt(OwnedFd, SocketAddr),
+    Adopt(PeerSocket),
 }
 
 #[derive(Default)]
@@ -151,7 +151,7 @@ impl Handler for Frames {
                     assert!(net.unsent(conn) >= bytes.len());
                 }
                 Mail::Close(conn) => net.close(conn),
-                Mail::Adopt(socket, peer) => net.adopt(socket, peer),
+                Mail::Adopt(socket) => net.adopt(socket),
             }
         }
     }
@@ -271,13 +271,13 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-fn read_exactly(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+fn read_exactly(stream: &mut impl Read, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     stream.read_exact(&mut bytes).unwrap();
     bytes
 }
 
-fn exchange(stream: &mut TcpStream, sent: &[u8]) {
+fn exchange(stream: &mut (impl Read + Write), sent: &[u8]) {
     stream.write_all(sent).unwrap();
     assert_eq!(read_exactly(stream, sent.len()), sent);
 }

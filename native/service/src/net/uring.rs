@@ -15,7 +15,7 @@ mod setup;
 mod user_data;
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -25,13 +25,14 @@ use slab::Slab;
 
 use super::ConnId;
 use super::buffer_ring::BufferRing;
+use super::config::PeerSocket;
 use super::connection::{Connection, Phase, Table};
-use super::mechanism::{Event, Mechanism, Received, set_nonblocking};
+use super::mechanism::{Event, Listener, Mechanism, Received, set_nonblocking};
 use super::reads::Reads;
 use device::RingRead;
 use setup::build_ring;
 pub(super) use setup::probe;
-use user_data::{INDEX_BITS, NOBODY, Operation, parse_user_data, user_data};
+use user_data::{INDEX_BITS, NOBODY, Operation, parse_user_data, port_id, user_data};
 
 const SUBMISSIONS: u32 = 512;
 /// Completions beyond these wait in the kernel.
@@ -44,12 +45,17 @@ struct Completion {
     flags: u32,
 }
 
+struct Port {
+    listener: Listener,
+    /// An accept operation exists.
+    armed: bool,
+}
+
 pub(super) struct Uring {
     // Before `buffers`: the ring goes first.
     ring: IoUring,
     buffers: BufferRing,
-    listener: Option<TcpListener>,
-    accept_armed: bool,
+    ports: Vec<Port>,
     accept_wanted: bool,
     wake_event: RawFd,
     /// Where the eventfd's counter is read to; boxed, since the kernel writes there while `self`
@@ -114,7 +120,7 @@ impl Uring {
                 continue;
             }
             let socket = Fd(connection.socket.as_raw_fd());
-            let bytes = connection.outbox.next();
+            let bytes = connection.next_output();
             let length = bytes.len().min(i32::MAX as usize) as u32;
             let entry = opcode::Send::new(socket, bytes.as_ptr(), length)
                 .flags(libc::MSG_NOSIGNAL)
@@ -122,7 +128,7 @@ impl Uring {
                 .user_data(user_data(Operation::Send, id));
             // SAFETY: the outbox leaves these bytes where they are until `advance` has passed them,
             // which happens at the completion; the connection, and its socket with it, is not freed
-            // while `send_submitted`.
+            // while `send_submitted`. So it is for encrypted output, which lies in the outbox too.
             unsafe { self.push(&entry)? };
             connection.kernel.send_submitted = true;
         }
@@ -166,12 +172,34 @@ impl Uring {
         }
     }
 
-    fn accepted(&mut self, completion: &Completion) -> io::Result<Option<Event>> {
-        self.accept_armed &= cqueue::more(completion.flags);
+    /// Has a port accept or not, as it is wanted.
+    fn settle_accept(&mut self, position: usize) -> io::Result<()> {
+        let port = &self.ports[position];
+        if self.accept_wanted && !port.armed {
+            let entry = opcode::AcceptMulti::new(Fd(port.listener.socket.as_raw_fd()))
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
+                .user_data(user_data(Operation::Accept, port_id(position)));
+            // SAFETY: the entry points to no memory; the listener is open as long as `self`.
+            unsafe { self.push(&entry)? };
+            self.ports[position].armed = true;
+        } else if !self.accept_wanted && port.armed {
+            self.cancel(
+                Operation::Accept,
+                Operation::CancelAccept,
+                port_id(position),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn accepted(&mut self, position: usize, completion: &Completion) -> io::Result<Option<Event>> {
+        self.ports[position].armed &= cqueue::more(completion.flags);
         if completion.result < 0 {
             return match -completion.result {
-                libc::ECANCELED => self.accept(self.accept_wanted).map(|()| None),
-                libc::ECONNABORTED | libc::EINTR => self.accept(self.accept_wanted).map(|()| None),
+                libc::ECANCELED | libc::ECONNABORTED | libc::EINTR => {
+                    self.settle_accept(position).map(|()| None)
+                }
                 code => Ok(Some(Event::AcceptFailed(io::Error::from_raw_os_error(
                     code,
                 )))),
@@ -179,10 +207,14 @@ impl Uring {
         }
         // SAFETY: the kernel made this descriptor for us; nothing else owns it.
         let socket = unsafe { OwnedFd::from_raw_fd(completion.result) };
-        self.accept(self.accept_wanted)?;
+        self.settle_accept(position)?;
         let stream = TcpStream::from(socket);
         match stream.peer_addr() {
-            Ok(peer) => Ok(Some(Event::Accepted(stream.into(), peer))),
+            Ok(peer) => Ok(Some(Event::Accepted(PeerSocket {
+                socket: stream.into(),
+                peer,
+                transport: self.ports[position].listener.transport,
+            }))),
             // Reset between the handshake and now.
             Err(_) => Ok(None),
         }
@@ -267,18 +299,21 @@ fn released(connection: &Connection) -> Option<Event> {
 }
 
 impl Mechanism for Uring {
-    fn open(listener: Option<TcpListener>, wake_event: RawFd) -> io::Result<Self> {
+    fn open(listeners: Vec<Listener>, wake_event: RawFd) -> io::Result<Self> {
         let ring = build_ring(SUBMISSIONS)?;
         let buffers = BufferRing::register(&ring, BUFFER_GROUP)?;
-        if let Some(listener) = &listener {
-            listener.set_nonblocking(false)?;
+        for listener in &listeners {
+            listener.socket.set_nonblocking(false)?;
         }
         set_nonblocking(wake_event, false)?;
+        let ports = listeners.into_iter().map(|listener| Port {
+            listener,
+            armed: false,
+        });
         let mut uring = Self {
             ring,
             buffers,
-            listener,
-            accept_armed: false,
+            ports: ports.collect(),
             accept_wanted: false,
             wake_event,
             wake_count: Box::new(0),
@@ -295,21 +330,7 @@ impl Mechanism for Uring {
 
     fn accept(&mut self, wanted: bool) -> io::Result<()> {
         self.accept_wanted = wanted;
-        let Some(listener) = &self.listener else {
-            return Ok(());
-        };
-        if wanted && !self.accept_armed {
-            let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
-                .flags(libc::SOCK_CLOEXEC)
-                .build()
-                .user_data(user_data(Operation::Accept, NOBODY));
-            // SAFETY: the entry points to no memory; the listener is open as long as `self`.
-            unsafe { self.push(&entry)? };
-            self.accept_armed = true;
-        } else if !wanted && self.accept_armed {
-            self.cancel(Operation::Accept, Operation::CancelAccept, NOBODY)?;
-        }
-        Ok(())
+        (0..self.ports.len()).try_for_each(|position| self.settle_accept(position))
     }
 
     fn attach(&mut self, connection: &mut Connection) -> io::Result<()> {
@@ -396,7 +417,7 @@ impl Mechanism for Uring {
                 Operation::Receive => self.received(id, &completion, table)?,
                 Operation::Send => self.sent(id, &completion, table),
                 Operation::Read => self.read_ended(&completion, reads),
-                Operation::Accept => self.accepted(&completion)?,
+                Operation::Accept => self.accepted(id.index(), &completion)?,
                 Operation::ReadEvent => {
                     self.arm_wake_event()?;
                     None

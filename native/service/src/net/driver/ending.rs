@@ -27,7 +27,9 @@ impl<M: Mechanism, H: Handler> Driver<'_, M, H> {
     }
 
     fn wants_sweep(&self) -> bool {
-        self.links.slow > 0 || self.idle_timeout.is_some() && self.links.open > 0
+        self.links.slow > 0
+            || self.links.handshaking > 0
+            || self.idle_timeout.is_some() && self.links.open > 0
     }
 
     pub(super) fn keep_time(&mut self) -> io::Result<()> {
@@ -86,6 +88,11 @@ impl<M: Mechanism, H: Handler> Driver<'_, M, H> {
         }
         let connection = self.links.table.get(id).expect("begin_close frees nothing");
         connection.phase = Phase::Gone;
+        if let Some(session) = &mut connection.tls
+            && session.abandon()
+        {
+            self.links.handshaking -= 1;
+        }
         if connection.slow.take().is_some() {
             self.links.slow -= 1;
         }
@@ -130,7 +137,9 @@ impl<M: Mechanism, H: Handler> Driver<'_, M, H> {
             {
                 expired = Some("idle");
             }
-            if let Some(reason) = expired {
+            if connection.is_late_with_handshake(self.now) {
+                self.give_up_handshake(id);
+            } else if let Some(reason) = expired {
                 tracing::info!(peer = %connection.peer, reason, "connection closed");
                 self.drop_connection(id);
             }

@@ -184,12 +184,12 @@ fn accepted_sockets_can_be_handed_to_another_loop(kind: LoopKind) {
     let (shared, waker) = (second.shared.clone(), second.control.waker());
     let mut turn = 0;
     let first = Server::start(kind, move |config| {
-        config.on_accept = Some(Box::new(move |socket, peer| {
+        config.on_accept = Some(Box::new(move |socket| {
             turn += 1;
             if turn % 2 == 0 {
-                return Some((socket, peer));
+                return Some(socket);
             }
-            shared.mail.lock().push(Mail::Adopt(socket, peer));
+            shared.mail.lock().push(Mail::Adopt(socket));
             waker.wake();
             None
         }));

@@ -4,7 +4,7 @@ use std::io;
 
 use io_uring::opcode;
 
-use super::{Completion, NOBODY, Operation, Uring, user_data};
+use super::{Completion, Operation, Uring, user_data};
 use crate::net::ConnId;
 use crate::net::connection::{Phase, Table};
 
@@ -35,8 +35,8 @@ impl Uring {
             return Ok(());
         }
         if operation == Operation::CancelAccept {
-            if self.accept_armed && !self.accept_wanted {
-                self.cancel(Operation::Accept, Operation::CancelAccept, NOBODY)?;
+            if self.ports[id.index()].armed && !self.accept_wanted {
+                self.cancel(Operation::Accept, Operation::CancelAccept, id)?;
             }
             return Ok(());
         }

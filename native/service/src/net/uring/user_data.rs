@@ -46,6 +46,14 @@ pub(super) fn parse_user_data(data: u64) -> (Operation, ConnId) {
     )
 }
 
+/// For accepts, which belong to a port.
+pub(super) fn port_id(position: usize) -> ConnId {
+    ConnId {
+        index: position as u32,
+        generation: 0,
+    }
+}
+
 /// For operations that belong to no connection.
 pub(super) const NOBODY: ConnId = ConnId {
     index: 0,

@@ -177,6 +177,41 @@ test('broken YAML is reported with its line', () => {
   assert.match(messages(`service: {}\nservice: {}${namespaces}`)[0]!, /^east\.yaml:2: .*unique/)
 })
 
+const withTls = (service: string, entries = '{ name: a.example, cert-file: a.pem, key-file: a-key.pem, ca-file: ca.pem }') =>
+  `network: { service: { ${service} }, tls: [${entries}] }${namespaces}`
+
+test('a port for TLS has a certificate, and authorities where clients show theirs', () => {
+  const config = parseConfigText(withTls('tls-port: 4333, tls-name: a.example'))
+  assert.equal(config.network.service['tls-authenticate-client'], 'any')
+  assert.deepEqual(config.network.tls, [{ name: 'a.example', 'cert-file': 'a.pem', 'key-file': 'a-key.pem', 'ca-file': 'ca.pem', protocols: ['TLSv1.2', 'TLSv1.3'] }])
+  assert.deepEqual(parseConfig(JSON.parse(JSON.stringify(config))), config)
+
+  const refuses = (text: string, message: RegExp) => { assert.match(theMessage(text), message) }
+  const bare = '{ name: a.example, cert-file: a.pem, key-file: a-key.pem }'
+  refuses(withTls('tls-port: 4333'), /network\.service\.tls-name: is missing; allowed: the name of an entry of network\.tls, a\.example$/)
+  refuses(withTls('tls-port: 4333, tls-name: b.example'), /tls-name: "b\.example" is not the name of an entry of network\.tls; allowed: a\.example$/)
+  refuses(withTls('tls-name: a.example'), /tls-name: is given without tls-port/)
+  refuses(withTls('tls-port: 4333, tls-name: a.example', bare), /network\.tls\[0\]\.ca-file: is missing while tls-authenticate-client is any; allowed: a ca-file, a ca-path, or/)
+  refuses(withTls('tls-port: 4333, tls-name: a.example, tls-authenticate-client: [billing]', bare), /tls-authenticate-client: \["billing"\] without ca-file or ca-path/)
+  refuses(withTls('tls-port: 3000, tls-name: a.example'), /tls-port: "3000" is the port for plain connections too/)
+  refuses(withTls('tls-port: 4333, tls-name: a.example', `${bare.replace(' }', ', ca-path: ca }')}, ${bare}`), /network\.tls\[1\]\.name: "a\.example" is used twice/)
+  refuses(withTls('tls-port: 4333, tls-name: a.example', bare.replace(' }', ', ca-file: c, protocols: [TLSv1.1] }')), /protocols: \["TLSv1\.1"\] is not a list of protocols; allowed: TLSv1\.2, TLSv1\.3, or both/)
+  refuses(withTls('tls-port: 4333, tls-name: a.example', bare.replace(' }', ', ca-file: c, key-file-password: x }')), /key-file-password: unknown key/)
+  assert.deepEqual(messages(withTls('tls-port: 4333, tls-name: a.example, tls-authenticate-client: false', bare)), [])
+})
+
+test('clients are authenticated by a mode or by names', () => {
+  const mode = (text: string) => parseConfigText(withTls(`tls-port: 1, tls-name: a.example, tls-authenticate-client: ${text}`)).network.service['tls-authenticate-client']
+  assert.equal(mode('any'), 'any')
+  assert.equal(mode('false'), 'false')
+  assert.deepEqual(mode('billing'), ['billing'])
+  assert.deepEqual(mode('"billing, reports"'), ['billing', 'reports'])
+  assert.deepEqual(mode('[billing, reports]'), ['billing', 'reports'])
+  for (const text of ['[]', '[any]', '"a b"', '[billing, billing]', '{ a: b }']) {
+    assert.match(theMessage(withTls(`tls-port: 1, tls-name: a.example, tls-authenticate-client: ${text}`)), /tls-authenticate-client: .* is not a way to authenticate clients/)
+  }
+})
+
 test('a file that is not there is one clear line', async () => {
   await assert.rejects(loadConfig('/no/such/file.yaml'), { code: 'CONFIG', message: '/no/such/file.yaml: there is no such file' })
 })

@@ -27,6 +27,8 @@ export function crossCheck (root: unknown): CrossIssue[] {
     storage(namespace, ['namespaces', i], files, issues)
   })
 
+  tls(section(document['network']), issues)
+
   const datacenters = list(section(document['xdr'])['dcs']).map(section)
   unique(datacenters.map((dc) => text(dc['name'])), (i) => ['xdr', 'dcs', i, 'name'], issues)
   datacenters.forEach((dc, i) => {
@@ -40,6 +42,35 @@ export function crossCheck (root: unknown): CrossIssue[] {
     })
   })
   return issues
+}
+
+// A port needs a certificate, and clients that have to show theirs need one to be checked against.
+function tls (network: Section, issues: CrossIssue[]): void {
+  const entries = list(network['tls']).map(section)
+  const names = entries.map((entry) => text(entry['name']))
+  unique(names, (i) => ['network', 'tls', i, 'name'], issues)
+  const service = section(network['service'])
+  const at = (key: string) => ['network', 'service', key]
+  const named = text(service['tls-name'])
+  const known = names.filter((name) => name !== undefined).join(', ')
+  const index = names.findIndex((name) => name !== undefined && name === named)
+  if (text(service['tls-port']) === undefined) {
+    if (named !== undefined) issues.push({ path: at('tls-name'), message: 'is given without tls-port; allowed: with tls-port only' })
+  } else if (named === undefined) {
+    issues.push({ path: at('tls-name'), message: `is missing; allowed: the name of an entry of network.tls${known === '' ? '' : `, ${known}`}` })
+  } else if (index < 0) {
+    issues.push({ path: at('tls-name'), message: `${JSON.stringify(named)} is not the name of an entry of network.tls; allowed: ${known === '' ? 'there is none' : known}` })
+  } else if (text(service['tls-authenticate-client']) !== 'false' && entries[index]!['ca-file'] === undefined && entries[index]!['ca-path'] === undefined) {
+    const given = service['tls-authenticate-client']
+    issues.push({
+      path: given === undefined ? ['network', 'tls', index, 'ca-file'] : at('tls-authenticate-client'),
+      message: `${given === undefined ? 'is missing while tls-authenticate-client is any' : `${JSON.stringify(given)} without ca-file or ca-path`}; allowed: a ca-file, a ca-path, or tls-authenticate-client: false`
+    })
+  }
+  const port = text(service['tls-port'])
+  if (port !== undefined && Number(port) !== 0 && Number(port) === Number(text(service['port']) ?? 3000)) {
+    issues.push({ path: at('tls-port'), message: `${JSON.stringify(port)} is the port for plain connections too; allowed: another one` })
+  }
 }
 
 function unique (names: Array<string | undefined>, at: (i: number) => CrossIssue['path'], issues: CrossIssue[]): void {

@@ -12,6 +12,7 @@ export const DATACENTERS_MAX = 64
 export const NAME_BYTES_MAX = 31
 export const SET_NAME_BYTES_MAX = 63
 export const SETS_MAX = 4095
+export const TLS_SECTIONS_MAX = 32
 /** Ten years, the longest time to live on the wire. */
 export const TTL_SECONDS_MAX = 315_360_000
 

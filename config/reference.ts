@@ -23,7 +23,7 @@ export function renderKeyTables (): string {
 
 // Storage, and the parts of a datacenter, have tables of their own: theirs are the long ones.
 function sectionOf (path: string): string {
-  const match = /^(namespaces\[\]\.(?:storage-engine|sets\[\])|xdr\.dcs\[\]\.(?:kafka|file|namespaces\[\])|xdr\.dcs\[\]|network\.service|[^.[]+(?:\[\])?)\./.exec(path)
+  const match = /^(namespaces\[\]\.(?:storage-engine|sets\[\])|xdr\.dcs\[\]\.(?:kafka|file|namespaces\[\])|xdr\.dcs\[\]|network\.service|network\.tls\[\]|[^.[]+(?:\[\])?)\./.exec(path)
   return match?.[1] ?? path
 }
 

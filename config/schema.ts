@@ -6,7 +6,7 @@
 
 import { z } from 'zod'
 import {
-  DATACENTERS_MAX, GiB, KiB, MiB, NAME_BYTES_MAX, NAMESPACES_MAX, SETS_MAX, SET_NAME_BYTES_MAX, TTL_SECONDS_MAX, TiB, luaWorkersDefault, serviceThreadsDefault
+  DATACENTERS_MAX, GiB, KiB, MiB, NAME_BYTES_MAX, NAMESPACES_MAX, SETS_MAX, SET_NAME_BYTES_MAX, TLS_SECTIONS_MAX, TTL_SECONDS_MAX, TiB, luaWorkersDefault, serviceThreadsDefault
 } from './defaults.js'
 import { DURATION_FORM, SIZE_FORM, formatSize, parseDuration, parseSize, type DurationUnit } from './units.js'
 
@@ -141,6 +141,18 @@ function isEndpoint (text: string): boolean {
   return match !== null && Number(match[3]) >= 1 && Number(match[3]) <= 65_535
 }
 
+/** Text, with commas between entries, or a list. */
+function entriesOf (input: unknown): string[] | undefined {
+  const entries = typeof input === 'string' ? input.split(',').map((entry) => entry.trim()) : input
+  const isList = Array.isArray(entries) && entries.length > 0 && entries.every((entry) => typeof entry === 'string')
+  return isList && new Set(entries).size === entries.length ? entries as string[] : undefined
+}
+
+const TLS_PROTOCOLS = ['TLSv1.2', 'TLSv1.3'] as const
+const TLS_NAME = /^[A-Za-z0-9._-]{1,253}$/
+const tlsNameLeaf = (o: LeafOptions<string>) => textLeaf('a TLS name', '1 to 253 of A-Z a-z 0-9 . _ -, not any or false',
+  (text) => TLS_NAME.test(text) && text !== 'any' && text !== 'false', o)
+
 // A section that is left out is read as an empty one, so its keys take their defaults.
 const absent = {} as never
 
@@ -163,6 +175,7 @@ const service = z.strictObject({
   'transaction-pending-limit': integer({ min: 0, max: 65_535, default: 20, doc: 'Requests that may wait for one record; one more is answered with KEY_BUSY. 0: no limit.' }),
   'sindex-builder-threads': integer({ min: 1, max: 32, default: 4, doc: 'Threads that build the secondary indexes of a namespace, each from a part of its records.' }),
   'sindex-gc-period': duration('s', { min: 1, max: 86_400, default: 10, doc: 'Time between passes that take entries of records that are gone out of secondary indexes.' }),
+  'tls-refresh-period': duration('s', { min: 0, max: 86_400, default: 60, doc: 'Time between looks at whether a file of `network.tls` has changed, which is then read again; 0 never.' }),
   'network-loop': choice(['auto', 'io_uring', 'epoll'], { default: 'auto', doc: 'Event loop of the service threads; `auto` takes io_uring where the kernel allows it.' })
 })
 
@@ -174,8 +187,28 @@ const network = z.strictObject({
     port: integer({ min: 0, max: 65_535, default: 3000, doc: 'TCP port for clients; 0 takes a free one.' }),
     'access-address': optional(textLeaf('an address', hostAllowed, (text) => HOST.test(text), {
       doc: 'The address that clients are told, when it is not the one above (NAT, containers).'
-    }))
-  }).prefault(absent)
+    })),
+    'tls-port': optional(integerLeaf({ min: 0, max: 65_535, doc: 'TCP port for clients that speak TLS, beside the other one; 0 takes a free one. 4333 is customary.' })),
+    'tls-name': optional(tlsNameLeaf({ doc: 'Which entry of `network.tls` has the certificate. Required with `tls-port`.' })),
+    'tls-authenticate-client': defaulted(leaf<'any' | 'false' | string[]>('a way to authenticate clients',
+      'any (a certificate of the authorities of `ca-file` or `ca-path`), false (none is asked for), or names of which it must carry one', (input) => {
+        if (input === 'any' || input === 'false') return input
+        if (input === false) return 'false'
+        const names = entriesOf(input)
+        return names?.every((name) => TLS_NAME.test(name) && name !== 'any' && name !== 'false') === true ? names : undefined
+      }, { default: 'any', doc: 'Whether clients have to show a certificate. A name is looked for in its common name and its DNS names.' }), () => 'any' as const)
+  }).prefault(absent),
+  tls: z.array(z.strictObject({
+    name: required(tlsNameLeaf({ doc: 'Name of the entry, and the name that clients expect in the certificate.' })),
+    'cert-file': required(pathLeaf({ doc: 'The certificate, followed by those between it and its authority, in PEM.' })),
+    'key-file': required(pathLeaf({ doc: 'Its private key in PEM, not encrypted.' })),
+    'ca-file': optional(pathLeaf({ doc: 'Authorities that the certificates of clients are checked against, in PEM.' })),
+    'ca-path': optional(pathLeaf({ doc: 'A directory of such files; every file in it is read.' })),
+    protocols: defaulted(leaf<Array<typeof TLS_PROTOCOLS[number]>>('a list of protocols', `${TLS_PROTOCOLS.join(', ')}, or both`, (input) => {
+      const entries = entriesOf(input)
+      return entries?.every((entry) => TLS_PROTOCOLS.some((protocol) => protocol === entry)) === true ? entries as typeof TLS_PROTOCOLS[number][] : undefined
+    }, { default: [...TLS_PROTOCOLS], doc: 'Versions of TLS that are accepted.' }, (protocols) => protocols.join(', ')), () => [...TLS_PROTOCOLS])
+  })).max(TLS_SECTIONS_MAX).default([])
 })
 
 const logging = z.strictObject({

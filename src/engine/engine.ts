@@ -84,6 +84,18 @@ function typed<R> (call: () => R): R {
   }
 }
 
+/** The port for TLS with its certificate (`TlsServiceConfig`), if there is one. */
+function tlsConfig ({ service, network }: NodeConfig): object | undefined {
+  const { 'tls-port': port, 'tls-name': name, 'tls-authenticate-client': clients } = network.service
+  const identity = network.tls.find((entry) => entry.name === name)
+  if (port === undefined || identity === undefined) return undefined
+  return {
+    port,
+    'refresh-period': service['tls-refresh-period'],
+    identity: { ...identity, 'authenticate-client': clients !== 'false', 'client-names': Array.isArray(clients) ? clients : [] }
+  }
+}
+
 /** What the engine needs of a configuration (`ServerConfig` in native/service). */
 function nativeConfig (config: NodeConfig, truncations: TruncationsOf): object {
   const { service, network, namespaces, xdr } = config
@@ -91,6 +103,7 @@ function nativeConfig (config: NodeConfig, truncations: TruncationsOf): object {
     service: {
       address: network.service.address,
       port: network.service.port,
+      tls: tlsConfig(config),
       'service-threads': service['service-threads'],
       'proto-fd-max': service['proto-fd-max'],
       'proto-fd-idle-ms': service['proto-fd-idle-ms'],

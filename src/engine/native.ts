@@ -29,6 +29,8 @@ export interface InfoRequest {
 export interface Listening {
   address: string
   port: number
+  /** Undefined without a port for TLS. */
+  tlsPort?: number
   networkLoop: 'io_uring' | 'epoll'
 }
 

@@ -16,9 +16,9 @@ function endpoint (host: string, port: number): string {
   return `${isIPv6(host) ? `[${host}]` : host}:${port}`
 }
 
-/** The addresses that clients are told: the configured one, or each of this machine's when the node listens on all. */
-export function accessAddresses (node: NodeView): string[] {
-  const { address, port, 'access-address': access } = { ...node.runtimeConfig.current.network.service, port: node.listening.port }
+/** The addresses that clients are told, with a port: the configured one, or each of this machine's when the node listens on all. */
+export function accessAddresses (node: NodeView, port = node.listening.port): string[] {
+  const { address, 'access-address': access } = node.runtimeConfig.current.network.service
   if (access !== undefined) return [endpoint(access, port)]
   if (address !== '0.0.0.0' && address !== '::') return [endpoint(node.listening.address, port)]
   const all = Object.values(networkInterfaces()).flatMap((entries) => entries ?? []).filter((entry) => entry.family === 'IPv4')
@@ -27,6 +27,7 @@ export function accessAddresses (node: NodeView): string[] {
 }
 
 const addresses: InfoCommand = (node) => accessAddresses(node).join(',')
+const tlsAddresses: InfoCommand = (node) => node.listening.tlsPort === undefined ? '' : accessAddresses(node, node.listening.tlsPort).join(',')
 const none: InfoCommand = () => ''
 const nodeId: InfoCommand = (node) => node.nodeId
 /** `<generation>,<default port>,[peers]`: this node has no peers. */
@@ -49,7 +50,7 @@ export const identityCommands: Record<string, InfoCommand> = {
   service: addresses,
   'service-clear-std': addresses,
   'service-clear-alt': none,
-  'service-tls-std': none,
+  'service-tls-std': tlsAddresses,
   'service-tls-alt': none,
   services: none,
   'peers-generation': () => '0',

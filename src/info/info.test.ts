@@ -82,6 +82,14 @@ function commandsIn (text: string): string[] {
   return tables.flatMap((table) => [...table.matchAll(/^\| `([^`]+)` \|/gm)].map(([, name]) => name!))
 }
 
+test('the port for TLS is told where there is one', async () => {
+  assert.equal(await ask('service-tls-std'), '')
+  const node = scratchNode()
+  const withTls = { ...node, listening: { ...node.listening, tlsPort: 4333 } }
+  assert.equal(await ask('service-tls-std', withTls), '127.0.0.1:4333')
+  assert.equal(await ask('service-clear-std', withTls), '127.0.0.1:3100')
+})
+
 test('a name ends at the first slash, colon or semicolon', () => {
   assert.equal(parseInfoCommand('node').name, 'node')
   assert.equal(parseInfoCommand('node;').name, 'node')

@@ -194,7 +194,12 @@ function target (command: Command): Command {
   return json(command
     .addOption(new Option('-h, --host <host>', 'host of a node').env('PERIGEE_HOST').default('127.0.0.1'))
     .addOption(new Option('-p, --port <port>', 'its port').env('PERIGEE_PORT').default('3000'))
-    .addOption(new Option('--timeout <ms>', 'give up after this long').default('5000')))
+    .addOption(new Option('--timeout <ms>', 'give up after this long').default('5000'))
+    .addOption(new Option('--tls', 'speak TLS; the port is that for TLS then').env('PERIGEE_TLS'))
+    .addOption(new Option('--tls-name <name>', 'name that the certificate of the node has to carry (default: the host)').env('PERIGEE_TLS_NAME'))
+    .addOption(new Option('--tls-ca-file <file>', 'authorities to check it against, in PEM (default: those that Node.js knows)').env('PERIGEE_TLS_CA_FILE'))
+    .addOption(new Option('--tls-cert-file <file>', 'certificate to show to the node, in PEM').env('PERIGEE_TLS_CERT_FILE'))
+    .addOption(new Option('--tls-key-file <file>', 'its private key').env('PERIGEE_TLS_KEY_FILE')))
 }
 
 function write (command: Command): Command {

@@ -15,12 +15,15 @@ import {
   applyRequest, existsRequest, getRequest, operateRequest, putRequest, removeRequest, selectRequest, touchRequest,
   type Command, type Key, type Policy, type WritePolicy
 } from './request.js'
+import type { TlsOptions } from './transport.js'
 import { scanPages, type ScanOptions, type ScanPage } from './scan.js'
 import { setOwn, type Bins, type Value } from './value.js'
 
 export interface ClientOptions {
   /** Where to start from: `host`, `host:port` or `{ host, port }`. */
   readonly hosts: ReadonlyArray<string | Endpoint>
+  /** Speak TLS with every node. */
+  readonly tls?: TlsOptions | undefined
   /** Bound on a call whose policy has none, and on connecting to the cluster. */
   readonly timeoutMs?: number | undefined
   readonly connectTimeoutMs?: number | undefined
@@ -97,6 +100,7 @@ export class Client {
     this.#retriesMax = options.retriesMax ?? RETRIES_MAX
     this.#cluster = new Cluster({
       seeds: options.hosts.map((host) => typeof host === 'string' ? parseEndpoint(host) : host),
+      tls: options.tls,
       clusterName: options.clusterName,
       tendIntervalMs: options.tendIntervalMs ?? TEND_INTERVAL_MS,
       connectTimeoutMs: this.#connectTimeoutMs,

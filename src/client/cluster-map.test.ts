@@ -79,8 +79,8 @@ test('peers are read with their ports, and those that left are not peers', () =>
   assert.deepEqual(parsePeers('12,3000,[[BB9,,[10.0.0.1,10.0.0.2:4000]],[A1,tls,[[fe80::1]:3100,[::1]]],[C1,,]]'), {
     generation: '12',
     peers: [
-      { name: 'BB9', endpoints: [{ host: '10.0.0.1', port: 3000 }, { host: '10.0.0.2', port: 4000 }] },
-      { name: 'A1', endpoints: [{ host: 'fe80::1', port: 3100 }, { host: '::1', port: 3000 }] }
+      { name: 'BB9', tlsName: '', endpoints: [{ host: '10.0.0.1', port: 3000 }, { host: '10.0.0.2', port: 4000 }] },
+      { name: 'A1', tlsName: 'tls', endpoints: [{ host: 'fe80::1', port: 3100 }, { host: '::1', port: 3000 }] }
     ]
   })
   for (const text of ['', '1,3000', 'ERROR:4:x', '1,3000,[[A1]]', '1,3000,[junk]']) assert.throws(() => parsePeers(text), AddressError, text)

@@ -7,10 +7,13 @@ import { requestInfo } from './info.js'
 import { NodePool, type PoolOptions } from './node-pool.js'
 import { PartitionMap } from './partition-map.js'
 import { parsePeers, type Endpoint, type Peer } from './peers.js'
+import type { Target, TlsOptions } from './transport.js'
 
 export interface ClusterOptions {
   /** Where to start from. */
   readonly seeds: readonly Endpoint[]
+  /** Speak TLS with every node. */
+  readonly tls?: TlsOptions | undefined
   /** A node of another cluster is not used. */
   readonly clusterName?: string | undefined
   readonly tendIntervalMs: number
@@ -34,7 +37,7 @@ const SEARCH_MS_MIN = 50
 const SUSPECT_MS = 100
 const NODES_MAX = 256
 
-export interface ClusterNode extends Endpoint {
+export interface ClusterNode extends Target {
   /** The node id. */
   readonly name: string
 }
@@ -43,6 +46,7 @@ class Node implements ClusterNode {
   readonly name: string
   readonly host: string
   readonly port: number
+  readonly tls: TlsOptions | undefined
   readonly pool: NodePool
   connection: Connection | undefined
   peersGeneration: string | undefined
@@ -50,10 +54,11 @@ class Node implements ClusterNode {
   peers: readonly Peer[] = []
   failures = 0
 
-  constructor (name: string, endpoint: Endpoint, connection: Connection, pool: NodePool) {
+  constructor (name: string, target: Target, connection: Connection, pool: NodePool) {
     this.name = name
-    this.host = endpoint.host
-    this.port = endpoint.port
+    this.host = target.host
+    this.port = target.port
+    this.tls = target.tls
     this.connection = connection
     this.pool = pool
   }
@@ -148,7 +153,7 @@ export class Cluster {
   async #tend (): Promise<void> {
     this.#tending = true
     this.#tendedAt = performance.now()
-    if (this.#nodes.size === 0) await Promise.all(this.#options.seeds.map((seed) => this.#join(seed)))
+    if (this.#nodes.size === 0) await Promise.all(this.#options.seeds.map((seed) => this.#join(this.#targetOf(seed))))
     await Promise.all([...this.#nodes.values()].map((node) => this.#refresh(node)))
     await this.#joinPeers()
     this.#dropLost()
@@ -161,8 +166,14 @@ export class Cluster {
     this.#schedule(this.#searches > 0 ? Math.min(tendIntervalMs, SEARCH_MS_MIN * 2 ** this.#searches) : tendIntervalMs)
   }
 
+  /** A node's certificate carries the name that its peers know, or else the one that all are expected to carry. */
+  #targetOf ({ host, port }: Endpoint, tlsName = ''): Target {
+    const { tls } = this.#options
+    return { host, port, tls: tls === undefined || tlsName === '' ? tls : { ...tls, name: tlsName } }
+  }
+
   /** Makes the node behind an endpoint known, if it is one that can be used and is not known yet. */
-  async #join (endpoint: Endpoint, expected?: string): Promise<void> {
+  async #join (endpoint: Target, expected?: string): Promise<void> {
     let connection: Connection | undefined
     try {
       connection = await Connection.open({ ...endpoint, connectTimeoutMs: this.#options.connectTimeoutMs })
@@ -191,7 +202,7 @@ export class Cluster {
   async #refresh (node: Node): Promise<void> {
     try {
       if (node.connection === undefined || !node.connection.isOpen) {
-        node.connection = await Connection.open({ host: node.host, port: node.port, connectTimeoutMs: this.#options.connectTimeoutMs })
+        node.connection = await Connection.open({ host: node.host, port: node.port, tls: node.tls, connectTimeoutMs: this.#options.connectTimeoutMs })
       }
       const { connection } = node
       const generations = await this.#ask(connection, ['node', 'peers-generation', 'partition-generation'])
@@ -202,7 +213,8 @@ export class Cluster {
         return
       }
       if (generations('peers-generation') !== node.peersGeneration) {
-        const { generation, peers } = parsePeers((await this.#ask(connection, ['peers-clear-std']))('peers-clear-std'))
+        const command = this.#options.tls === undefined ? 'peers-clear-std' : 'peers-tls-std'
+        const { generation, peers } = parsePeers((await this.#ask(connection, [command]))(command))
         node.peers = peers
         node.peersGeneration = generation
       }
@@ -233,7 +245,7 @@ export class Cluster {
     await Promise.all([...unknown.values()].map(async (peer) => {
       for (const endpoint of peer.endpoints) {
         if (this.#nodes.has(peer.name) || this.#closed) return
-        await this.#join(endpoint, peer.name)
+        await this.#join(this.#targetOf(endpoint, peer.tlsName), peer.name)
       }
     }))
   }

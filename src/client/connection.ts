@@ -1,14 +1,13 @@
 // One socket to one node. Requests are sent without waiting for earlier ones to be answered; answers come in the order of the requests, so the
 // oldest unanswered request owns the next frame.
 
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { ResultCode } from '../engine/constants.js'
 import { ClientCode, RecordError } from './errors.js'
 import { FrameReader } from './frame-reader.js'
+import { openSocket, reasonOf, type Target } from './transport.js'
 
-export interface ConnectionOptions {
-  readonly host: string
-  readonly port: number
+export interface ConnectionOptions extends Target {
   /** Bound on the time to connect. */
   readonly connectTimeoutMs: number
   /** Requests sent and not answered. A request past it is refused with CLIENT_QUEUE_FULL. */
@@ -41,7 +40,7 @@ export class Connection {
   /** Rejects with CLIENT_CONNECTION. */
   static async open (options: ConnectionOptions): Promise<Connection> {
     const { host, port, connectTimeoutMs } = options
-    const socket = connect({ host, port, noDelay: true, keepAlive: true })
+    const { socket, ready } = openFor(options)
     await new Promise<void>((resolve, reject) => {
       const fail = (reason: string) => {
         socket.destroy()
@@ -52,7 +51,7 @@ export class Connection {
         clearTimeout(timer)
         fail(reasonOf(error))
       })
-      socket.once('connect', () => {
+      socket.once(ready, () => {
         clearTimeout(timer)
         resolve()
       })
@@ -161,12 +160,10 @@ export class Connection {
   }
 }
 
-export function reasonOf (error: Error): string {
-  const { code } = error as NodeJS.ErrnoException
-  switch (code) {
-    case 'ECONNREFUSED': return 'nothing listens there'
-    case 'ENOTFOUND': return 'there is no such host'
-    case 'ECONNRESET': case 'EPIPE': return 'closed by the other side'
-    default: return code ?? error.message
+function openFor (target: Target): ReturnType<typeof openSocket> {
+  try {
+    return openSocket(target)
+  } catch (error) {
+    throw new RecordError(ClientCode.CONNECTION, `${target.host}:${target.port}: ${reasonOf(error as Error)}`, false)
   }
 }

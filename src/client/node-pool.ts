@@ -4,10 +4,9 @@
 import { ResultCode } from '../engine/constants.js'
 import { Connection } from './connection.js'
 import { ClientCode, RecordError } from './errors.js'
+import type { Target } from './transport.js'
 
-export interface PoolOptions {
-  readonly host: string
-  readonly port: number
+export interface PoolOptions extends Target {
   readonly connectTimeoutMs: number
   readonly connectionsMax: number
   readonly inFlightMax: number
@@ -104,7 +103,7 @@ export class NodePool {
   #grow (): void {
     if (this.#connections.size + this.#opening >= this.#options.connectionsMax || performance.now() < this.#retryAt) return
     this.#opening++
-    const { host, port, connectTimeoutMs, inFlightMax } = this.#options
+    const { host, port, tls, connectTimeoutMs, inFlightMax } = this.#options
     let opened: Connection | undefined
     const onEnd = () => {
       if (opened !== undefined) this.#connections.delete(opened)
@@ -113,7 +112,7 @@ export class NodePool {
         if (this.#opening === 0) this.#rejectWaiting(new RecordError(ClientCode.CONNECTION, `${host}:${port}: cannot be reached`, false))
       }
     }
-    Connection.open({ host, port, connectTimeoutMs, inFlightMax, onEnd }).then((connection) => {
+    Connection.open({ host, port, tls, connectTimeoutMs, inFlightMax, onEnd }).then((connection) => {
       opened = connection
       this.#opening--
       this.#failures = 0

@@ -1,4 +1,4 @@
-// Addresses of nodes: `host:port` as people write them, and the `peers-clear-std` answer.
+// Addresses of nodes: `host:port` as people write them, and the answers to `peers-clear-std` and `peers-tls-std`.
 //
 //   peers = generation "," default port "," "[" [peer ("," peer)*] "]"
 //   peer  = "[" name "," tls name "," "[" [host ("," host)*] "]" "]"
@@ -13,6 +13,8 @@ export interface Endpoint {
 
 export interface Peer {
   readonly name: string
+  /** Name that its certificate carries; empty where there is no TLS. */
+  readonly tlsName: string
   readonly endpoints: readonly Endpoint[]
 }
 
@@ -43,7 +45,7 @@ export function parsePeers (text: string): { generation: string, peers: Peer[] }
     const peer = /^\[([^,\]]+),([^,\]]*),(?:\[((?:\[[^\]]*\]|[^[\]])*)\])?\],?/.exec(rest)
     if (peer === null) throw new AddressError(`${JSON.stringify(rest.slice(0, 80))} is not a peer`)
     const hosts = (peer[3] ?? '').split(',').filter((host) => host !== '')
-    if (hosts.length > 0) peers.push({ name: peer[1]!, endpoints: hosts.map((host) => parseEndpoint(host, defaultPort)) })
+    if (hosts.length > 0) peers.push({ name: peer[1]!, tlsName: peer[2]!, endpoints: hosts.map((host) => parseEndpoint(host, defaultPort)) })
     rest = rest.slice(peer[0].length)
   }
   return { generation: match[1]!, peers }

@@ -2,16 +2,15 @@
 // than the caller takes the records. What fails on the way is asked for again behind the last record that came, from whoever owns the partition then.
 
 import { randomBytes } from 'node:crypto'
-import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Limit, ResultCode } from '../engine/constants.js'
 import type { Cluster, ClusterNode } from './cluster.js'
-import { reasonOf } from './connection.js'
 import { partitionOf } from './digest.js'
 import { ClientCode, RecordError } from './errors.js'
 import { FrameReader } from './frame-reader.js'
 import { FrameError } from './message.js'
 import { encodeQuery, readQueryFrame, type WireRecord } from './query-frame.js'
+import { openSocket, reasonOf, type Target } from './transport.js'
 
 export interface ScanOptions {
   /** Only this set. */
@@ -173,7 +172,7 @@ async function * nodePages (node: ClusterNode, partitions: ReadonlyMap<number, B
     task: randomBytes(8).readBigUInt64BE()
   })
   let answered = false
-  for await (const answer of frames({ ...scan, host: node.host, port: node.port, socketTimeoutMs }, frame)) {
+  for await (const answer of frames({ ...scan, host: node.host, port: node.port, tls: node.tls, socketTimeoutMs }, frame)) {
     const records: WireRecord[] = []
     const done: number[] = []
     let result: number = ResultCode.OK
@@ -207,9 +206,7 @@ async function * nodePages (node: ClusterNode, partitions: ReadonlyMap<number, B
   throw new RecordError(ClientCode.CONNECTION, `${node.host}:${node.port}: the answer ended early`, false)
 }
 
-interface Exchange {
-  readonly host: string
-  readonly port: number
+interface Exchange extends Target {
   readonly connectTimeoutMs: number
   readonly socketTimeoutMs: number
   readonly signal?: AbortSignal | undefined
@@ -218,7 +215,7 @@ interface Exchange {
 /** The frames of an answer, until the other side closes or the caller has enough. Nothing is read ahead but what the socket holds. */
 async function * frames (to: Exchange, request: Buffer): AsyncGenerator<Buffer, void> {
   const { host, port, signal } = to
-  const socket = connect({ host, port, noDelay: true, keepAlive: true })
+  const { socket, ready } = openSocket(to)
   const fail = (result: number, reason: string): void => { socket.destroy(new RecordError(result, `${host}:${port}: ${reason}`, false)) }
   const abort = (): void => fail(ClientCode.ABORTED, 'the scan was ended')
   signal?.addEventListener('abort', abort, { once: true })
@@ -226,7 +223,7 @@ async function * frames (to: Exchange, request: Buffer): AsyncGenerator<Buffer, 
   try {
     if (signal?.aborted === true) abort()
     socket.write(request)
-    socket.once('connect', () => {
+    socket.once(ready, () => {
       clearTimeout(timer)
       timer = setTimeout(() => fail(ResultCode.TIMEOUT, `silent for ${to.socketTimeoutMs} ms`), to.socketTimeoutMs)
     })

@@ -137,12 +137,20 @@ export function loadOfficialClient (): OfficialModule {
   return client
 }
 
+export interface OfficialTls {
+  /** What the certificate has to carry. */
+  name: string
+  /** The `tls` section of the client's configuration. */
+  files: { cafile: string, certfile?: string, keyfile?: string, protocols?: string }
+}
+
 /** A connected client to one node; `totalTimeout` applies to every kind of command. */
-export async function connectOfficial (port: number, { totalTimeout = 5_000 }: { totalTimeout?: number } = {}): Promise<OfficialClient> {
+export async function connectOfficial (port: number, { totalTimeout = 5_000, tls }: { totalTimeout?: number, tls?: OfficialTls } = {}): Promise<OfficialClient> {
   const policy = { totalTimeout, maxRetries: 0 }
   const names = ['read', 'write', 'remove', 'operate', 'apply', 'batch', 'info', 'scan', 'query']
   return await loadOfficialClient().client({
-    hosts: [{ addr: '127.0.0.1', port }],
+    hosts: [{ addr: '127.0.0.1', port, ...(tls === undefined ? {} : { tlsname: tls.name }) }],
+    ...(tls === undefined ? {} : { tls: tls.files }),
     log: { level: -1 },
     maxConnsPerNode: 200,
     policies: Object.fromEntries(names.map(name => [name, policy]))

@@ -54,6 +54,10 @@ pub enum MsgpackError {
     Trailing { offset: usize },
     #[error("container at byte {offset} is of the unknown order {found:#x}")]
     Order { offset: usize, found: u8 },
+    #[error(
+        "extension of type {found} at byte {offset}, which is no value but the mark of an order"
+    )]
+    Extension { offset: usize, found: i8 },
     #[error("map at byte {offset} has a key twice")]
     KeyTwice { offset: usize },
 }
@@ -261,6 +265,32 @@ fn validate_values(reader: &mut Reader<'_>, count: u64, depth: usize) -> Result<
         validate_values(reader, nested, depth + 1)?;
     }
     Ok(())
+}
+
+/// How many lists and maps lie within one another in values that follow one another, as far as they are well formed.
+pub fn nesting(values: &[u8]) -> usize {
+    let mut reader = Reader::new(values);
+    // Values that are left in each container that is open.
+    let mut open: Vec<u64> = Vec::new();
+    let mut deepest = 0;
+    loop {
+        while open.last() == Some(&0) {
+            open.pop();
+        }
+        let nested = match reader.read() {
+            Ok(Value::Array(elements)) => Some(u64::from(elements)),
+            Ok(Value::Map(pairs)) => Some(2 * u64::from(pairs)),
+            Ok(_) => None,
+            Err(_) => return deepest,
+        };
+        if let Some(left) = open.last_mut() {
+            *left -= 1;
+        }
+        if let Some(nested) = nested {
+            open.push(nested);
+            deepest = deepest.max(open.len());
+        }
+    }
 }
 
 /// Takes the extension that says how a list or map is ordered from its first item, where there is one, and returns how
@@ -574,6 +604,20 @@ mod tests {
         let mut out = Vec::new();
         write(&mut Writer::new(&mut out));
         out
+    }
+
+    #[test]
+    fn nesting_is_that_of_the_deepest_container() {
+        for (digits, levels) in [
+            ("", 0),
+            ("05", 0),
+            ("90", 1),
+            ("929091c0", 2),
+            ("0590810192919001", 4),
+            ("91", 0),
+        ] {
+            assert_eq!(nesting(&unhex(digits)), levels, "{digits}");
+        }
     }
 
     #[test]

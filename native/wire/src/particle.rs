@@ -102,6 +102,10 @@ pub fn particle_of_msgpack(bytes: &[u8]) -> Result<(u8, Cow<'_, [u8]>), Particle
             Cow::Owned([&[0; GEOJSON_HEADER_BYTES], text].concat()),
         ),
         Value::Str([kind, content @ ..]) | Value::Bin([kind, content @ ..]) => {
+            // Others have a form of their own in msgpack.
+            if !matches!(*kind, STRING | BLOB | JAVA_BLOB..=ERLANG_BLOB | HLL) {
+                return Err(ParticleError::Type { found: *kind });
+            }
             validate_particle(*kind, content)?;
             (*kind, Cow::Borrowed(content))
         }

@@ -1,7 +1,8 @@
 //! Values as they are stored: every header in its shortest form, every container that says that it is ordered in that
 //! order, no map with a key twice. So whoever reads a stored value may rely on it.
 
-use super::{MsgpackError, Reader, Value, Writer, compare, read_order};
+use super::collation::compare_exactly;
+use super::{MsgpackError, Reader, Value, Writer, read_order};
 use crate::flags::limits::MSGPACK_DEPTH_MAX;
 use std::cmp::Ordering;
 
@@ -18,8 +19,8 @@ pub mod order {
     pub const PERSIST_INDEX: u8 = 16;
 }
 
-/// The canonical form of the value that `bytes` are. Fails as [`validate`](super::validate), and where an order is unknown
-/// or a map has a key twice.
+/// The canonical form of the value that `bytes` are. Fails as [`validate`](super::validate), where an order is unknown or
+/// stands elsewhere than before the items of a container, and where a map has a key twice.
 pub fn canonical(bytes: &[u8]) -> Result<Vec<u8>, MsgpackError> {
     let mut reader = Reader::new(bytes);
     let mut out = Vec::with_capacity(bytes.len());
@@ -40,6 +41,8 @@ fn copy(reader: &mut Reader<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), 
         Value::Float(value) => writer.float(value),
         Value::Str([]) | Value::Bin([]) => return Err(MsgpackError::NoParticleType { offset }),
         Value::Str(bytes) | Value::Bin(bytes) => writer.raw_str(bytes),
+        // As the first item of a container it would be taken for its order, and any item may become the first.
+        Value::Ext(found @ 0.., _) => return Err(MsgpackError::Extension { offset, found }),
         Value::Ext(kind, data) => writer.ext(kind, data),
         Value::Array(_) | Value::Map(_) if depth == MSGPACK_DEPTH_MAX => {
             return Err(MsgpackError::TooDeep { offset });
@@ -87,7 +90,8 @@ fn copy_items(
         return Ok(());
     }
     let item = |at: usize| &out[starts[at]..starts[at + 1]];
-    let is_sorted = (1..items as usize).all(|at| match compare_keys(item(at - 1), item(at)) {
+    // By the first value of each: a list's element, a map's key.
+    let is_sorted = (1..items as usize).all(|at| match compare_exactly(item(at - 1), item(at)) {
         Ordering::Less => true,
         Ordering::Equal => !is_map,
         Ordering::Greater => false,
@@ -96,8 +100,8 @@ fn copy_items(
         return Ok(());
     }
     let mut by_key: Vec<usize> = (0..items as usize).collect();
-    by_key.sort_by(|a, b| compare_keys(item(*a), item(*b)));
-    let is_twice = |pair: &[usize]| compare_keys(item(pair[0]), item(pair[1])).is_eq();
+    by_key.sort_by(|a, b| compare_exactly(item(*a), item(*b)));
+    let is_twice = |pair: &[usize]| compare_exactly(item(pair[0]), item(pair[1])).is_eq();
     if is_map && by_key.windows(2).any(is_twice) {
         return Err(MsgpackError::KeyTwice { offset });
     }
@@ -107,12 +111,6 @@ fn copy_items(
         out.extend_from_slice(&sorted);
     }
     Ok(())
-}
-
-/// Compares by the first value: a list's element, a map's key.
-fn compare_keys(a: &[u8], b: &[u8]) -> Ordering {
-    let key = |item| Reader::new(item).skip().unwrap_or_default();
-    compare(key(a), key(b))
 }
 
 #[cfg(test)]
@@ -171,6 +169,45 @@ mod tests {
             "a list has no such order"
         );
         assert!(canonical(&unhex("81c70002c0")).is_err());
+    }
+
+    /// An element of such a type was stored, and read as the order of its list once it was the first.
+    #[test]
+    fn a_mark_of_an_order_is_no_element() {
+        for value in [
+            "c70001",
+            "9205d40b76",
+            "9201c70001",
+            "8201c7000102c0",
+            "9191d40b76",
+        ] {
+            assert!(canonical(&unhex(value)).is_err(), "{value}");
+        }
+        assert!(canonical(&unhex("9205d4ff01")).is_ok());
+    }
+
+    /// By an order in which a wildcard equals everything nothing is sorted, and a sort may panic.
+    #[test]
+    fn wildcards_among_what_is_sorted_do_no_harm() {
+        let mut state = 1_u64;
+        let mut next = |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % below
+        };
+        for _ in 0..200 {
+            let mut list = vec![0xdc, 0, 81, 0xc7, 0, 1];
+            for _ in 0..80 {
+                match next(4) {
+                    0 => list.extend_from_slice(&[0xd4, 0xff, 0]),
+                    1 => list.extend_from_slice(&[0x92, next(100) as u8, 0xd4, 0xff, 0]),
+                    _ => list.extend_from_slice(&[0x91, next(100) as u8]),
+                }
+            }
+            let sorted = canonical(&list).expect("a list");
+            assert_eq!(canonical(&sorted), Ok(sorted));
+        }
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! ```
 //!
 //! Lists compare element by element, then by length; maps by size, then pair by pair in the order of their keys. The
-//! wildcard equals anything, and as an element of a list it equals everything that follows in the other one, too.
+//! wildcard equals anything, and as an element of a list it equals everything that follows in the other one, too. So
+//! nothing is sorted by an order that has a wildcard in it: it would be none.
 
-use super::{Reader, Value, read_order};
+use super::{Reader, Value, Writer, order, read_order};
 use crate::flags::particle;
 use std::cmp::Ordering;
 
@@ -22,7 +23,13 @@ pub fn compare(left: &[u8], right: &[u8]) -> Ordering {
     if let ([left @ 0..0x80], [right @ 0..0x80]) = (left, right) {
         return left.cmp(right);
     }
-    compare_next(&mut Reader::new(left), &mut Reader::new(right))
+    compare_next::<true>(&mut Reader::new(left), &mut Reader::new(right))
+}
+
+/// As `compare`, but a wildcard is a value like others: for sorting what may have one in it. Of more than one value the
+/// first is compared.
+pub(super) fn compare_exactly(left: &[u8], right: &[u8]) -> Ordering {
+    compare_next::<false>(&mut Reader::new(left), &mut Reader::new(right))
 }
 
 /// Whether a value is, or holds, one that stands for others and is no value to be stored.
@@ -51,10 +58,13 @@ fn next<'a>(reader: &mut Reader<'a>) -> Value<'a> {
 }
 
 /// Compares the next value of each reader, and leaves the readers behind them if they are equal.
-fn compare_next<'a>(left: &mut Reader<'a>, right: &mut Reader<'a>) -> Ordering {
+fn compare_next<'a, const WILDCARDS: bool>(
+    left: &mut Reader<'a>,
+    right: &mut Reader<'a>,
+) -> Ordering {
     let (before_left, before_right) = (*left, *right);
     let (a, b) = (next(left), next(right));
-    if is_wildcard(a) || is_wildcard(b) {
+    if WILDCARDS && (is_wildcard(a) || is_wildcard(b)) {
         (*left, *right) = (before_left, before_right);
         // Both were valid; a failure would leave the reader where it is, and ends the comparison all the same.
         let (_, _) = (left.skip(), right.skip());
@@ -70,8 +80,8 @@ fn compare_next<'a>(left: &mut Reader<'a>, right: &mut Reader<'a>) -> Ordering {
         (Value::Str(a) | Value::Bin(a), Value::Str(b) | Value::Bin(b)) => {
             content(a).cmp(content(b))
         }
-        (Value::Array(a), Value::Array(b)) => compare_lists(a, left, b, right),
-        (Value::Map(a), Value::Map(b)) => compare_maps(a, left, b, right),
+        (Value::Array(a), Value::Array(b)) => compare_lists::<WILDCARDS>(a, left, b, right),
+        (Value::Map(a), Value::Map(b)) => compare_maps::<WILDCARDS>(a, left, b, right),
         (Value::Ext(kind_a, a), Value::Ext(kind_b, b)) => (kind_a, a).cmp(&(kind_b, b)),
         _ => Ordering::Equal,
     })
@@ -106,16 +116,23 @@ fn content(bytes: &[u8]) -> &[u8] {
     bytes.get(1..).unwrap_or_default()
 }
 
-fn compare_lists<'a>(a: u32, left: &mut Reader<'a>, b: u32, right: &mut Reader<'a>) -> Ordering {
+fn compare_lists<'a, const WILDCARDS: bool>(
+    a: u32,
+    left: &mut Reader<'a>,
+    b: u32,
+    right: &mut Reader<'a>,
+) -> Ordering {
     let (a, _) = read_order(left, a, false).unwrap_or_default();
     let (b, _) = read_order(right, b, false).unwrap_or_default();
+    let is_wildcard_next =
+        |reader: &Reader<'_>| WILDCARDS && reader.clone().read().is_ok_and(is_wildcard);
     for at in 0..a.min(b) {
         if is_wildcard_next(left) || is_wildcard_next(right) {
             skip_values(left, a - at);
             skip_values(right, b - at);
             return Ordering::Equal;
         }
-        match compare_next(left, right) {
+        match compare_next::<WILDCARDS>(left, right) {
             Ordering::Equal => {}
             unequal => return unequal,
         }
@@ -128,45 +145,84 @@ fn compare_lists<'a>(a: u32, left: &mut Reader<'a>, b: u32, right: &mut Reader<'
     a.cmp(&b)
 }
 
-fn compare_maps<'a>(a: u32, left: &mut Reader<'a>, b: u32, right: &mut Reader<'a>) -> Ordering {
+fn compare_maps<'a, const WILDCARDS: bool>(
+    a: u32,
+    left: &mut Reader<'a>,
+    b: u32,
+    right: &mut Reader<'a>,
+) -> Ordering {
     let (a, order_a) = read_order(left, a, true).unwrap_or_default();
     let (b, order_b) = read_order(right, b, true).unwrap_or_default();
     if a != b {
         return a.cmp(&b);
     }
-    if order_a != 0 && order_b != 0 {
-        for _ in 0..2 * u64::from(a) {
-            match compare_next(left, right) {
-                Ordering::Equal => {}
-                unequal => return unequal,
+    if order_a & order_b & order::ORDERED != 0 {
+        return compare_values::<WILDCARDS>(2 * u64::from(a), left, right);
+    }
+    // Sorted once, with every map within: maps are keys of maps, too, and would be sorted again for each comparison that
+    // sorting those takes.
+    let (mut sorted_a, mut sorted_b) = (Vec::new(), Vec::new());
+    copy_sorted(left, a, &mut sorted_a);
+    copy_sorted(right, b, &mut sorted_b);
+    let (left, right) = (&mut Reader::new(&sorted_a), &mut Reader::new(&sorted_b));
+    compare_values::<WILDCARDS>(2 * u64::from(a), left, right)
+}
+
+fn compare_values<'a, const WILDCARDS: bool>(
+    count: u64,
+    left: &mut Reader<'a>,
+    right: &mut Reader<'a>,
+) -> Ordering {
+    for _ in 0..count {
+        match compare_next::<WILDCARDS>(left, right) {
+            Ordering::Equal => {}
+            unequal => return unequal,
+        }
+    }
+    Ordering::Equal
+}
+
+/// Appends so many pairs in the order of their keys.
+fn copy_sorted(reader: &mut Reader<'_>, pairs: u32, out: &mut Vec<u8>) {
+    let start = out.len();
+    // Where each pair begins, and at last where the last one ends.
+    let mut starts = Vec::with_capacity(pairs as usize + 1);
+    for _ in 0..pairs {
+        starts.push(out.len());
+        copy_with_sorted_maps(reader, out);
+        copy_with_sorted_maps(reader, out);
+    }
+    starts.push(out.len());
+    let pair = |at: usize| &out[starts[at]..starts[at + 1]];
+    let by_key = |a: &usize, b: &usize| compare_exactly(pair(*a), pair(*b));
+    let mut sorted: Vec<usize> = (0..pairs as usize).collect();
+    if sorted.is_sorted_by(|a, b| by_key(a, b).is_le()) {
+        return;
+    }
+    sorted.sort_by(by_key);
+    let sorted: Vec<u8> = sorted.iter().flat_map(|at| pair(*at)).copied().collect();
+    out.truncate(start);
+    out.extend_from_slice(&sorted);
+}
+
+/// Appends a value in which every map is sorted, and says so.
+fn copy_with_sorted_maps(reader: &mut Reader<'_>, out: &mut Vec<u8>) {
+    let before = reader.rest();
+    match next(reader) {
+        Value::Array(counted) => {
+            let (items, _) = read_order(reader, counted, false).unwrap_or_default();
+            Writer::new(out).array(items);
+            for _ in 0..items {
+                copy_with_sorted_maps(reader, out);
             }
         }
-        return Ordering::Equal;
+        Value::Map(counted) => {
+            let (pairs, _) = read_order(reader, counted, true).unwrap_or_default();
+            Writer::new(out).container(true, order::ORDERED, pairs);
+            copy_sorted(reader, pairs, out);
+        }
+        _ => out.extend_from_slice(&before[..before.len() - reader.rest().len()]),
     }
-    let (pairs_a, pairs_b) = (sorted_pairs(left, a), sorted_pairs(right, b));
-    pairs_a
-        .iter()
-        .zip(&pairs_b)
-        .map(|(a, b)| compare(a.0, b.0).then_with(|| compare(a.1, b.1)))
-        .find(|order| order.is_ne())
-        .unwrap_or(Ordering::Equal)
-}
-
-fn sorted_pairs<'a>(reader: &mut Reader<'a>, pairs: u32) -> Vec<(&'a [u8], &'a [u8])> {
-    let mut sorted: Vec<_> = (0..pairs)
-        .map(|_| {
-            (
-                reader.skip().unwrap_or_default(),
-                reader.skip().unwrap_or_default(),
-            )
-        })
-        .collect();
-    sorted.sort_by(|a, b| compare(a.0, b.0));
-    sorted
-}
-
-fn is_wildcard_next(reader: &Reader<'_>) -> bool {
-    reader.clone().read().is_ok_and(is_wildcard)
 }
 
 fn skip_values(reader: &mut Reader<'_>, count: u32) {
@@ -181,7 +237,6 @@ fn skip_values(reader: &mut Reader<'_>, count: u32) {
 mod tests {
     use super::*;
     use crate::fixtures::unhex;
-    use crate::msgpack::Writer;
 
     fn of(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
         let mut out = Vec::new();
@@ -264,6 +319,36 @@ mod tests {
             Ordering::Equal
         );
         assert_eq!(compare(&unhex("91c70001"), &unhex("90")), Ordering::Equal);
+    }
+
+    #[test]
+    fn a_map_in_the_order_of_its_selection_equals_the_one_it_is_of() {
+        let selected = unhex("83c70008c002030102");
+        assert_eq!(compare(&selected, &unhex("8201020203")), Ordering::Equal);
+        let sorted = unhex("83c70001c001020203");
+        assert_eq!(compare(&selected, &sorted), Ordering::Equal);
+    }
+
+    /// With a sort for every comparison, keys in keys took the square of their bytes: minutes for a value of a megabyte,
+    /// while its partition was locked.
+    #[test]
+    fn maps_that_are_keys_of_maps_are_compared_in_time() {
+        // Each level has the one below twice as a key, which differ in the last place alone.
+        fn map(levels: u32, last: u8, out: &mut Vec<u8>) {
+            if levels == 0 {
+                return out.push(last);
+            }
+            out.push(0x82);
+            map(levels - 1, 1, out);
+            out.push(0);
+            map(levels - 1, 1 + last, out);
+            out.push(0);
+        }
+        let (mut small, mut large) = (Vec::new(), Vec::new());
+        map(15, 1, &mut small);
+        map(15, 2, &mut large);
+        assert_eq!(compare(&small, &large), Ordering::Less);
+        assert!(crate::msgpack::canonical(&small).is_ok());
     }
 
     #[test]

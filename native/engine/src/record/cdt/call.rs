@@ -133,6 +133,11 @@ impl<'a> Call<'a> {
         read(&mut self.args).map_err(|_| ResultCode::Parameter)
     }
 
+    /// The bytes of the arguments that were not read.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.args.rest()
+    }
+
     /// Nothing may follow the arguments that were read.
     pub fn finish(&self) -> Result<(), ResultCode> {
         if self.args_left == 0 {

@@ -299,6 +299,27 @@ impl<'a> Container<'a> {
             .ok_or(self.len)
     }
 
+    /// As `find_key`, for whoever looks for many: an unordered map is sorted for it once.
+    pub fn find_key_of_many(&self, key: &[u8]) -> Result<usize, usize> {
+        let by_index = self.by_index();
+        if by_index.is_lying() {
+            return self.find_key(key);
+        }
+        let place = self.partition_point(by_index, |item| compare(self.key_of(item), key).is_lt());
+        let found = (place < self.len).then(|| by_index.at(place));
+        found
+            .filter(|at| compare(self.key(*at), key).is_eq())
+            .ok_or(self.len)
+    }
+
+    /// Whether there is an element, or a pair's value, for whoever asks for many: it is sorted for it once.
+    pub fn has_value_of_many(&self, value: &[u8]) -> bool {
+        let by_rank = self.by_rank();
+        let rank =
+            self.partition_point(by_rank, |item| compare(self.value_of(item), value).is_lt());
+        rank < self.len && compare(self.value(by_rank.at(rank)), value).is_eq()
+    }
+
     /// The container after some changes, which are sorted by where they are, do not overlap, and keep to its order.
     pub fn edited(&self, edits: &[Edit<'_>]) -> Edited {
         let mut removed_bytes = Vec::with_capacity(edits.len());

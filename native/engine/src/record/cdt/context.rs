@@ -5,7 +5,7 @@ use super::container::{Container, Edit, Edited, Order};
 use super::selection::{int_of, place};
 use super::{Changed, Shape, Stored};
 use perigee_wire::ResultCode;
-use perigee_wire::msgpack::{Writer, compare, order};
+use perigee_wire::msgpack::{Writer, compare, has_sentinel, order};
 
 /// The container at the end of the steps. OP_NOT_APPLICABLE if one of them leads nowhere.
 pub fn find<'a>(value: Stored<'a>, steps: &[Step<'_>]) -> Result<Stored<'a>, ResultCode> {
@@ -65,6 +65,7 @@ fn create(
     let changed = modify(Some(empty[..].into()), rest, shape, change)?;
     let child = changed.value.as_deref().unwrap_or(&empty);
     let (at, item) = match step.kind {
+        StepKind::MapKey if has_sentinel(step.value) => return Err(ResultCode::Parameter),
         StepKind::MapKey => {
             let at = container
                 .find_key(step.value)

@@ -8,7 +8,7 @@ use super::selection::{
     Picked, ReturnType, Wants, at_ranks, clip, filtered, int, is_within, place, rank_of, relative,
     result_of,
 };
-use super::{Changed, NIL, PADDING_MAX};
+use super::{Changed, MANY, NIL, PADDING_MAX};
 use perigee_wire::ResultCode;
 use perigee_wire::msgpack::{compare, has_sentinel, order};
 use std::borrow::Cow;
@@ -121,7 +121,7 @@ fn pick(
         }
         Select::Value => equal(list, call.value()?),
         Select::Values => {
-            let wants = Wants::parse(call.value()?)?;
+            let wants = Wants::parse(call.value()?, len)?;
             filtered(list, |item| wants.has(item))
         }
         Select::IndexRange => Picked::Range(clip(len, call.int()?, call.count()?)),
@@ -317,16 +317,7 @@ fn add_items(
     let len = list.len();
     if flags & flag::UNIQUE != 0 {
         let wanted = items.len();
-        let mut added: Vec<&[u8]> = Vec::new();
-        // Sorted, so that those of the request are compared with one another in its logarithm.
-        let mut seen: Vec<&[u8]> = Vec::new();
-        for item in items {
-            let twin = seen.binary_search_by(|other| compare(other, item));
-            if let (Err(place), 0) = (twin, equal(list, item).len()) {
-                seen.insert(place, item);
-                added.push(item);
-            }
-        }
+        let added = new_ones(list, &items);
         if added.len() < wanted {
             if flags & flag::NO_FAIL == 0 {
                 return Err(ResultCode::ElementExists);
@@ -364,6 +355,26 @@ fn add_items(
     };
     let padded = if list.is_ordered() { len } else { len.max(at) };
     Ok(Changed::to(value, Some(int((padded + count) as i64))))
+}
+
+/// The items that are not in the list, each once, in their order.
+fn new_ones<'i>(list: &Container<'_>, items: &[&'i [u8]]) -> Vec<&'i [u8]> {
+    let mut by_value: Vec<usize> = (0..items.len()).collect();
+    by_value.sort_by(|a, b| compare(items[*a], items[*b]));
+    let mut is_new = vec![true; items.len()];
+    for pair in by_value.windows(2) {
+        is_new[pair[1]] = compare(items[pair[0]], items[pair[1]]).is_ne();
+    }
+    let are_many = items.len() >= MANY;
+    let is_there = |item: &[u8]| match are_many {
+        true => list.has_value_of_many(item),
+        false => equal(list, item).len() > 0,
+    };
+    let items = items.iter().copied().zip(is_new);
+    items
+        .filter(|(item, is_new)| *is_new && !is_there(item))
+        .map(|(item, _)| item)
+        .collect()
 }
 
 fn set(list: Option<Container<'_>>, call: &mut Call<'_>) -> Result<Changed, ResultCode> {

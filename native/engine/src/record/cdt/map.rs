@@ -1,6 +1,5 @@
 //! Operations on maps. Codes and arguments are in section 13.
 
-use super::Changed;
 use super::call::Call;
 use super::container::{Container, Edit, Order, of_items, split_pair};
 use super::number::{add, subtract};
@@ -8,6 +7,7 @@ use super::selection::{
     Picked, ReturnType, Wants, at_places, at_ranks, clip, filtered, index_of_key, int, is_within,
     place, rank_of, relative, result_of,
 };
+use super::{Changed, MANY};
 use perigee_wire::ResultCode;
 use perigee_wire::msgpack::{compare, has_sentinel, order};
 
@@ -97,9 +97,9 @@ fn pick(
             Picked::One(equal(map, value).iter().next())
         }
         Select::Value => equal(map, call.value()?),
-        Select::Keys => keys(map, &Wants::parse(call.value()?)?),
+        Select::Keys => keys(map, &Wants::parse(call.value()?, len)?),
         Select::Values => {
-            let wants = Wants::parse(call.value()?)?;
+            let wants = Wants::parse(call.value()?, len)?;
             filtered(map, |pair| wants.has(map.value_of(pair)))
         }
         Select::KeyInterval => {
@@ -272,8 +272,13 @@ fn put_pairs(
         source.items().collect()
     };
     let mut added = 0;
+    let are_many = sources.len() >= MANY;
     for pair in sources {
-        let found = map.find_key(split_pair(pair).0);
+        let key = split_pair(pair).0;
+        let found = match are_many {
+            true => map.find_key_of_many(key),
+            false => map.find_key(key),
+        };
         let refusal = match found {
             Ok(_) if flags & flag::CREATE_ONLY != 0 => Some(ResultCode::ElementExists),
             Err(_) if flags & flag::UPDATE_ONLY != 0 => Some(ResultCode::ElementNotFound),

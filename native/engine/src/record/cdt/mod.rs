@@ -3,6 +3,8 @@
 //!
 //! A bin's value goes in as it is stored, canonical; what comes out is canonical again.
 
+#[cfg(test)]
+mod bounds_tests;
 mod call;
 mod container;
 mod context;
@@ -18,11 +20,16 @@ pub use call::{CONTEXT_STEPS_MAX, Call, CallBytes, Step, StepKind, parse_context
 pub use container::{Container, Edited, index_of, of_items};
 pub use context::{find, locate};
 
-use perigee_wire::{ResultCode, particle_type as particle};
+use perigee_wire::msgpack::nesting;
+use perigee_wire::{MSGPACK_DEPTH_MAX, ResultCode, particle_type as particle};
 
 /// Nils that one operation may put between a list's end and an element beyond it.
 pub const PADDING_MAX: usize = 1 << 20;
 const NIL: &[u8] = &[0xc0];
+
+/// Items of one request from which on it pays to sort what they are looked for in: one after the other, many in many
+/// would take minutes with the partition locked.
+const MANY: usize = 16;
 
 /// Codes up to here are of lists, those beyond of maps.
 const LIST_CODE_MAX: u8 = 63;
@@ -108,6 +115,21 @@ impl Call<'_> {
         }
     }
 
+    /// PARAMETER if what is put at the end of these steps would be nested deeper there than a value may be: in the call
+    /// it lies two levels deep.
+    fn check_nesting(&self, steps: &[Step<'_>]) -> Result<(), ResultCode> {
+        if steps.len() < 2 {
+            return Ok(());
+        }
+        let keys = steps.iter().map(|step| nesting(step.value)).max();
+        let levels = keys.unwrap_or(0).max(nesting(self.rest()));
+        if levels + steps.len() < MSGPACK_DEPTH_MAX {
+            Ok(())
+        } else {
+            Err(ResultCode::Parameter)
+        }
+    }
+
     /// What the bin itself has to be: where the way to the container begins.
     pub fn bin_shape(&self) -> Shape {
         match self.context.first() {
@@ -154,6 +176,7 @@ pub fn modify<'a>(
     }
     let shape = call.shape();
     let steps = std::mem::take(&mut call.context);
+    call.check_nesting(&steps)?;
     context::modify(value.map(Into::into), &steps, shape, &mut |value| {
         let found = value.map(Stored::container).transpose()?;
         if let Some(found) = &found {

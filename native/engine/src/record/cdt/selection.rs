@@ -181,43 +181,50 @@ pub fn is_within(value: &[u8], begin: &[u8], end: Option<&[u8]>) -> bool {
     compare(value, begin).is_ge() && end.is_none_or(|end| compare(value, end).is_lt())
 }
 
+/// Comparisons with wildcards that one operation may take, which are made one by one.
+const WILDCARD_WORK_MAX: usize = 1 << 24;
+
 /// The values to look for, of an argument that is a list of them, and how a value is looked for among them.
 pub struct Wants<'a> {
     sorted: Vec<&'a [u8]>,
-    has_wildcard: bool,
+    /// Those that have a sentinel in them.
+    with_wildcards: Vec<&'a [u8]>,
 }
 
 impl<'a> Wants<'a> {
-    pub fn parse(list: &'a [u8]) -> Result<Wants<'a>, ResultCode> {
-        let list_of = Container::parse(list).map_err(|_| ResultCode::Parameter)?;
-        if list_of.is_map {
+    /// What is looked for among so many items. PARAMETER if that would be too much to be looked for one by one.
+    pub fn parse(list: &'a [u8], among: usize) -> Result<Wants<'a>, ResultCode> {
+        let list = Container::parse(list).map_err(|_| ResultCode::Parameter)?;
+        if list.is_map {
             return Err(ResultCode::Parameter);
         }
-        let mut sorted: Vec<_> = list_of.items().collect();
-        let has_wildcard = has_sentinel(list);
-        if !has_wildcard {
-            sorted.sort_by(|a, b| compare(a, b));
+        let (with_wildcards, mut sorted): (Vec<_>, Vec<_>) =
+            list.items().partition(|item| has_sentinel(item));
+        if with_wildcards.len().saturating_mul(among) > WILDCARD_WORK_MAX {
+            return Err(ResultCode::Parameter);
         }
+        sorted.sort_by(|a, b| compare(a, b));
         Ok(Wants {
             sorted,
-            has_wildcard,
+            with_wildcards,
         })
     }
 
     pub fn has(&self, value: &[u8]) -> bool {
-        if self.has_wildcard {
-            return self.sorted.iter().any(|want| compare(want, value).is_eq());
-        }
         self.sorted
             .binary_search_by(|want| compare(want, value))
             .is_ok()
+            || self
+                .with_wildcards
+                .iter()
+                .any(|want| compare(want, value).is_eq())
     }
 
     pub fn has_wildcard(&self) -> bool {
-        self.has_wildcard
+        !self.with_wildcards.is_empty()
     }
 
-    /// Sorted, unless there is a wildcard among them.
+    /// Those without a wildcard, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
         self.sorted.iter().copied()
     }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use perigee_wire::ResultCode;
 
 use crate::change_queue::{Pushed, ships};
+use crate::changing::changing;
 use crate::expiry::is_expired;
 use crate::index::{Entry, Location, flag};
 use crate::namespace::{Namespace, entry_of};
@@ -36,6 +37,7 @@ impl Namespace {
         image: &mut [u8],
         set_id: u16,
     ) -> Result<CommitTicket, ResultCode> {
+        let _changing = changing();
         if image.len() > self.config.max_record_size.get() as usize {
             count(&self.stats.mine().fail_record_too_big);
             return Err(ResultCode::RecordTooBig);
@@ -56,6 +58,7 @@ impl Namespace {
     /// an older version, a tombstone takes its place. Whether it is gone: where there is no room for the tombstone, the
     /// entry stays, to be tried again.
     pub(crate) fn drop_entry(&self, state: &mut PartitionState, entry: &Entry) -> bool {
+        let _changing = changing();
         if entry.flags & flag::COVERS != 0 {
             return self.entomb(state, entry);
         }

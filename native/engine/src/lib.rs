@@ -1,6 +1,7 @@
 //! The record engine: index, storage, record operations and the one commit point. See docs/ARCHITECTURE.md.
 
 pub mod change_queue;
+pub mod changing;
 pub mod clock;
 mod commit;
 #[cfg(test)]

@@ -19,6 +19,7 @@ use perigee_wire::{
     reserve_proto_header,
 };
 
+use crate::contained::working_for;
 use crate::net::{ConnId, Net, Reads};
 use crate::parked::State;
 use crate::server::Shared;
@@ -160,6 +161,7 @@ impl BatchJobs {
                 self.jobs.insert(conn, job);
                 continue;
             }
+            let _work = working_for(conn, &job.body);
             let Ok(message) = Message::parse(&job.body) else {
                 debug_assert!(false, "a batch was parsed before it was kept");
                 continue;
@@ -335,6 +337,7 @@ impl BatchJobs {
         let Some(mut job) = self.jobs.remove(&conn) else {
             return;
         };
+        let _work = working_for(conn, &job.body);
         let Some(mut row) = row_at(&job.body, waited.place) else {
             debug_assert!(false, "a row was parsed before it waited");
             return;

@@ -22,6 +22,7 @@ use perigee_wire::{
 };
 
 use crate::batch_job::{BatchContext, BatchJobs};
+use crate::contained::working_for;
 use crate::mailbox::Mail;
 use crate::net::{ConnId, Consumed, Flow, Handler, Net, Reads};
 use crate::parked::{Bodies, LogPace, Parked, Run, State, Step};
@@ -45,6 +46,7 @@ pub(crate) struct ServiceThread {
     next_request: u64,
     malformed_logged: LogPace,
     unread_logged: LogPace,
+    panics_logged: LogPace,
 }
 
 impl ServiceThread {
@@ -60,6 +62,7 @@ impl ServiceThread {
             next_request: 0,
             malformed_logged: LogPace::default(),
             unread_logged: LogPace::default(),
+            panics_logged: LogPace::default(),
         }
     }
 
@@ -430,6 +433,7 @@ impl ServiceThread {
         copy: Option<Result<DeviceCopy<'_>, Unread>>,
         net: &mut dyn Net,
     ) {
+        let _work = working_for(parked.conn, &parked.body);
         let Ok(message) = Message::parse(&parked.body) else {
             debug_assert!(false, "a parked request was parsed before it was parked");
             return;
@@ -551,6 +555,7 @@ impl Handler for ServiceThread {
             return;
         };
         let namespace = parked.namespace.clone();
+        let _work = working_for(parked.conn, &parked.body);
         let copy = namespace.finish_read(location, pages, outcome);
         self.run_again(request, parked, Some(copy), net);
     }
@@ -576,6 +581,14 @@ impl Handler for ServiceThread {
         self.queries.drained(conn);
         self.batches.drained(conn);
         self.wake_for_turns();
+    }
+
+    fn panicked(&mut self, conn: ConnId, text: &str, head: &[u8]) {
+        count(&self.shared.stats.requests_panicked);
+        if self.panics_logged.is_due() {
+            let (peer, frame) = (self.peer(conn), hex(head));
+            tracing::error!(%peer, panic = text, %frame, "a request met a fault of this program: its connection is closed");
+        }
     }
 
     fn on_tick(&mut self, net: &mut dyn Net) {
@@ -646,6 +659,10 @@ fn answer_stream(message: &Message<'_>, code: ResultCode, out: &mut Vec<u8>) {
         info3,
         ..ReplyHeader::new(code)
     });
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(crate) fn relaxed(counter: &std::sync::atomic::AtomicU64) -> u64 {

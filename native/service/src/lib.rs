@@ -1,6 +1,7 @@
 //! The data plane's threads: network loops, dispatch of client requests, and the lanes to TypeScript.
 
 mod batch_job;
+mod contained;
 mod dispatch;
 mod housekeeping;
 mod info_lane;

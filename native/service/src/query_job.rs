@@ -21,6 +21,7 @@ use perigee_wire::{
     info1, info3, patch_proto_header, reserve_proto_header,
 };
 
+use crate::contained::working_for;
 use crate::net::{ConnId, Net};
 use crate::query_registry::{QueryEnd, QueryRegistry, QueryStatus};
 use crate::query_request::{partitions_of, refusal};
@@ -221,6 +222,7 @@ impl QueryJobs {
             let Some(job) = self.jobs.get_mut(&conn) else {
                 continue;
             };
+            let _work = working_for(conn, &[]);
             match job.turn(net, context.registry) {
                 Next::Again => self.ready.push_back(conn),
                 Next::Wait(state) => job.state = state,
@@ -254,6 +256,7 @@ impl QueryJobs {
             return Some(outcome);
         };
         if let Some(job) = self.jobs.get_mut(&conn).filter(|job| job.number == by) {
+            let _work = working_for(conn, &[]);
             let read = job.namespace.finish_read(asked.location, pages, outcome);
             job.reads.deliver(asked, read);
             if job.state == State::Device {

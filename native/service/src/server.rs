@@ -19,6 +19,7 @@ use perigee_engine::progress::{OpenProgress, ProgressSnapshot};
 use perigee_engine::storage::DeviceError;
 use perigee_engine::xdr::{Datacenter, NamespaceShipping};
 
+use crate::contained::Contained;
 use crate::dispatch::{ServiceThread, relaxed};
 use crate::housekeeping::Housekeeping;
 use crate::info_lane::InfoLane;
@@ -245,6 +246,8 @@ pub struct ServiceStats {
     pub client_connections_closed: AtomicU64,
     pub demarshal_error: AtomicU64,
     pub early_tsvc_client_error: AtomicU64,
+    /// Requests whose connection was closed because this program panicked over them.
+    pub requests_panicked: AtomicU64,
     pub info_complete: AtomicU64,
     pub batch_index_initiate: AtomicU64,
     pub batch_index_complete: AtomicU64,
@@ -266,6 +269,7 @@ impl ServiceStats {
                 "early_tsvc_client_error",
                 relaxed(&self.early_tsvc_client_error),
             ),
+            ("requests_panicked", relaxed(&self.requests_panicked)),
             ("info_complete", relaxed(&self.info_complete)),
             ("batch_index_initiate", relaxed(&self.batch_index_initiate)),
             ("batch_index_complete", relaxed(&self.batch_index_complete)),
@@ -382,7 +386,7 @@ impl Server {
                 kind: loop_kind,
                 ..LoopConfig::default()
             };
-            let mut handler = ServiceThread::new(number as u32, shared.clone());
+            let mut handler = Contained(ServiceThread::new(number as u32, shared.clone()));
             let control = control.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("service-{number}"))

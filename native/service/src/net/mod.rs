@@ -171,6 +171,10 @@ pub trait Handler {
     /// All output of a parked connection was taken by the kernel: who produces a long answer piece
     /// by piece continues here.
     fn on_drained(&mut self, _conn: ConnId, _net: &mut dyn Net) {}
+
+    /// A call panicked while it worked for this connection, which is closed therefore. `head` is how
+    /// the frame begins that it worked on, as far as that is known.
+    fn panicked(&mut self, _conn: ConnId, _text: &str, _head: &[u8]) {}
 }
 
 /// What a handler may do outside `on_input`. Stale ids are ignored.

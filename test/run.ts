@@ -5,6 +5,7 @@ import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { HEADER, build, fuzzAll, missing, row, targets } from './fuzz/fuzz.js'
 import { ensureInstalled } from './support/official-client.js'
 import { packageRoot } from './support/package-root.js'
 import { removeTempDirectory, tempDirectory } from './support/temp.js'
@@ -121,6 +122,25 @@ async function conformance (): Promise<SectionResult> {
   }
 }
 
+/** Seconds of each target; two run at a time. `npm run fuzz` takes as many as there is time for. */
+const FUZZ_SECONDS = Number(process.env['PERIGEE_FUZZ_SECONDS'] ?? 60)
+const FUZZ_JOBS = 2
+
+/** Each target is one check. */
+async function fuzzing (): Promise<SectionResult> {
+  const wanted = targets()
+  const lacking = missing()
+  if (lacking !== null) return { totals: { ...NO_TOTALS, skipped: wanted.length }, note: lacking }
+  const program = build()
+  console.log(HEADER)
+  const results = await fuzzAll(program, wanted, { seconds: FUZZ_SECONDS, jobs: FUZZ_JOBS }, result => { console.log(row(result)) })
+  const failed = results.filter(({ finding }) => finding !== undefined)
+  return {
+    totals: { ...NO_TOTALS, passed: results.length - failed.length, failed: failed.length },
+    ...(failed.length === 0 ? {} : { note: `failed: ${failed.map(({ target }) => target).join(', ')}` })
+  }
+}
+
 const SECTIONS: readonly Section[] = [
   { group: 'rust', name: 'Rust: formatting', run: () => check('cargo', ['fmt', '--all', '--check'], NATIVE, ['fmt', '--version']) },
   {
@@ -129,6 +149,7 @@ const SECTIONS: readonly Section[] = [
     run: () => check('cargo', ['clippy', '--workspace', '--all-targets', '--locked', '--quiet', '--', '-D', 'warnings'], NATIVE, ['clippy', '--version'])
   },
   { group: 'rust', name: 'Rust: tests', run: cargoTests },
+  { group: 'fuzz', name: `Fuzzing: each target for ${FUZZ_SECONDS} s`, run: fuzzing },
   { group: 'unit', name: 'TypeScript: unit tests', run: () => nodeTests(compiledTests(path => !inSystem(path) && !inKafka(path)), null) },
   {
     group: 'system',

@@ -9,16 +9,12 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Status, Task};
 use napi_derive::napi;
 use parking_lot::Mutex;
-use perigee_engine::change_queue::Confirmation;
 use perigee_engine::limits::percent;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::storage::DeviceStats;
-use perigee_engine::xdr::Datacenter;
+use perigee_engine::xdr::{Datacenter, parse_outcomes};
 use perigee_service::server::{Engine, InfoRequest, Opening, Server, ServerConfig, ServerError};
 use perigee_wire::PARTITIONS;
-
-/// Bytes of one outcome in `xdrConfirm`: token, outcome, padding.
-const OUTCOME_BYTES: usize = 16;
 
 /// Running nodes by handle: worker threads load the same add-on and find their node here.
 static SERVERS: LazyLock<Mutex<HashMap<u32, Arc<Server>>>> = LazyLock::new(Mutex::default);
@@ -529,24 +525,9 @@ impl NativeNode {
     #[napi]
     pub fn xdr_confirm(&self, dc: String, outcomes: Uint8Array) -> napi::Result<()> {
         let datacenter = self.datacenter(&dc)?;
-        let outcomes = outcomes.as_ref();
-        if outcomes.len() % OUTCOME_BYTES != 0 {
-            return Err(failure("PERIGEE_ARGUMENT", "outcomes are 16 bytes each"));
-        }
-        for outcome in outcomes.chunks_exact(OUTCOME_BYTES) {
-            let (token, rest) = outcome.split_at(8);
-            let token = u64::from_le_bytes(token.try_into().unwrap_or_default());
-            let confirmation = match rest[0] {
-                0 => Confirmation::Shipped,
-                1 => Confirmation::Retry,
-                2 => Confirmation::Abandoned,
-                other => {
-                    return Err(failure(
-                        "PERIGEE_ARGUMENT",
-                        format!("unknown outcome {other}"),
-                    ));
-                }
-            };
+        let outcomes = parse_outcomes(outcomes.as_ref());
+        let outcomes = outcomes.map_err(|error| failure("PERIGEE_ARGUMENT", error))?;
+        for (token, confirmation) in outcomes {
             datacenter.confirm(token, confirmation);
         }
         Ok(())

@@ -121,6 +121,38 @@ struct Shipped {
     last_update_time: u64,
 }
 
+/// Bytes of an answer for an entry of a batch: token, outcome, zeros.
+const OUTCOME_BYTES: usize = 16;
+
+/// Answers that make no sense; none of them is taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MalformedOutcomes {
+    #[error("outcomes are {OUTCOME_BYTES} bytes each")]
+    Length,
+    #[error("unknown outcome {0}")]
+    Unknown(u8),
+}
+
+/// Reads the answers for entries of a batch, as "XDR batches" in docs/ARCHITECTURE.md lays them out.
+pub fn parse_outcomes(bytes: &[u8]) -> Result<Vec<(u64, Confirmation)>, MalformedOutcomes> {
+    let (outcomes, []) = bytes.as_chunks::<OUTCOME_BYTES>() else {
+        return Err(MalformedOutcomes::Length);
+    };
+    let parse = |[a, b, c, d, e, f, g, h, outcome, ..]: &[u8; OUTCOME_BYTES]| {
+        let confirmation = match outcome {
+            0 => Confirmation::Shipped,
+            1 => Confirmation::Retry,
+            2 => Confirmation::Abandoned,
+            other => return Err(MalformedOutcomes::Unknown(*other)),
+        };
+        Ok((
+            u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
+            confirmation,
+        ))
+    };
+    outcomes.iter().map(parse).collect()
+}
+
 /// Counters of one namespace of a datacenter.
 #[derive(Debug, serde::Serialize)]
 pub struct ShippingStats {

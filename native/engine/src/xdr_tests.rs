@@ -15,7 +15,7 @@ use crate::testing::{
     Reply, TempDirectory, delete, file_config, get, int_bin, namespace_config, put_int, request,
     run_frame, site, site_at, site_on, write,
 };
-use crate::xdr::Datacenter;
+use crate::xdr::{Datacenter, MalformedOutcomes, parse_outcomes};
 
 const HEADER_BYTES: usize = 24;
 
@@ -357,4 +357,20 @@ fn a_record_put_again_right_after_its_delete_is_the_one_that_a_restart_finds() {
         );
     }
     east.store.close();
+}
+
+#[test]
+fn outcomes_that_make_no_sense_are_refused_as_a_whole() {
+    let outcome = |token: u64, outcome: u64| [token.to_le_bytes(), outcome.to_le_bytes()].concat();
+    let good = [outcome(7, 0), outcome(u64::MAX, 1), outcome(9, 2)].concat();
+    let expected = vec![
+        (7, Confirmation::Shipped),
+        (u64::MAX, Confirmation::Retry),
+        (9, Confirmation::Abandoned),
+    ];
+    assert_eq!(parse_outcomes(&good), Ok(expected));
+    assert_eq!(parse_outcomes(&[]), Ok(vec![]));
+    assert_eq!(parse_outcomes(&good[1..]), Err(MalformedOutcomes::Length));
+    let unknown = [good, outcome(1, 3)].concat();
+    assert_eq!(parse_outcomes(&unknown), Err(MalformedOutcomes::Unknown(3)));
 }

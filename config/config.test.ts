@@ -281,6 +281,17 @@ test('endpoints carry a port', () => {
   for (const seed of ['10.0.0.1', '10.0.0.1:0', '10.0.0.1:65536', '::1:3000', ' :3000']) assert.match(theMessage(text(seed)), /is not an endpoint/)
 })
 
+test('a datacenter ships over TLS with an entry that exists', () => {
+  const text = (seed: string, more: string) => withTls('port: 3000') +
+    `xdr: { dcs: [{ name: w, type: cluster, node-address-ports: ["${seed}"], ${more} namespaces: [{ name: test }] }] }`
+  for (const seed of ['10.0.0.1:4333:west.example', '[::1]:4333:west.example', 'west.example:4333']) assert.deepEqual(messages(text(seed, 'tls-name: a.example,')), [])
+  assert.match(theMessage(text('10.0.0.1:4333', 'tls-name: b.example,')), /xdr\.dcs\[0\]\.tls-name: "b\.example" is not the name of an entry of network\.tls; allowed: a\.example/)
+  for (const seed of ['10.0.0.1:4333:west.example', '[::1]:4333:west.example']) {
+    assert.match(theMessage(text(seed, '')), /node-address-ports\[0\]: .* names a certificate without tls-name/)
+  }
+  assert.match(theMessage(text('10.0.0.1:west.example', 'tls-name: a.example,')), /is not an endpoint/)
+})
+
 test('a Kafka datacenter takes its section', () => {
   const config = parseConfigText(`${namespaces}
 xdr:

@@ -32,6 +32,7 @@ export function crossCheck (root: unknown): CrossIssue[] {
   const datacenters = list(section(document['xdr'])['dcs']).map(section)
   unique(datacenters.map((dc) => text(dc['name'])), (i) => ['xdr', 'dcs', i, 'name'], issues)
   datacenters.forEach((dc, i) => {
+    shippingTls(dc, ['xdr', 'dcs', i], section(document['network']), issues)
     const shipped = list(dc['namespaces']).map((entry) => text(section(entry)['name']))
     const at = (j: number) => ['xdr', 'dcs', i, 'namespaces', j, 'name']
     unique(shipped, at, issues)
@@ -42,6 +43,20 @@ export function crossCheck (root: unknown): CrossIssue[] {
     })
   })
   return issues
+}
+
+// Names of nodes are checked only where there is TLS, and that takes an entry.
+function shippingTls (dc: Section, path: CrossIssue['path'], network: Section, issues: CrossIssue[]): void {
+  const known = list(network['tls']).map((entry) => text(section(entry)['name'])).filter((name) => name !== undefined)
+  const named = text(dc['tls-name'])
+  if (named !== undefined && !known.includes(named)) {
+    issues.push({ path: [...path, 'tls-name'], message: `${JSON.stringify(named)} is not the name of an entry of network.tls; allowed: ${known.length === 0 ? 'there is none' : known.join(', ')}` })
+  }
+  list(dc['node-address-ports']).forEach((seed, j) => {
+    if (named === undefined && /:\d+:[^:\]]+$/.test((text(seed) ?? '').replace(/^\[[^\]]*\]/, ''))) {
+      issues.push({ path: [...path, 'node-address-ports', j], message: `${JSON.stringify(seed)} names a certificate without tls-name; allowed: host:port, or a tls-name` })
+    }
+  })
 }
 
 // A port needs a certificate, and clients that have to show theirs need one to be checked against.

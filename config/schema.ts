@@ -135,6 +135,8 @@ const nameLeaf = nameOf(NAME_BYTES_MAX)
 const HOST = /^[A-Za-z0-9_.:-]+$/
 const hostAllowed = 'an IP address or a host name'
 const endpointLeaf = (o: LeafOptions<string>) => textLeaf('an endpoint', 'host:port, or [address]:port for IPv6', isEndpoint, o)
+const seedLeaf = (o: LeafOptions<string>) => textLeaf('an endpoint', 'host:port, or [address]:port for IPv6; with tls-name also host:port:name',
+  (text) => isEndpoint(text.replace(/(:\d+):[A-Za-z0-9._-]{1,253}$/, '$1')), o)
 
 function isEndpoint (text: string): boolean {
   const match = /^(?:\[([0-9A-Fa-f:.%]+)\]|([A-Za-z0-9_.-]+)):(\d{1,5})$/.exec(text)
@@ -356,7 +358,10 @@ const file = z.strictObject({
 const datacenter = z.discriminatedUnion('type', [
   z.strictObject({
     type: z.literal('cluster'),
-    'node-address-ports': z.array(required(endpointLeaf({ doc: 'Nodes to start from; the others are discovered.' }))).min(1).max(64),
+    'node-address-ports': z.array(required(seedLeaf({ doc: 'Nodes to start from; the others are discovered. A name is the one that the certificate carries.' }))).min(1).max(64),
+    'tls-name': optional(tlsNameLeaf({
+      doc: 'Ships over TLS, with an entry of `network.tls`: its authorities are those of the nodes over there, its certificate is shown to them. The ports are theirs for TLS then.'
+    })),
     ...dcCommon
   }),
   z.strictObject({ type: z.literal('kafka'), kafka, ...dcCommon }),
@@ -393,6 +398,7 @@ export type SetConfig = NamespaceConfig['sets'][number]
 export type StorageConfig = NamespaceConfig['storage-engine']
 export type DatacenterConfig = NodeConfig['xdr']['dcs'][number]
 export type DatacenterNamespaceConfig = DatacenterConfig['namespaces'][number]
+export type TlsConfig = NodeConfig['network']['tls'][number]
 export type ClusterDatacenterConfig = Extract<DatacenterConfig, { type: 'cluster' }>
 export type KafkaDatacenterConfig = Extract<DatacenterConfig, { type: 'kafka' }>
 export type FileDatacenterConfig = Extract<DatacenterConfig, { type: 'file' }>

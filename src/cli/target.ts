@@ -1,11 +1,10 @@
 // Which node a command speaks to.
 
-import { readFile } from 'node:fs/promises'
-import { createSecureContext } from 'node:tls'
 import { Client } from '../client/client.js'
 import { infoError, infoOnce } from '../client/info.js'
 import { parseEndpoint, type Endpoint } from '../client/peers.js'
-import { reasonOf, type TlsOptions } from '../client/transport.js'
+import { readTlsFiles } from '../client/tls-files.js'
+import type { TlsOptions } from '../client/transport.js'
 import { CommandError, UsageError } from './io.js'
 
 /** Options that every command with a node has, as commander hands them over. */
@@ -37,30 +36,14 @@ export function timeoutOf ({ timeout }: TargetOptions): number {
   return ms
 }
 
-/** How to speak TLS, if that is asked for. Throws {@link CommandError} for files that cannot be used. */
-export async function tlsOf (options: TargetOptions): Promise<TlsOptions | undefined> {
-  const { tls, tlsName, tlsCaFile, tlsCertFile, tlsKeyFile } = options
+/** How to speak TLS, if that is asked for. Throws a `TlsFileError` for files that cannot be used. */
+export function tlsOf ({ tls, tlsName, tlsCaFile: caFile, tlsCertFile: certFile, tlsKeyFile: keyFile }: TargetOptions): TlsOptions | undefined {
   if (tls !== true) {
-    if ([tlsName, tlsCaFile, tlsCertFile, tlsKeyFile].some((option) => option !== undefined)) throw new UsageError('options of TLS are given without --tls')
+    if ([tlsName, caFile, certFile, keyFile].some((option) => option !== undefined)) throw new UsageError('options of TLS are given without --tls')
     return undefined
   }
-  if ((tlsCertFile === undefined) !== (tlsKeyFile === undefined)) throw new UsageError('--tls-cert-file and --tls-key-file go together')
-  const [ca, cert, key] = await Promise.all([tlsCaFile, tlsCertFile, tlsKeyFile].map(async (file) => file === undefined ? undefined : await pem(file)))
-  try {
-    createSecureContext({ ...(ca === undefined ? {} : { ca }), ...(cert === undefined ? {} : { cert }), ...(key === undefined ? {} : { key }) })
-  } catch (error) {
-    const files = [tlsCaFile, tlsCertFile, tlsKeyFile].filter((file) => file !== undefined).join(', ')
-    throw new CommandError(`${files}: cannot be used: ${reasonOf(error as Error)}`)
-  }
-  return { ca, cert, key, name: tlsName }
-}
-
-async function pem (file: string): Promise<Buffer> {
-  try {
-    return await readFile(file)
-  } catch (error) {
-    throw new CommandError(`${file}: cannot be read (${(error as NodeJS.ErrnoException).code ?? String(error)})`)
-  }
+  if ((certFile === undefined) !== (keyFile === undefined)) throw new UsageError('--tls-cert-file and --tls-key-file go together')
+  return readTlsFiles({ caFile, certFile, keyFile }, tlsName)
 }
 
 /** The answer of the node to one command. Throws {@link CommandError} when it is an error. */
@@ -72,7 +55,7 @@ export async function askInfo (options: TargetOptions, command: string): Promise
 /** The answers to several commands, in order, asked at once. */
 export async function askInfos (options: TargetOptions, commands: readonly string[]): Promise<string[]> {
   const timeoutMs = timeoutOf(options)
-  const values = await infoOnce({ ...endpointOf(options), tls: await tlsOf(options), connectTimeoutMs: timeoutMs }, commands, timeoutMs)
+  const values = await infoOnce({ ...endpointOf(options), tls: tlsOf(options), connectTimeoutMs: timeoutMs }, commands, timeoutMs)
   return commands.map((command) => checked(command, values.get(command)))
 }
 
@@ -86,7 +69,7 @@ export function checked (command: string, value: string | undefined): string {
 /** Runs `use` with a client of the whole cluster. */
 export async function withClient<T> (options: TargetOptions, use: (client: Client) => Promise<T>, { connectionsMax = 1 } = {}): Promise<T> {
   const timeoutMs = timeoutOf(options)
-  const client = await Client.connect({ hosts: [endpointOf(options)], tls: await tlsOf(options), timeoutMs, connectTimeoutMs: timeoutMs, connectionsMax })
+  const client = await Client.connect({ hosts: [endpointOf(options)], tls: tlsOf(options), timeoutMs, connectTimeoutMs: timeoutMs, connectionsMax })
   try {
     return await use(client)
   } finally {

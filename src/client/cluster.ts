@@ -9,9 +9,14 @@ import { PartitionMap } from './partition-map.js'
 import { parsePeers, type Endpoint, type Peer } from './peers.js'
 import type { Target, TlsOptions } from './transport.js'
 
+export interface Seed extends Endpoint {
+  /** Name that its certificate carries, if it is another than that of `tls`. */
+  readonly tlsName?: string | undefined
+}
+
 export interface ClusterOptions {
   /** Where to start from. */
-  readonly seeds: readonly Endpoint[]
+  readonly seeds: readonly Seed[]
   /** Speak TLS with every node. */
   readonly tls?: TlsOptions | undefined
   /** A node of another cluster is not used. */
@@ -153,7 +158,7 @@ export class Cluster {
   async #tend (): Promise<void> {
     this.#tending = true
     this.#tendedAt = performance.now()
-    if (this.#nodes.size === 0) await Promise.all(this.#options.seeds.map((seed) => this.#join(this.#targetOf(seed))))
+    if (this.#nodes.size === 0) await Promise.all(this.#options.seeds.map((seed) => this.#join(this.#targetOf(seed, seed.tlsName))))
     await Promise.all([...this.#nodes.values()].map((node) => this.#refresh(node)))
     await this.#joinPeers()
     this.#dropLost()

@@ -6,7 +6,7 @@ import { connect as connectTls } from 'node:tls'
 /** How to speak TLS. Certificates and keys are in PEM. */
 export interface TlsOptions {
   /** Authorities that a node's certificate is checked against; absent, those that Node.js knows. */
-  readonly ca?: string | Buffer | undefined
+  readonly ca?: string | Buffer | Buffer[] | undefined
   /** Shown to nodes that ask for a certificate. */
   readonly cert?: string | Buffer | undefined
   readonly key?: string | Buffer | undefined

@@ -58,7 +58,7 @@ export class Node {
       config: config.xdr,
       workDirectory: config.service['work-directory'],
       log: log.child({ context: 'xdr' }),
-      destination: clusterDestination
+      destination: (dc, dcLog) => clusterDestination(dc, dcLog, config.network.tls)
     })
   }
 

@@ -1,7 +1,8 @@
 // One pipelined connection to a node of the destination. Requests are written a group at a time, in one buffer; replies come in request order,
 // and all that is read of one is its length (bytes 2..8) and its result code (byte 13).
 
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
+import { openSocket, type TlsOptions } from '../client/transport.js'
 import { MESSAGE_HEADER_BYTES, PROTO_HEADER_BYTES, PROTO_VERSION, ProtoType, type ResultCode } from '../engine/constants.js'
 import type { ShipGroup } from './shipper.js'
 
@@ -15,6 +16,7 @@ const REPLY_BODY_BYTES_MAX = 1024 * 1024
 export interface ShipConnectionOptions {
   readonly host: string
   readonly port: number
+  readonly tls?: TlsOptions | undefined
   readonly connectMs: number
   /** A request that has been the next to be answered for this long resets the connection. */
   readonly timeoutMs: number
@@ -38,10 +40,11 @@ export class ShipConnection {
 
   constructor (options: ShipConnectionOptions) {
     this.#options = options
-    this.#socket = connect({ host: options.host, port: options.port, noDelay: true, keepAlive: true })
+    const { socket, ready } = openSocket(options)
+    this.#socket = socket
     this.#socket.setTimeout(options.connectMs)
     this.#socket.once('timeout', () => this.destroy(new Error(`no connection within ${options.connectMs} ms`)))
-    this.#socket.once('connect', () => this.#socket.setTimeout(0))
+    this.#socket.once(ready, () => this.#socket.setTimeout(0))
     this.#socket.on('data', (chunk) => this.#read(chunk))
     this.#socket.on('error', (error) => this.destroy(error))
     this.#socket.on('close', () => this.destroy(new Error('closed by the other side')))

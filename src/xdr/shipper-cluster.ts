@@ -1,5 +1,6 @@
 import { LimitedLog, type Log } from '../../connectors/connector.js'
 import { resultName } from '../client/errors.js'
+import type { TlsOptions } from '../client/transport.js'
 import { RESULT_CODES, ResultCode } from '../engine/constants.js'
 import { ChangeKind, type ChangeEntry } from './batch.js'
 import { ShipConnection } from './ship-connection.js'
@@ -9,6 +10,7 @@ export interface DestinationNode {
   readonly name: string
   readonly host: string
   readonly port: number
+  readonly tls?: TlsOptions | undefined
 }
 
 /** The remote cluster as shipping needs it: who owns what. The client's `Cluster` is one. */
@@ -170,6 +172,7 @@ export class ClusterShipper implements Shipper {
     const connection: ShipConnection = new ShipConnection({
       host: node.host,
       port: node.port,
+      tls: node.tls,
       connectMs: this.#limits.connectMsMax,
       timeoutMs: this.#limits.requestMsMax,
       onReply: (group, index, result) => {

@@ -221,6 +221,38 @@ describe('TLS', { skip: noOpenssl }, () => {
     }
   })
 
+  test('xdr_ships_over_tls_and_only_to_who_carries_the_name', async () => {
+    const west = await serve(directory, {}, { 'ca-file': authority.file })
+    const entry = { name: 'shipping', 'cert-file': join(directory, 'node.pem'), 'key-file': join(directory, 'node-key.pem'), 'ca-file': authority.file }
+    const shippingTo = (name: string) => ({
+      dcs: [{ name: 'west', type: 'cluster', 'tls-name': 'shipping', 'node-address-ports': [`127.0.0.1:${west.port}:${name}`], 'period-ms': 20, namespaces: [{ name: 'test' }] }]
+    })
+    const east = await NodeProcess.start({ name: 'tls-east', tls: [entry], xdr: shippingTo('other.example') })
+    const key = (i: number) => ({ namespace: 'test', set: 'shipped', key: i })
+    const inWest = await Client.connect({ hosts: [{ host: '127.0.0.1', port: west.node.port }] })
+    const inEast = await Client.connect({ hosts: [{ host: '127.0.0.1', port: east.port }] })
+    try {
+      for (let i = 0; i < 200; i++) await inEast.put(key(i), { i })
+      await eventually('the wrong name is told', () => east.log, log => /TLS: .*other\.example/.test(log))
+      assert.equal(await inWest.get(key(0)), null)
+      await inEast.close()
+
+      await east.stop()
+      east.configure({ xdr: shippingTo(NAME) })
+      await east.start()
+      const again = await Client.connect({ hosts: [{ host: '127.0.0.1', port: east.port }] })
+      for (let i = 0; i < 200; i++) await again.put(key(i), { i })
+      await again.close()
+      await eventually('every record is there', async () => (await Promise.all(Array.from({ length: 200 }, (_, i) => inWest.get(key(i))))).map(record => record?.bins.i),
+        seen => seen.every((value, i) => value === i))
+      const counters = await rawInfoPairs(west.node.port, 'statistics')
+      assert.ok(Number(counters.get('client_tls_connections')) > 0)
+    } finally {
+      await inWest.close()
+      await Promise.all([east.dispose(), west.node.dispose()])
+    }
+  })
+
   test('a_node_whose_files_do_not_fit_says_so_and_ends', () => {
     const stray = stranger.issue('stray', NAME)
     const work = tempDirectory('tls-bad')

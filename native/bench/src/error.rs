@@ -29,6 +29,8 @@ pub enum BenchError {
     Stalled { seconds: u64, operations: u64 },
     #[error("not all keys could be written before: {0}")]
     Preload(String),
+    #[error("no index for the queries: {0}")]
+    Index(String),
     #[error("the echo process: {0}")]
     Echo(String),
     #[error("{0}")]

@@ -18,20 +18,29 @@ const TOTAL_TIMEOUT_MS: u32 = 1000;
 /// Offset of the result code in a reply: after the protocol header, header size, info1 to info4.
 pub const RESULT_AT: usize = PROTO_HEADER_BYTES + 5;
 
+/// Bin that holds the key, where records have one to be queried by.
+pub const INTEGER_BIN: &str = "n";
+
 pub struct FrameShape<'a> {
     pub namespace: &'a str,
     pub set: &'a str,
     pub keys: u64,
     pub object_bytes: usize,
     pub bins: u16,
+    /// Records have their key in [`INTEGER_BIN`].
+    pub with_integer: bool,
     pub seed: u64,
 }
 
-/// A request whose digest is to be filled in.
+/// A request whose digest, and key if it has one, are to be filled in.
 struct Template {
     frame: Vec<u8>,
     digest_at: usize,
+    key_at: Option<usize>,
 }
+
+/// In the place of the key.
+const KEY_MARKER: [u8; 8] = *b"\xa5key\x00her";
 
 impl Template {
     fn new(write: impl FnOnce(&mut Vec<u8>, &Digest)) -> Self {
@@ -46,13 +55,24 @@ impl Template {
         let (digest_at, _) = places.next().expect("the digest is in the frame");
         assert!(places.next().is_none(), "and only once");
         drop(places);
-        Self { frame, digest_at }
+        let key_at = frame
+            .windows(KEY_MARKER.len())
+            .position(|it| it == KEY_MARKER);
+        Self {
+            frame,
+            digest_at,
+            key_at,
+        }
     }
 
-    fn append(&self, digest: &Digest, out: &mut Vec<u8>) {
-        let start = out.len() + self.digest_at;
+    fn append(&self, key: u64, digest: &Digest, out: &mut Vec<u8>) {
+        let start = out.len();
         out.extend_from_slice(&self.frame);
-        out[start..start + digest.len()].copy_from_slice(digest);
+        let frame = &mut out[start..];
+        frame[self.digest_at..][..digest.len()].copy_from_slice(digest);
+        if let Some(at) = self.key_at {
+            frame[at..][..size_of::<u64>()].copy_from_slice(&key.to_be_bytes());
+        }
     }
 }
 
@@ -91,6 +111,10 @@ impl Frames {
             request.field(field::DIGEST, digest);
             for (name, value) in bins.iter().filter(|_| values) {
                 request.op(op::WRITE, particle::BLOB, name.as_bytes(), value);
+            }
+            if values && shape.with_integer {
+                let name = INTEGER_BIN.as_bytes();
+                request.op(op::WRITE, particle::INTEGER, name, &KEY_MARKER);
             }
             request.finish();
         };
@@ -134,10 +158,12 @@ impl Frames {
             Verb::Read => &self.read,
             Verb::Write => &self.write,
         };
-        match self.digests.get(key as usize) {
-            Some(digest) => template.append(digest, out),
-            None => template.append(&key_digest(&self.set, key), out),
-        }
+        template.append(key, &self.digest(key), out);
+    }
+
+    pub fn digest(&self, key: u64) -> Digest {
+        let kept = self.digests.get(key as usize).copied();
+        kept.unwrap_or_else(|| key_digest(&self.set, key))
     }
 
     pub fn write_frame_bytes(&self) -> usize {
@@ -218,6 +244,7 @@ mod tests {
         keys: 1000,
         object_bytes: 100,
         bins: 3,
+        with_integer: false,
         seed: 1,
     };
 
@@ -258,6 +285,21 @@ mod tests {
         let bare = write.len() - frames.read_frame_bytes();
         assert_eq!(bare, frames.read_reply.len() - frames.write_reply.len());
         assert_eq!(bare, 100 + 3 * (8 + 2));
+    }
+
+    #[test]
+    fn a_record_holds_its_key_where_it_is_asked_to() {
+        let shape = FrameShape {
+            with_integer: true,
+            ..SHAPE
+        };
+        let frames = Frames::new(&shape).unwrap();
+        let mut write = Vec::new();
+        frames.append(Verb::Write, 77, &mut write);
+        let message = Message::parse(&write[PROTO_HEADER_BYTES..]).unwrap();
+        let last = message.ops.into_iter().last().unwrap();
+        assert_eq!((last.name, last.particle), (&b"n"[..], particle::INTEGER));
+        assert_eq!(last.value, 77u64.to_be_bytes());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod limit;
 mod load;
 mod options;
 mod report;
+mod streams;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,10 +24,11 @@ use std::sync::Arc;
 use clap::Parser;
 
 use crate::error::BenchError;
-use crate::frames::Frames;
+use crate::frames::{FrameShape, Frames};
 use crate::load::{Load, Outcome};
 use crate::options::{Cli, Command, Common};
 use crate::report::Report;
+use crate::streams::{Stream, StreamNames, make_index};
 
 /// Whoever starts the program may name itself here; the program ends when that process does.
 const PARENT: &str = "PERIGEE_PARENT";
@@ -57,6 +59,19 @@ fn main() -> ExitCode {
         } => timed("mix", common, *reads, *preload),
         Command::Read { common, preload } => timed("read", common, 100, *preload),
         Command::Write { common, preload } => timed("write", common, 0, *preload),
+        Command::Batch {
+            common,
+            rows,
+            preload,
+        } => stream("batch", common, &Stream::Batch { rows: *rows }, *preload),
+        Command::Query {
+            common,
+            records,
+            preload,
+        } => {
+            let records = (*records).min(common.keys());
+            stream("query", common, &Stream::Query { records }, *preload)
+        }
         Command::Limit {
             common,
             server,
@@ -96,22 +111,51 @@ fn timed(
 ) -> Result<bool, BenchError> {
     let frames = Arc::new(Frames::new(&common.frame_shape())?);
     if preload {
-        let outcome = load::run(
-            common.address()?,
-            &frames,
-            &Load::each_key_once(common),
-            None,
-        )?;
-        if !outcome.is_clean() {
-            let codes = outcome.errors.keys().copied().map(Outcome::error_name);
-            return Err(BenchError::Preload(codes.collect::<Vec<_>>().join(", ")));
-        }
-        if !common.json {
-            let (keys, seconds) = (common.keys(), outcome.elapsed.as_secs_f64());
-            eprintln!("{keys} keys written in {seconds:.1} s");
-        }
+        write_all(common, &frames)?;
     }
     print(name, common, &frames, &Load::new(common, reads_percent))
+}
+
+/// Requests that are answered with many records.
+fn stream(
+    name: &'static str,
+    common: &Common,
+    stream: &Stream,
+    preload: bool,
+) -> Result<bool, BenchError> {
+    let by_index = matches!(stream, Stream::Query { .. });
+    let shape = FrameShape {
+        with_integer: by_index,
+        ..common.frame_shape()
+    };
+    let frames = Arc::new(Frames::new(&shape)?);
+    if preload {
+        write_all(common, &frames)?;
+    }
+    let names = StreamNames::of(common);
+    if by_index {
+        make_index(common.address()?, &names)?;
+    }
+    let load = Load {
+        stream: Some((stream.clone(), names)),
+        ..Load::new(common, 100)
+    };
+    print(name, common, &frames, &load)
+}
+
+/// Writes every key once.
+fn write_all(common: &Common, frames: &Arc<Frames>) -> Result<(), BenchError> {
+    let load = Load::each_key_once(common);
+    let outcome = load::run(common.address()?, frames, &load, None)?;
+    if !outcome.is_clean() {
+        let codes = outcome.errors.keys().copied().map(Outcome::error_name);
+        return Err(BenchError::Preload(codes.collect::<Vec<_>>().join(", ")));
+    }
+    if !common.json {
+        let (keys, seconds) = (common.keys(), outcome.elapsed.as_secs_f64());
+        eprintln!("{keys} keys written in {seconds:.1} s");
+    }
+    Ok(())
 }
 
 /// Runs and prints; false when some requests failed.

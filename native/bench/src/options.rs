@@ -64,6 +64,30 @@ pub enum Command {
         #[arg(long)]
         preload: bool,
     },
+    /// Read random keys in batches, and count the records
+    Batch {
+        #[command(flatten)]
+        common: Common,
+        /// Keys in a batch
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        rows: u32,
+        /// Write every key once before
+        #[arg(long)]
+        preload: bool,
+    },
+    /// Query ranges of keys by a secondary index, and count the records
+    ///
+    /// The records have their key in bin `n`; the index is made if it is not there, and stays.
+    Query {
+        #[command(flatten)]
+        common: Common,
+        /// Records in a range
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+        records: u64,
+        /// Write every key once before
+        #[arg(long)]
+        preload: bool,
+    },
     /// Measure bare echo servers with the frames of a 95/5 mix, and the server against them
     ///
     /// The echo servers do nothing but read a frame's length and send a reply of the right size, on
@@ -254,6 +278,7 @@ impl Common {
             keys: self.keys(),
             object_bytes: self.object_bytes(),
             bins: self.bins,
+            with_integer: false,
             seed: self.seed,
         }
     }

@@ -65,6 +65,10 @@ pub struct Report {
     seconds: f64,
     operations: u64,
     operations_per_second: f64,
+    /// Of batches and queries.
+    records: Option<u64>,
+    records_per_second: Option<f64>,
+    server_cpu_seconds_per_million_records: Option<f64>,
     /// Bytes of values, of reads and writes together.
     object_bytes_per_second: f64,
     /// Writes that were sent again because the device was behind.
@@ -90,7 +94,13 @@ impl Report {
         outcome: &Outcome,
     ) -> Self {
         let errors = outcome.errors.iter();
+        let has_records = outcome.records > 0;
         Self {
+            records: has_records.then_some(outcome.records),
+            records_per_second: has_records.then(|| outcome.records_per_second()),
+            server_cpu_seconds_per_million_records: outcome
+                .server_cpu_seconds_per_million_records()
+                .filter(|_| has_records),
             command,
             address,
             loop_name: outcome.loop_kind.name(),
@@ -140,6 +150,15 @@ impl fmt::Display for Report {
             self.object_size,
             self.keys,
         )?;
+        if let (Some(records), Some(rate)) = (self.records, self.records_per_second) {
+            write!(formatter, "  records {records}, {rate:.0} records/s")?;
+            match self.server_cpu_seconds_per_million_records {
+                Some(seconds) => {
+                    writeln!(formatter, ", server {seconds:.2} CPU s per million records")?
+                }
+                None => writeln!(formatter)?,
+            }
+        }
         if self.overloads > 0 {
             let overloads = self.overloads;
             writeln!(

@@ -23,6 +23,7 @@ use crate::cpu;
 use crate::error::BenchError;
 use crate::frames::{Frames, Random};
 use crate::options::Common;
+use crate::streams::{Stream, StreamNames};
 use thread::{Pace, RATE_TICK, Thread};
 use watch::Watch;
 
@@ -46,6 +47,8 @@ pub enum Extent {
 #[derive(Clone, Debug)]
 pub struct Load {
     pub reads_percent: u8,
+    /// Requests that are answered with many records, instead of reads and writes.
+    pub stream: Option<(Stream, StreamNames)>,
     pub extent: Extent,
     pub warmup: Duration,
     pub connections: u32,
@@ -62,6 +65,7 @@ impl Load {
         let time = common.duration.unwrap_or(DEFAULT_DURATION);
         Self {
             reads_percent,
+            stream: None,
             extent: common
                 .operations
                 .map_or(Extent::Time(time), Extent::Operations),
@@ -86,6 +90,8 @@ impl Load {
 
 pub struct Outcome {
     pub operations: u64,
+    /// Records of streams, while it was measured.
+    pub records: u64,
     /// Writes that were sent again.
     pub overloads: u64,
     pub elapsed: Duration,
@@ -108,6 +114,16 @@ impl Outcome {
 
     pub fn operations_per_second(&self) -> f64 {
         self.operations as f64 / self.elapsed.as_secs_f64()
+    }
+
+    pub fn records_per_second(&self) -> f64 {
+        self.records as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Processor time of the server for a million records of streams.
+    pub fn server_cpu_seconds_per_million_records(&self) -> Option<f64> {
+        self.server_cpu_seconds
+            .map(|seconds| seconds * 1e6 / self.records as f64)
     }
 
     pub fn server_cpu_seconds_per_million(&self) -> Option<f64> {
@@ -142,6 +158,7 @@ struct Run {
     begun_max: u64,
     in_order: bool,
     reads_percent: u64,
+    stream: Option<(Stream, StreamNames)>,
 }
 
 /// What the main thread sees of one thread. Written by that thread only.
@@ -196,6 +213,7 @@ pub fn run(
         begun_max,
         in_order,
         reads_percent: u64::from(load.reads_percent),
+        stream: load.stream.clone(),
     });
     let running = start(address, load, &shared)?;
     let mark = || Mark {
@@ -220,6 +238,7 @@ pub fn run(
     }
     let mut outcome = Outcome {
         operations: 0,
+        records: 0,
         overloads: 0,
         elapsed: Duration::ZERO,
         reads: histogram(),
@@ -237,6 +256,7 @@ pub fn run(
         outcome.reads += &thread.reads;
         outcome.writes += &thread.writes;
         outcome.overloads += thread.overloads;
+        outcome.records += thread.records;
         outcome.connections_lost += thread.lost;
         for (code, count) in thread.errors {
             *outcome.errors.entry(code).or_default() += count;
@@ -295,6 +315,7 @@ fn start(address: SocketAddr, load: &Load, shared: &Arc<Run>) -> Result<Vec<Runn
             random: Random::new(load.seed.wrapping_add(number as u64 * 0x1000_0001)),
             resting: Vec::new(),
             overloads: 0,
+            records: 0,
             awaited: 0,
             pace: load.rate.map(|rate| Pace {
                 next: Instant::now(),
@@ -416,10 +437,12 @@ mod tests {
             keys: 300,
             object_bytes: 10,
             bins: 1,
+            with_integer: false,
             seed: 1,
         };
         let load = Load {
             reads_percent: 0,
+            stream: None,
             extent: Extent::EachKeyOnce,
             warmup: Duration::ZERO,
             connections: 4,

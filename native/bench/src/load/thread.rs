@@ -13,6 +13,7 @@ use perigee_wire::{PROTO_HEADER_BYTES, ProtoType, ResultCode, parse_proto_header
 
 use super::{END, LATENCY_NS_MIN, MEASURE, Outcome, Progress, Run};
 use crate::frames::{RESULT_AT, Random, Verb};
+use crate::streams::look_at;
 
 /// With a rate, requests are released this often; below that, lateness is ours and not the
 /// server's.
@@ -37,6 +38,7 @@ pub(super) struct Thread {
     /// Connections whose write the device was not ready for. It is sent again at the next tick.
     pub(super) resting: Vec<ConnId>,
     pub(super) overloads: u64,
+    pub(super) records: u64,
     pub(super) awaited: u64,
     pub(super) pace: Option<Pace>,
     pub(super) reads: Histogram<u64>,
@@ -82,7 +84,13 @@ impl Thread {
         now: Instant,
         output: &mut Vec<u8>,
     ) {
-        self.run.frames.append(verb, key, output);
+        let run = &*self.run;
+        match &run.stream {
+            Some((stream, names)) => {
+                stream.append(names, &run.frames, key, &mut self.random, output);
+            }
+            None => run.frames.append(verb, key, output),
+        }
         self.slots[conn.index()] = Slot {
             verb,
             key,
@@ -118,6 +126,20 @@ impl Thread {
         pace.next += pace.interval;
         let late = now - due > 2 * RATE_TICK;
         self.send(conn, if late { due } else { now }, output)
+    }
+
+    /// Takes a frame of a reply of many; the result of the whole if it is the last.
+    fn take_part(&mut self, body: &[u8]) -> Option<u16> {
+        let Some(part) = look_at(body) else {
+            return Some(Outcome::NOT_A_REPLY);
+        };
+        if self.run.phase.load(Ordering::Relaxed) == MEASURE {
+            self.records += part.records;
+        }
+        if let Some(code) = part.failed {
+            *self.errors.entry(u16::from(code)).or_default() += 1;
+        }
+        part.result.map(u16::from)
     }
 
     /// True if the connection is free for its next request.
@@ -209,9 +231,13 @@ impl Handler for Thread {
             return Consumed::more(0);
         }
         let now = Instant::now();
-        let result = match end > RESULT_AT {
-            true => u16::from(input[RESULT_AT]),
-            false => Outcome::NOT_A_REPLY,
+        let result = match &self.run.stream {
+            Some(_) => match self.take_part(&input[PROTO_HEADER_BYTES..end]) {
+                Some(result) => result,
+                None => return Consumed::more(end),
+            },
+            None if end > RESULT_AT => u16::from(input[RESULT_AT]),
+            None => Outcome::NOT_A_REPLY,
         };
         if self.take_reply(conn, result, now) {
             let sending = self.send_paced(conn, now, output);

@@ -1,0 +1,52 @@
+// Requests for many records, on one node in memory: batches of reads, queries by a secondary index, what the index costs, and what long queries
+// do to the reads of single records.
+//
+//   npm run bench:queries [-- --keys 1000000 --seconds 5 --rounds 3 --connections 16]
+import { tmpdir } from 'node:os'
+import { infoOnce } from '../dist/src/client/index.js'
+import { ScratchNode, bench, freePort, main, median, options, scratchDirectory, sharedDirectory } from './scratch-node.mjs'
+
+const USAGE = 'npm run bench:queries [-- --keys N --seconds N --rounds N --connections N]'
+/** Reads a second while queries run: far below what the node can do, so that its queue is not what is measured. */
+const PACED_READS = 5000
+
+await main(async () => {
+  const given = options(USAGE, { keys: 1_000_000, seconds: 5, rounds: 3, connections: 16 })
+  const directory = scratchDirectory(tmpdir())
+  const node = new ScratchNode(directory, await freePort(), `
+service: { work-directory: ${directory}/work, shmem-directory: ${sharedDirectory(directory)} }
+namespaces: [{ name: test, storage-engine: { type: memory, data-size: 4G } }]`)
+  await node.start()
+  const common = ['--port', String(node.port), '--keys', String(given.keys), '--duration', `${given.seconds}s`, '--warmup', '1s']
+  const rounds = async (args) => {
+    const reports = []
+    for (let round = 0; round < given.rounds; round++) reports.push(await bench([...args, ...common]))
+    return (of) => median(reports.map(of))
+  }
+  const line = (title, text) => console.log(`${title.padEnd(44)} ${text}`)
+  const records = (of) => `${of((it) => it.records_per_second).toFixed(0)} records/s, server ${of((it) => it.server_cpu_seconds_per_million_records).toFixed(2)} CPU s per million`
+
+  await bench(['query', '--preload', '--records', '10', '--port', String(node.port), '--keys', String(given.keys), '--duration', '1s', '--warmup', '0s'])
+  const connections = ['--connections', String(given.connections)]
+  line(`batches of 100 reads, ${given.connections} connections`, records(await rounds(['batch', '--rows', '100', ...connections])))
+  for (const [count, clients] of [[100, given.connections], [10_000, 4], [given.keys, 1]]) {
+    line(`range of ${count} records, ${clients} connections`, records(await rounds(['query', '--records', String(count), '--connections', String(clients)])))
+  }
+
+  const stat = await infoOnce({ host: '127.0.0.1', port: node.port, connectTimeoutMs: 2000 }, ['sindex-stat:namespace=test;indexname=perigee-bench'], 2000)
+  const numbers = new Map([...stat.values()][0].split(';').map((pair) => pair.split('=')))
+  line('secondary index', `${numbers.get('entries')} entries, ${(Number(numbers.get('used_bytes')) / Number(numbers.get('entries'))).toFixed(1)} bytes each`)
+
+  const read = ['read', '--rate', String(PACED_READS), '--connections', '4', ...common]
+  const alone = []
+  const beside = []
+  for (let round = 0; round < given.rounds; round++) {
+    alone.push(await bench(read))
+    const queries = bench(['query', '--records', String(given.keys), '--connections', '2', '--port', String(node.port), '--keys', String(given.keys), '--duration', `${given.seconds + 2}s`, '--warmup', '0s'])
+    beside.push(await bench(read))
+    await queries
+  }
+  const p99 = (reports) => median(reports.map((it) => it.read_latency_us.p99))
+  line(`reads, ${PACED_READS}/s, p99`, `${p99(alone).toFixed(0)} us alone, ${p99(beside).toFixed(0)} us beside two long queries: ${(p99(beside) / p99(alone)).toFixed(2)} times`)
+  await node.end('SIGTERM')
+})

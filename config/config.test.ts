@@ -61,6 +61,7 @@ test('the shortest configuration has every default', () => {
     'evict-tenths-pct': 5,
     'evict-hist-buckets': 10_000,
     'tomb-raider-eligible-age': 86_400,
+    'background-query-max-rps': 10_000,
     'tomb-raider-period': 86_400,
     'index-type': 'memory',
     sets: [],

@@ -304,6 +304,7 @@ const namespace = z.strictObject({
   'evict-tenths-pct': integer({ dynamic: true, min: 1, max: 1000, default: 5, doc: 'Tenths of a percent of the records that can expire that one pass may evict.' }),
   'evict-hist-buckets': integer({ dynamic: true, min: 100, max: 10_000_000, default: 10_000, doc: 'Buckets in which a pass counts times to live, to find what is nearest to its end.' }),
   'tomb-raider-eligible-age': duration('s', { dynamic: true, min: 0, max: TTL_SECONDS_MAX, default: 86_400, doc: 'Age from which a tombstone is reclaimed, once no older version is left on the devices.' }),
+  'background-query-max-rps': integer({ dynamic: true, min: 1, max: 1_000_000, default: 10_000, doc: 'Records a second that one background query may change; a query that asks for more is refused, one that does not say gets this.' }),
   'tomb-raider-period': duration('s', { dynamic: true, min: 0, max: TTL_SECONDS_MAX, default: 86_400, doc: 'Time between passes that reclaim tombstones, each of which reads the devices; 0 turns them off.' }),
   'index-type': optional(choiceLeaf(['memory', 'shmem'], {
     doc: 'Where the index lies: in `shmem` it outlives the process, and the next start takes it over instead of reading the devices. `shmem` needs a `storage-engine` of type `device`.',

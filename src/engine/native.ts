@@ -86,16 +86,24 @@ export interface NativeNode {
 export interface QueryListing {
   /** 64 bits, in decimal digits. */
   task: string
+  /** Whether it sends records, or changes them with operations or a function in the background. */
+  'job-type': 'basic' | 'ops-bg' | 'udf-bg'
   namespace: string
   /** Empty for all sets. */
   set: string
+  /** Empty unless it asks for a range of a secondary index. */
+  index: string
   /** Address and port of the client. */
   peer: string
   partitions: number
   'partitions-done': number
   'records-per-second': number
   'socket-timeout-ms': number
+  /** Sent, or changed. */
   records: number
+  /** Found, and not changed since they did not match any more. */
+  filtered: number
+  failed: number
   throttled: number
   bytes: number
   'run-time-ms': number

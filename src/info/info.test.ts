@@ -59,8 +59,8 @@ function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?:
 }
 
 const QUERY: QueryListing = {
-  task: '18446744073709551615', namespace: 'test', set: '', peer: '10.0.0.1:4000', partitions: 4096, 'partitions-done': 1024, 'records-per-second': 0,
-  'socket-timeout-ms': 30_000, records: 77, throttled: 0, bytes: 4096, 'run-time-ms': 12, done: null, 'since-done-ms': 0
+  task: '18446744073709551615', 'job-type': 'basic', namespace: 'test', set: '', index: '', peer: '10.0.0.1:4000', partitions: 4096, 'partitions-done': 1024,
+  'records-per-second': 0, 'socket-timeout-ms': 30_000, records: 77, filtered: 0, failed: 0, throttled: 0, bytes: 4096, 'run-time-ms': 12, done: null, 'since-done-ms': 0
 }
 
 const unexpected = (error: unknown): void => { throw error }

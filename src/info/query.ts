@@ -19,12 +19,12 @@ function listed (query: QueryListing): string {
   const done = query.partitions === 0 ? 100 : 100 * query['partitions-done'] / query.partitions
   const status = query.done === null ? 'active(ok)' : `done(${query.done})`
   return pairs([
-    ['trid', query.task], ['ns', query.namespace], ...query.set === '' ? [] : [['set', query.set]] as const,
+    ['trid', query.task], ['ns', query.namespace], ...query.set === '' ? [] : [['set', query.set]] as const, ...query.index === '' ? [] : [['sindex-name', query.index]] as const,
     ['n-pids-requested', query.partitions], ['rps', query['records-per-second']], ['active-threads', query.done === null ? 1 : 0], ['status', status],
     ['job-progress', done.toFixed(2)], ['run-time', query['run-time-ms']], ['time-since-done', query['since-done-ms']], ['recs-throttled', query.throttled],
-    ['recs-filtered-meta', 0], ['recs-filtered-bins', 0], ['recs-succeeded', query.records], ['recs-failed', 0],
+    ['recs-filtered-meta', 0], ['recs-filtered-bins', query.filtered], ['recs-succeeded', query.records], ['recs-failed', query.failed],
     // The separator of pairs is a part of addresses.
-    ['from', query.peer.replaceAll(':', '+')], ['job-type', 'basic'], ['net-io-bytes', query.bytes], ['socket-timeout', query['socket-timeout-ms']]
+    ['from', query.peer.replaceAll(':', '+')], ['job-type', query['job-type']], ['net-io-bytes', query.bytes], ['socket-timeout', query['socket-timeout-ms']]
   ], ':')
 }
 

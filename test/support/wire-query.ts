@@ -31,6 +31,7 @@ export interface RawQuery {
   digests?: Buffer[]
   /** More fields, ready made. */
   extra?: Buffer[]
+  operations?: Buffer[]
 }
 
 export function queryField (type: number, data: Buffer): Buffer {
@@ -65,8 +66,10 @@ export function queryFrame (query: RawQuery = {}): Buffer {
   header.writeUInt8(query.info1 ?? INFO1_READ, 1)
   header.writeUInt8(query.info2 ?? 0, 2)
   header.writeUInt8(query.info3 ?? INFO3_PARTITION_DONE, 3)
+  const operations = query.operations ?? []
   header.writeUInt16BE(fields.length, 18)
-  return frame(TYPE_MESSAGE, Buffer.concat([header, ...fields]))
+  header.writeUInt16BE(operations.length, 20)
+  return frame(TYPE_MESSAGE, Buffer.concat([header, ...fields, ...operations]))
 }
 
 export interface QueryAnswer {

@@ -45,7 +45,7 @@ function field (type: number, data: Buffer): Buffer {
   return Buffer.concat([head, data])
 }
 
-function operation (code: number, particle: number, name: string, value: Buffer): Buffer {
+export function operation (code: number, particle: number, name: string, value: Buffer): Buffer {
   const nameBytes = Buffer.from(name)
   const head = Buffer.alloc(8)
   head.writeUInt32BE(4 + nameBytes.length + value.length, 0)

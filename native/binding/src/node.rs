@@ -11,6 +11,9 @@ use napi_derive::napi;
 use parking_lot::Mutex;
 use perigee_engine::limits::percent;
 use perigee_engine::namespace::Namespace;
+use perigee_engine::secondary_index::{
+    CreateIndexError, IndexConfig, IndexDefinition, SecondaryIndex,
+};
 use perigee_engine::storage::DeviceStats;
 use perigee_engine::xdr::{Datacenter, parse_outcomes};
 use perigee_service::server::{Engine, InfoRequest, Opening, Server, ServerConfig, ServerError};
@@ -102,6 +105,7 @@ impl Task for OpenTask {
 
 fn close_stores(engine: &Engine) {
     for namespace in &engine.namespaces {
+        namespace.stop_index_builds();
         namespace.store.close();
     }
 }
@@ -342,6 +346,63 @@ impl NativeNode {
                 .set_truncation(set, lut as u64)
                 .map_err(|error| failure("PERIGEE_ARGUMENT", error))
         })
+    }
+
+    /// Makes a secondary index: JSON as in `IndexConfig`. It is built in the background; without effect if it is there.
+    #[napi]
+    pub fn create_index(&self, namespace: String, definition: String) -> napi::Result<()> {
+        let config: IndexConfig = serde_json::from_str(&definition)
+            .map_err(|error| failure("PERIGEE_ARGUMENT", error))?;
+        let definition =
+            IndexDefinition::of(&config).map_err(|error| failure("PERIGEE_ARGUMENT", error))?;
+        self.with_namespace(&namespace, |namespace| {
+            let created = namespace.create_index(definition);
+            created.map(|_| ()).map_err(|error| {
+                let code = match error {
+                    CreateIndexError::Exists => "PERIGEE_EXISTS",
+                    CreateIndexError::TooMany | CreateIndexError::TooManySets => "PERIGEE_LIMIT",
+                    CreateIndexError::Thread(_) => "PERIGEE_INTERNAL",
+                };
+                failure(code, error)
+            })
+        })
+    }
+
+    /// Takes a secondary index away; false if there was none of this name.
+    #[napi]
+    pub fn drop_index(&self, namespace: String, name: String) -> napi::Result<bool> {
+        self.with_namespace(&namespace, |namespace| Ok(namespace.drop_index(&name)))
+    }
+
+    /// The secondary indexes of each namespace with their numbers, as JSON; nothing before the node is open.
+    #[napi]
+    pub fn indexes(&self) -> String {
+        let listing = |index: &Arc<SecondaryIndex>| {
+            let stats = index.stats();
+            let set = index.definition.set.as_deref();
+            serde_json::json!({
+                "name": index.definition.name,
+                "set": set.map(String::from_utf8_lossy),
+                "state": if index.is_ready() { "ready" } else { "building" },
+                "entries": stats.entries,
+                "used-bytes": stats.used_bytes,
+                "entries-per-bval": stats.entries_per_value,
+                "entries-per-rec": stats.entries_per_record,
+                "load-pct": stats.load_pct,
+                "load-time-ms": stats.load_ms,
+                "gc-records": stats.gc_entries,
+            })
+        };
+        let engine = self.engine();
+        let namespaces = engine.iter().flat_map(|engine| &engine.namespaces);
+        let all: serde_json::Map<_, _> = namespaces
+            .map(|namespace| {
+                let indexes = namespace.secondary_indexes();
+                let listed = indexes.iter().map(listing).collect();
+                (namespace.name.clone(), serde_json::Value::Array(listed))
+            })
+            .collect();
+        serde_json::Value::Object(all).to_string()
     }
 
     /// Binds the port. Info requests come to `on_info`, answers go to `answerInfo`; requests for records are refused
@@ -594,7 +655,7 @@ impl NativeNode {
     fn with_namespace<R>(
         &self,
         name: &str,
-        f: impl FnOnce(&Namespace) -> napi::Result<R>,
+        f: impl FnOnce(&Arc<Namespace>) -> napi::Result<R>,
     ) -> napi::Result<R> {
         self.with_engine(|engine| match engine.namespace(name.as_bytes()) {
             Some(namespace) => f(namespace),
@@ -680,11 +741,23 @@ fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Val
     );
     let storage = namespace.store.stats();
     let usage = namespace.usage();
+    let indexes = namespace.secondary_indexes();
+    let index_bytes = |of_sets: bool| -> u64 {
+        let indexes = indexes.iter().filter(|index| index.is_of_set() == of_sets);
+        indexes.map(|index| index.stats().used_bytes).sum()
+    };
     let relaxed = |statistic: &AtomicU64| statistic.load(Ordering::Relaxed);
     let expiry = &namespace.expiry;
     let eviction = &namespace.eviction;
     for (name, value) in [
-        ("index_used_bytes", usage.index_bytes),
+        (
+            "index_used_bytes",
+            usage
+                .index_bytes
+                .saturating_sub(index_bytes(false) + index_bytes(true)),
+        ),
+        ("sindex_used_bytes", index_bytes(false)),
+        ("set_index_used_bytes", index_bytes(true)),
         ("data_used_bytes", usage.data_used_bytes),
         ("data_total_bytes", usage.data_total_bytes),
         ("data_used_pct", usage.data_used_pct()),

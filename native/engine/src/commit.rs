@@ -20,6 +20,7 @@ use crate::namespace::{Namespace, entry_of};
 use crate::partition::{PartitionState, lifetime};
 use crate::record::compression::{CompressedAhead, CompressionKind, compress};
 use crate::record::image::{ImageBuilder, ImageHeader, ImageView, add_flags, image_flag};
+use crate::secondary_index::Indexed;
 use crate::stats::count;
 use crate::storage::{AppendError, CommitTicket};
 
@@ -28,12 +29,14 @@ thread_local! {
 }
 
 impl Namespace {
-    /// Stores a new version (a record or a tombstone) in place of `old`. The image is complete but for its seal.
+    /// Stores a new version (a record or a tombstone) in place of `old`, of which `indexed` is what the secondary indexes
+    /// have. The image is complete but for its seal.
     /// On an error nothing has changed.
     pub(crate) fn commit(
         &self,
         state: &mut PartitionState,
         old: Option<&Entry>,
+        indexed: Indexed,
         image: &mut [u8],
         set_id: u16,
     ) -> Result<CommitTicket, ResultCode> {
@@ -48,6 +51,7 @@ impl Namespace {
         let (entry, ticket) = self
             .replace_compressed(state, old, image, set_id)
             .map_err(append_code)?;
+        self.reindex(state, indexed, &entry, &ImageView::trusted(image));
         if ships(&entry) {
             self.queue_change(state, &entry);
         }
@@ -70,6 +74,7 @@ impl Namespace {
         state.table.remove(&entry.digest);
         self.store.release(entry.location);
         self.count_swap(Some(entry), None);
+        self.orphan(state, entry);
         true
     }
 
@@ -91,8 +96,11 @@ impl Namespace {
         let set = set.as_ref().map_or(&[][..], |set| &set.name);
         let mut image = Vec::with_capacity(128);
         ImageBuilder::begin(&mut image, &header, set, None).finish();
-        self.replace(state, Some(entry), &mut image, entry.set_id)
-            .is_ok()
+        let replaced = self.replace(state, Some(entry), &mut image, entry.set_id);
+        if replaced.is_ok() {
+            self.orphan(state, entry);
+        }
+        replaced.is_ok()
     }
 
     /// Whether an older version may lie on the device that must not come back when the new one goes.

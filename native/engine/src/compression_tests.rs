@@ -7,6 +7,7 @@ use crate::index::flag;
 use crate::record::compression::tests::{COMPRESSED, PREPARED};
 use crate::record::compression::{CompressionKind, inflate};
 use crate::record::image::{ImageBuilder, ImageHeader, ImageView, image_flag};
+use crate::secondary_index::Indexed;
 use crate::storage::AlignedBuf;
 use crate::testing::{
     Reply, TempDirectory, delete, digest, file_config, get, namespace_config, open, put_int,
@@ -202,7 +203,7 @@ fn a_compressed_block_that_does_not_inflate_is_damage() {
     let entry = {
         let mut state = ns.partition(&digest).lock();
         let set = ns.sets.id_of(b"demo").expect("a set");
-        ns.commit(&mut state, None, &mut image, set)
+        ns.commit(&mut state, None, Indexed::default(), &mut image, set)
             .expect("stored");
         state.table.get(&digest).expect("an entry")
     };

@@ -39,6 +39,9 @@ pub struct NamespaceConfig {
     pub tomb_raider_eligible_age: Tunable<u32>,
     /// Seconds between passes of the tomb raider; 0 turns it off.
     pub tomb_raider_period: Tunable<u32>,
+    /// Records a second that one background query may change.
+    #[serde(default = "default_background_rps")]
+    pub background_query_max_rps: Tunable<u32>,
     pub sets: Vec<SetConfig>,
     /// Truncations that are in force.
     #[serde(default)]
@@ -49,6 +52,10 @@ pub struct NamespaceConfig {
     #[serde(skip)]
     pub shmem_directory: Option<PathBuf>,
     pub storage_engine: StorageConfig,
+}
+
+fn default_background_rps() -> Tunable<u32> {
+    10_000.into()
 }
 
 /// Records of a set, or of the namespace, that were last updated before `lut` are gone.
@@ -108,6 +115,7 @@ impl NamespaceConfig {
             evict_hist_buckets,
             tomb_raider_eligible_age,
             tomb_raider_period,
+            background_query_max_rps,
             sets: _,
             truncations: _,
             index_type: _,
@@ -135,6 +143,8 @@ impl NamespaceConfig {
         self.tomb_raider_eligible_age
             .set(tomb_raider_eligible_age.get());
         self.tomb_raider_period.set(tomb_raider_period.get());
+        self.background_query_max_rps
+            .set(background_query_max_rps.get());
     }
 }
 

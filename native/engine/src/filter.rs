@@ -6,6 +6,7 @@ use crate::expression::{Expression, Lookup, Metadata, MetadataOnly, RecordView, 
 use crate::index::{Entry, flag};
 use crate::namespace::Namespace;
 use crate::record::image::{ImageView, image_flag};
+use crate::secondary_index::IndexQuery;
 
 /// A record that was read.
 pub struct StoredRecord<'a> {
@@ -26,6 +27,33 @@ impl RecordView for StoredRecord<'_> {
     fn bin(&self, name: &[u8]) -> Lookup<(u8, &[u8])> {
         let found = self.view.bins().find(|bin| bin.name == name);
         found.map(|bin| (bin.particle, bin.value)).into()
+    }
+}
+
+/// What a record has to be for a request to be carried out on it.
+#[derive(Clone, Copy)]
+pub struct Filter<'a> {
+    expression: Option<&'a Expression>,
+    /// It has a value in the range that a query asks for.
+    index: Option<&'a IndexQuery>,
+}
+
+impl<'a> Filter<'a> {
+    pub fn of(expression: &'a Expression) -> Filter<'a> {
+        Filter {
+            expression: Some(expression),
+            index: None,
+        }
+    }
+
+    /// `None` if every record will do.
+    pub(crate) fn of_query(
+        expression: Option<&'a Expression>,
+        index: Option<&'a IndexQuery>,
+    ) -> Option<Filter<'a>> {
+        let index = index.filter(|index| index.has_predicate());
+        let is_one = expression.is_some() || index.is_some();
+        is_one.then_some(Filter { expression, index })
     }
 }
 
@@ -59,14 +87,18 @@ impl Namespace {
     /// Whether a record passes, as far as its index entry tells. FILTERED_OUT if it does not.
     pub(crate) fn filter_unread(
         &self,
-        filter: Option<&Expression>,
+        filter: Option<Filter<'_>>,
         entry: &Entry,
     ) -> Result<Unread, ResultCode> {
-        let Some(filter) = filter else {
-            return Ok(Unread::Passes);
+        let passes = match filter.and_then(|filter| filter.index) {
+            None => Unread::Passes,
+            Some(_) => Unread::Depends,
+        };
+        let Some(filter) = filter.and_then(|filter| filter.expression) else {
+            return Ok(passes);
         };
         match filter.filter(&MetadataOnly(self.metadata(entry))) {
-            Trilean::True => Ok(Unread::Passes),
+            Trilean::True => Ok(passes),
             Trilean::False => Err(ResultCode::FilteredOut),
             Trilean::Unknown if filter.needs_bins() || filter.needs_key() => Ok(Unread::Depends),
             Trilean::Unknown => Err(ResultCode::FilteredOut),
@@ -76,19 +108,25 @@ impl Namespace {
     /// Whether a record passes that was read. FILTERED_OUT if it does not.
     pub(crate) fn filter_read(
         &self,
-        filter: Option<&Expression>,
+        filter: Option<Filter<'_>>,
         entry: &Entry,
         view: &ImageView<'_>,
     ) -> Result<(), ResultCode> {
-        let Some(filter) = filter else { return Ok(()) };
+        let Some(Filter { expression, index }) = filter else {
+            return Ok(());
+        };
         let metadata = self.metadata(entry);
         debug_assert_eq!(
             metadata.is_tombstone,
             view.flags() & image_flag::TOMBSTONE != 0
         );
-        match filter.filter(&StoredRecord { view, metadata }) {
-            Trilean::True => Ok(()),
-            Trilean::False | Trilean::Unknown => Err(ResultCode::FilteredOut),
+        let record = StoredRecord { view, metadata };
+        let passes = index.is_none_or(|index| index.matches(&record))
+            && expression.is_none_or(|filter| filter.filter(&record) == Trilean::True);
+        if passes {
+            Ok(())
+        } else {
+            Err(ResultCode::FilteredOut)
         }
     }
 }

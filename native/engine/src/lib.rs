@@ -8,6 +8,8 @@ mod commit;
 mod compression_tests;
 pub mod config;
 #[cfg(test)]
+mod container_tests;
+#[cfg(test)]
 mod deletion_tests;
 pub mod device_copy;
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::progress::{OpenPhase, OpenProgress};
 use crate::rebuild::StartReport;
 use crate::record::compression::with_plain;
 use crate::record::image::{ImageView, image_flag};
+use crate::secondary_index::IndexRegistry;
 use crate::sets::SetRegistry;
 use crate::stats::NamespaceStats;
 use crate::storage::{CommitSink, OpenError, ReadNow, Relocate, ScanError, ScanReport, Store};
@@ -64,6 +65,7 @@ pub struct Namespace {
     pub tombstones: AtomicI64,
     /// How the index came about.
     pub start_report: StartReport,
+    pub(crate) indexes: IndexRegistry,
     pub(crate) shipping: Vec<Arc<NamespaceShipping>>,
     partitions: Box<[Partition]>,
     /// One bit a partition: this node is its master.
@@ -114,6 +116,7 @@ impl Namespace {
             limits: Limits::default(),
             truncation: Truncation::default(),
             tomb_raider: TombRaider::default(),
+            indexes: IndexRegistry::default(),
             objects: AtomicI64::new(0),
             tombstones: AtomicI64::new(0),
             store: Arc::new(store),
@@ -310,6 +313,10 @@ impl Relocate for Relocator {
             Ok(appended) => {
                 entry.location = appended.location;
                 state.table.upsert(entry);
+                // The walk over the devices may have passed the new place already, and never see the old one.
+                if state.updates.indexes.is_building() {
+                    namespace.build_stored(&mut state, &entry, &ImageView::trusted(image));
+                }
                 true
             }
             Err(_) => false,

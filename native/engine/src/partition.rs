@@ -9,6 +9,7 @@ use perigee_wire::{Digest, PartitionId};
 
 use crate::change_queue::ChangeQueue;
 use crate::index::{Descriptor, PartitionTable};
+use crate::secondary_index::PartitionIndexes;
 use crate::shared::SharedStore;
 
 /// A request that waits for a record; the same that may wait for a commit.
@@ -34,6 +35,7 @@ pub struct Updates {
     pub queues: Box<[ChangeQueue]>,
     pub times: UpdateTimes,
     pub dropped: DroppedRecords,
+    pub(crate) indexes: PartitionIndexes,
 }
 
 /// How far a partition's local versions may be dated ahead of the clock. Beyond, writes are refused for the moment:
@@ -155,6 +157,7 @@ impl Partition {
                 queues: (0..datacenters).map(|_| ChangeQueue::default()).collect(),
                 times: UpdateTimes::default(),
                 dropped: DroppedRecords::default(),
+                indexes: PartitionIndexes::default(),
             }),
         };
         Partition {

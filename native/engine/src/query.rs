@@ -1,4 +1,4 @@
-//! A primary index query: the records of a partition in digest order, piece by piece. A piece ends where its budget does,
+//! A query: the records of a partition in digest order, piece by piece: all of them, or those that a secondary index finds. A piece ends where its budget does,
 //! or where the next record must be read from the device; the cursor says where the next one begins, so the partition is
 //! unlocked between two.
 
@@ -11,12 +11,14 @@ use perigee_wire::{
 
 use crate::device_copy::{DeviceCopy, Unread};
 use crate::expression::{Expression, Metadata};
-use crate::filter::{self, StoredRecord};
-use crate::index::{Entry, Location, Version, flag};
+use crate::filter::{self, Filter, StoredRecord};
+use crate::index::{self, Entry, Location, PartitionTable, Version, WithPrefix, flag, prefix_of};
 use crate::namespace::Namespace;
+use crate::partition::PartitionState;
 use crate::record::bin_operation;
 use crate::record::image::ImageView;
 use crate::record::operation::unsupported_operation;
+use crate::secondary_index::IndexQuery;
 use crate::stats::count;
 use crate::storage::ReadNow;
 
@@ -32,6 +34,7 @@ pub struct RecordQuery {
     set: SetChoice,
     bins: BinChoice,
     filter: Option<Expression>,
+    index: Option<IndexQuery>,
 }
 
 enum SetChoice {
@@ -70,10 +73,82 @@ impl Projection {
     }
 }
 
-/// Where a query is in a partition: behind this digest, or at the start.
+/// Where a query is in a partition.
 pub struct PartitionCursor {
     pub partition: PartitionId,
-    pub after: Option<Digest>,
+    /// Behind this digest, or at the start.
+    after: Option<Digest>,
+    /// Prefixes of the records that an index had in the range, ascending: all of them as of one moment, so that a record
+    /// that changes while the query goes on is neither missed nor met twice.
+    found: Option<Box<[u64]>>,
+}
+
+impl PartitionCursor {
+    /// Behind `after`, or at the start.
+    pub fn new(partition: PartitionId, after: Option<Digest>) -> PartitionCursor {
+        PartitionCursor {
+            partition,
+            after,
+            found: None,
+        }
+    }
+
+    /// The last record that was looked at.
+    pub fn after(&self) -> Option<&Digest> {
+        self.after.as_ref()
+    }
+}
+
+struct IndexDropped;
+
+/// The entries that a query looks at, in digest order.
+enum Candidates<'a> {
+    All(index::Iter<'a>),
+    Found {
+        table: &'a PartitionTable,
+        prefixes: std::slice::Iter<'a, u64>,
+        here: Option<WithPrefix<'a>>,
+        after: Option<Digest>,
+    },
+}
+
+impl<'a> Candidates<'a> {
+    fn of(state: &'a PartitionState, after: Option<Digest>, found: Option<&'a [u64]>) -> Self {
+        let table = &state.table;
+        let Some(found) = found else {
+            return Candidates::All(table.iter_after(after.as_ref()));
+        };
+        let least = after.as_ref().map_or(0, prefix_of);
+        let from = found.partition_point(|prefix| *prefix < least);
+        Candidates::Found {
+            table,
+            prefixes: found[from..].iter(),
+            here: None,
+            after,
+        }
+    }
+}
+
+impl Iterator for Candidates<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        match self {
+            Candidates::All(entries) => entries.next(),
+            Candidates::Found {
+                table,
+                prefixes,
+                here,
+                after,
+            } => loop {
+                let is_due = |entry: &Entry| after.is_none_or(|after| entry.digest > after);
+                if let Some(entry) = here.as_mut().and_then(|here| here.find(is_due)) {
+                    return Some(entry);
+                }
+                *here = Some(table.with_prefix(*prefixes.next()?));
+            },
+        }
+    }
 }
 
 /// How much a piece may still do; each piece reduces it.
@@ -101,6 +176,8 @@ pub enum PieceEnd {
     /// The next record lies on the device. The listed reads are to be made and delivered to the read-ahead; others may be
     /// on their way already.
     NeedsDevice(Vec<AskedRead>),
+    /// The secondary index was dropped.
+    NoIndex,
 }
 
 /// A read that a query asked for. Its number tells it from an earlier one of the same place.
@@ -194,10 +271,6 @@ impl RecordQuery {
         if message.header.info1 & info1::READ == 0 {
             return Err(ResultCode::Parameter);
         }
-        if message.mrt_id.is_some() {
-            return Err(ResultCode::UnsupportedFeature);
-        }
-        let filter = message.filter.map(Expression::compile_filter).transpose()?;
         let mut names = Vec::new();
         let mut projections = Vec::new();
         for operation in message.ops {
@@ -225,6 +298,33 @@ impl RecordQuery {
                 BinChoice::Named(names.into())
             }
         };
+        Ok(RecordQuery {
+            bins,
+            ..Self::selecting(namespace, message)?
+        })
+    }
+
+    /// What a message asks for that changes records in the background, without anything being sent of them.
+    pub fn in_background(
+        namespace: &Namespace,
+        message: &Message<'_>,
+    ) -> Result<RecordQuery, ResultCode> {
+        let calls = message.udf_function.is_some();
+        let reads = |code: u8| code == op::READ || bin_operation::is_read(code);
+        if calls != message.ops.is_empty() || message.ops.iter().any(|op| reads(op.code)) {
+            return Err(ResultCode::Parameter);
+        }
+        Ok(RecordQuery {
+            bins: BinChoice::Header,
+            ..Self::selecting(namespace, message)?
+        })
+    }
+
+    /// The records that a message names, with all their bins.
+    fn selecting(namespace: &Namespace, message: &Message<'_>) -> Result<RecordQuery, ResultCode> {
+        if message.mrt_id.is_some() {
+            return Err(ResultCode::UnsupportedFeature);
+        }
         let set = match message.set {
             None => SetChoice::All,
             Some(name) => match namespace.sets.find(name) {
@@ -232,7 +332,27 @@ impl RecordQuery {
                 None => SetChoice::Unknown,
             },
         };
-        Ok(RecordQuery { set, bins, filter })
+        let index = match (IndexQuery::of(namespace, message)?, &set) {
+            (None, SetChoice::Id(id)) => IndexQuery::of_set(namespace, *id),
+            (index, _) => index,
+        };
+        Ok(RecordQuery {
+            set,
+            bins: BinChoice::All,
+            filter: message.filter.map(Expression::compile_filter).transpose()?,
+            index,
+        })
+    }
+
+    /// The secondary index of a query with a range of values.
+    pub fn index_name(&self) -> Option<&str> {
+        let index = self.index.as_ref().filter(|index| index.has_predicate());
+        index.map(IndexQuery::name)
+    }
+
+    /// What a record has to be, apart from being in the set.
+    pub fn filter(&self) -> Option<Filter<'_>> {
+        Filter::of_query(self.filter.as_ref(), self.index.as_ref())
     }
 
     fn is_in_set(&self, entry: &Entry) -> bool {
@@ -255,10 +375,9 @@ impl RecordQuery {
                 for projection in projections {
                     let operation = projection.operation();
                     let bin = view.bins().find(|bin| bin.name == operation.name);
-                    let bin = bin.map(|bin| (bin.particle, bin.value));
                     if operation.code == op::READ {
-                        if let Some((kind, value)) = bin {
-                            reply.op(operation.name, kind, value);
+                        if let Some(bin) = bin {
+                            reply.op(operation.name, bin.particle, bin.value);
                         }
                     } else if let Ok(Some((kind, value))) =
                         bin_operation::read(&operation, bin, &record)
@@ -299,19 +418,22 @@ impl Namespace {
         if matches!(query.set, SetChoice::Unknown) {
             return PieceEnd::Done;
         }
+        if self.find_by_index(query, cursor).is_err() {
+            return PieceEnd::NoIndex;
+        }
         let now = self.clock.wall_seconds();
         let state = self.partitions()[cursor.partition.index()].lock();
-        let mut entries = state.table.iter_after(cursor.after.as_ref());
+        let PartitionCursor { after, found, .. } = cursor;
+        let mut entries = Candidates::of(&state, *after, found.as_deref());
         loop {
             if budget.is_spent() {
                 return PieceEnd::Budget;
             }
-            let here = entries.clone();
             let Some(entry) = entries.next() else {
                 return PieceEnd::Done;
             };
             budget.visits -= 1;
-            let unread = self.filter_unread(query.filter.as_ref(), &entry);
+            let unread = self.filter_unread(query.filter(), &entry);
             if let Ok(unread) = unread
                 && query.is_in_set(&entry)
                 && self.is_live(&entry, now)
@@ -328,7 +450,8 @@ impl Namespace {
                             Some(Read::Failed(unread)) => (unread.damaged, &*unread.reason),
                             Some(Read::Done(_)) => (true, "another record's bytes lie there"),
                             Some(Read::UnderWay) | None => {
-                                let wanted = self.to_be_read(query, here, now);
+                                let from_here = Candidates::of(&state, *after, found.as_deref());
+                                let wanted = self.to_be_read(query, from_here, now);
                                 return PieceEnd::NeedsDevice(reads.want(&wanted));
                             }
                         };
@@ -343,8 +466,67 @@ impl Namespace {
                     }
                 }
             }
-            cursor.after = Some(entry.digest);
+            *after = Some(entry.digest);
         }
+    }
+
+    /// Digests of records from the cursor on, which moves: of those that may pass the query's filter, as far as that is known
+    /// without reading them. Takes `visits` and `records` of the budget.
+    pub fn select_piece(
+        &self,
+        query: &RecordQuery,
+        cursor: &mut PartitionCursor,
+        budget: &mut QueryBudget,
+        selected: &mut Vec<Digest>,
+    ) -> PieceEnd {
+        if matches!(query.set, SetChoice::Unknown) {
+            return PieceEnd::Done;
+        }
+        if self.find_by_index(query, cursor).is_err() {
+            return PieceEnd::NoIndex;
+        }
+        let now = self.clock.wall_seconds();
+        let state = self.partitions()[cursor.partition.index()].lock();
+        let PartitionCursor { after, found, .. } = cursor;
+        for entry in Candidates::of(&state, *after, found.as_deref()) {
+            if budget.is_spent() {
+                return PieceEnd::Budget;
+            }
+            budget.visits -= 1;
+            if query.is_in_set(&entry)
+                && self.is_live(&entry, now)
+                && self.filter_unread(query.filter(), &entry).is_ok()
+            {
+                budget.records -= 1;
+                selected.push(entry.digest);
+            }
+            *after = Some(entry.digest);
+        }
+        PieceEnd::Done
+    }
+
+    /// Has the cursor's partition searched by the query's index, if it has one and that was not done yet.
+    fn find_by_index(
+        &self,
+        query: &RecordQuery,
+        cursor: &mut PartitionCursor,
+    ) -> Result<(), IndexDropped> {
+        let Some(index) = query.index.as_ref().filter(|_| cursor.found.is_none()) else {
+            return Ok(());
+        };
+        let found = index.find(&self.partitions()[cursor.partition.index()].lock());
+        let Some(mut found) = found else {
+            // Without an index of the set all records of the partition will do as well.
+            return match index.has_predicate() {
+                true => Err(IndexDropped),
+                false => Ok(()),
+            };
+        };
+        // With no lock held any more.
+        found.sort_unstable();
+        found.dedup();
+        cursor.found = Some(found.into());
+        Ok(())
     }
 
     /// The next records that are not in memory, as many as are read at once.
@@ -362,7 +544,7 @@ impl Namespace {
         entries
             .take(READ_AHEAD_VISITS_MAX)
             .filter(|entry| query.is_in_set(entry) && self.is_live(entry, now))
-            .filter(|entry| self.filter_unread(query.filter.as_ref(), entry).is_ok())
+            .filter(|entry| self.filter_unread(query.filter(), entry).is_ok())
             .filter(|entry| !in_memory(entry))
             .take(READ_AHEAD_RECORDS_MAX)
             .take_while(|entry| {
@@ -391,13 +573,13 @@ impl Namespace {
         reply.field(field::DIGEST, &entry.digest);
         let has_key = entry.flags & flag::KEY_STORED != 0;
         let depends = unread == filter::Unread::Depends;
+        if query.index_name().is_some() {
+            // Where to go on from. Digests are enough for that, since records come in their order.
+            reply.field(field::BIN_VALUES_AFTER, &0u64.to_le_bytes());
+        }
         if has_key || depends || !matches!(query.bins, BinChoice::Header) {
             let passes = self.with_image(entry, reads.copy(entry), |view| {
-                if depends
-                    && self
-                        .filter_read(query.filter.as_ref(), entry, view)
-                        .is_err()
-                {
+                if depends && self.filter_read(query.filter(), entry, view).is_err() {
                     return false;
                 }
                 if let Some(key) = view.key() {

@@ -13,7 +13,7 @@ use crate::query::{AskedRead, PartitionCursor, PieceEnd, QueryBudget, ReadAhead,
 use crate::storage::AlignedBuf;
 use crate::testing::*;
 
-const ALL: QueryBudget = QueryBudget {
+pub(crate) const ALL: QueryBudget = QueryBudget {
     visits: usize::MAX,
     records: u64::MAX,
     bytes: usize::MAX,
@@ -35,23 +35,23 @@ fn query_frame(info1: u8, set: &str, bins: &[&str]) -> Vec<u8> {
     frame
 }
 
-fn query(namespace: &Namespace, frame: &[u8]) -> Result<RecordQuery, ResultCode> {
+pub(crate) fn query(namespace: &Namespace, frame: &[u8]) -> Result<RecordQuery, ResultCode> {
     let message = Message::parse(&frame[perigee_wire::PROTO_HEADER_BYTES..]).expect("a message");
     RecordQuery::of(namespace, &message)
 }
 
 /// A record as it was sent, owned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Sent {
-    digest: Digest,
-    set: Option<Vec<u8>>,
-    key: Option<Vec<u8>>,
-    generation: u32,
-    void_time: u32,
-    bins: Vec<(String, u8, Vec<u8>)>,
+pub(crate) struct Sent {
+    pub(crate) digest: Digest,
+    pub(crate) set: Option<Vec<u8>>,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) generation: u32,
+    pub(crate) void_time: u32,
+    pub(crate) bins: Vec<(String, u8, Vec<u8>)>,
 }
 
-fn records_of(mut bytes: &[u8]) -> Vec<Sent> {
+pub(crate) fn records_of(mut bytes: &[u8]) -> Vec<Sent> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
         let (message, rest) = Message::parse_prefix(bytes).expect("a valid record");
@@ -75,7 +75,7 @@ fn records_of(mut bytes: &[u8]) -> Vec<Sent> {
 }
 
 /// Runs a query over a partition, piece by piece, reading what the device holds.
-fn run_partition(
+pub(crate) fn run_partition(
     namespace: &Namespace,
     query: &RecordQuery,
     cursor: &mut PartitionCursor,
@@ -86,6 +86,7 @@ fn run_partition(
         match namespace.query_piece(query, cursor, &mut piece(), &mut reads, &mut out) {
             PieceEnd::Done => return records_of(&out),
             PieceEnd::Budget => {}
+            PieceEnd::NoIndex => panic!("the index was dropped"),
             PieceEnd::NeedsDevice(locations) => {
                 assert!(!locations.is_empty(), "every read before was delivered");
                 for asked in locations {
@@ -102,21 +103,18 @@ fn deliver(namespace: &Namespace, reads: &mut ReadAhead, asked: AskedRead) {
     reads.deliver(asked, namespace.read_device(asked.location, &mut buffer));
 }
 
-fn run(namespace: &Namespace, frame: &[u8]) -> Vec<Sent> {
+pub(crate) fn run(namespace: &Namespace, frame: &[u8]) -> Vec<Sent> {
     let query = query(namespace, frame).expect("a query");
     PartitionId::all()
         .flat_map(|partition| {
-            let mut cursor = PartitionCursor {
-                partition,
-                after: None,
-            };
+            let mut cursor = PartitionCursor::new(partition, None);
             run_partition(namespace, &query, &mut cursor, || ALL)
         })
         .collect()
 }
 
 /// Keys of the set `demo` that fall into one partition.
-fn keys_of_one_partition(count: usize) -> (PartitionId, Vec<String>) {
+pub(crate) fn keys_of_one_partition(count: usize) -> (PartitionId, Vec<String>) {
     let partition = partition_of(&digest("0"));
     let keys = (0..)
         .map(|number: u64| number.to_string())
@@ -245,7 +243,7 @@ fn what_a_query_cannot_do_is_refused_by_name() {
 }
 
 /// A namespace whose records are on its device and nowhere else; each has its place in `keys` as its value.
-fn on_the_device(directory: &TempDirectory, keys: &[String]) -> Arc<Namespace> {
+pub(crate) fn on_the_device(directory: &TempDirectory, keys: &[String]) -> Arc<Namespace> {
     let mut config = file_config(directory);
     let crate::config::StorageConfig::Device { common } = &mut config.storage_engine else {
         unreachable!("a namespace on a file")
@@ -271,10 +269,7 @@ fn a_place_that_another_record_has_taken_since_it_was_read_is_read_again() {
     let (partition, keys) = keys_of_one_partition(30);
     let namespace = on_the_device(&directory, &keys);
     let query = query(&namespace, &query_frame(0, "demo", &[])).expect("a query");
-    let mut cursor = PartitionCursor {
-        partition,
-        after: None,
-    };
+    let mut cursor = PartitionCursor::new(partition, None);
     let (mut reads, mut out) = (ReadAhead::default(), Vec::new());
     let mut piece = |reads: &mut _| {
         namespace.query_piece(
@@ -329,10 +324,7 @@ fn records_on_the_device_are_read_a_bounded_number_at_once() {
     let (partition, keys) = keys_of_one_partition(200);
     let namespace = on_the_device(&directory, &keys);
     let query = query(&namespace, &query_frame(0, "demo", &[])).expect("a query");
-    let mut cursor = PartitionCursor {
-        partition,
-        after: None,
-    };
+    let mut cursor = PartitionCursor::new(partition, None);
     let (mut reads, mut out) = (ReadAhead::default(), Vec::new());
     let piece = |query: &_, cursor: &mut _, reads: &mut _, out: &mut _| {
         namespace.query_piece(query, cursor, &mut QueryBudget { ..ALL }, reads, out)
@@ -367,7 +359,7 @@ fn records_on_the_device_are_read_a_bounded_number_at_once() {
 /// The key of the record that comes after the cursor.
 fn cursor_key(namespace: &Namespace, keys: &[String], cursor: &PartitionCursor) -> String {
     let state = namespace.partitions()[cursor.partition.index()].lock();
-    let next = state.table.iter_after(cursor.after.as_ref()).next();
+    let next = state.table.iter_after(cursor.after()).next();
     let next = next.expect("a record").digest;
     keys.iter()
         .find(|key| digest(key) == next)
@@ -443,7 +435,7 @@ proptest! {
             put_int(&namespace, key, "i", 1);
         }
         let query = query(&namespace, &query_frame(0, "demo", &[])).expect("a query");
-        let mut cursor = PartitionCursor { partition, after: None };
+        let mut cursor = PartitionCursor::new(partition, None);
         let (mut reads, mut out) = (ReadAhead::default(), Vec::new());
         let mut changes = changes.into_iter();
         loop {
@@ -451,7 +443,7 @@ proptest! {
             match namespace.query_piece(&query, &mut cursor, &mut budget, &mut reads, &mut out) {
                 PieceEnd::Done => break,
                 PieceEnd::Budget => prop_assert!(budget.is_spent()),
-                PieceEnd::NeedsDevice(_) => prop_assert!(false, "the namespace is in memory"),
+                other => prop_assert!(false, "{other:?} of a namespace in memory, without an index"),
             }
             if let Some((at, put)) = changes.next() {
                 match moving.get(at) {

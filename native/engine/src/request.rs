@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use perigee_wire::{Digest, Message, ReplyHeader, ReplyWriter, ResultCode, info1, info2, info3};
 
 use crate::device_copy::DeviceCopy;
-use crate::expression::Expression;
+use crate::filter::Filter;
 use crate::index::Location;
 use crate::namespace::Namespace;
 use crate::partition::{Admission, PartitionState, Waiter};
@@ -31,7 +31,7 @@ pub struct Request<'a> {
     /// The record's bytes, when an earlier run found that they had to be read from the device.
     pub copy: Option<DeviceCopy<'a>>,
     /// What the record has to be for the request to be carried out.
-    pub filter: Option<&'a Expression>,
+    pub filter: Option<Filter<'a>>,
     pub shape: ReplyShape,
 }
 
@@ -43,20 +43,22 @@ pub enum ReplyShape {
     Frame,
     /// A part of a batch's frame, of the row to which the client gave this number.
     Row(u32),
+    /// A part that nobody is sent: of what a background query does to one record.
+    Nobody,
 }
 
 impl ReplyShape {
     pub fn begin(self, out: &mut Vec<u8>) -> ReplyWriter<'_> {
         match self {
             ReplyShape::Frame => ReplyWriter::begin(out),
-            ReplyShape::Row(_) => ReplyWriter::begin_part(out),
+            ReplyShape::Row(_) | ReplyShape::Nobody => ReplyWriter::begin_part(out),
         }
     }
 
     pub fn header(self, code: ResultCode) -> ReplyHeader {
         ReplyHeader {
             batch_index: match self {
-                ReplyShape::Frame => 0,
+                ReplyShape::Frame | ReplyShape::Nobody => 0,
                 ReplyShape::Row(index) => index,
             },
             ..ReplyHeader::new(code)
@@ -137,17 +139,17 @@ enum Kind {
 enum Source {
     Client,
     Batch,
+    Background,
     Xdr,
 }
 
 impl Source {
     fn of(request: &Request<'_>) -> Source {
-        if request.shape != ReplyShape::Frame {
-            Source::Batch
-        } else if request.message.header.info1 & info1::XDR != 0 {
-            Source::Xdr
-        } else {
-            Source::Client
+        match request.shape {
+            ReplyShape::Row(_) => Source::Batch,
+            ReplyShape::Nobody => Source::Background,
+            ReplyShape::Frame if request.message.header.info1 & info1::XDR != 0 => Source::Xdr,
+            ReplyShape::Frame => Source::Client,
         }
     }
 }
@@ -243,6 +245,10 @@ impl Namespace {
         count(match request.shape {
             ReplyShape::Frame => &stats.client_tsvc_error,
             ReplyShape::Row(_) => &stats.batch_sub_tsvc_error,
+            ReplyShape::Nobody if request.message.udf_function.is_some() => {
+                &stats.udf_sub_tsvc_error
+            }
+            ReplyShape::Nobody => &stats.ops_sub_tsvc_error,
         });
     }
 
@@ -268,6 +274,14 @@ impl Namespace {
             (Source::Batch, Kind::Udf, FilteredOut) => &stats.batch_sub_udf_filtered_out,
             (Source::Batch, Kind::Udf, Timeout) => &stats.batch_sub_udf_timeout,
             (Source::Batch, Kind::Udf, _) => &stats.batch_sub_udf_error,
+            (Source::Background, Kind::Udf, Ok) => &stats.udf_sub_udf_complete,
+            (Source::Background, Kind::Udf, FilteredOut) => &stats.udf_sub_udf_filtered_out,
+            (Source::Background, Kind::Udf, Timeout) => &stats.udf_sub_udf_timeout,
+            (Source::Background, Kind::Udf, _) => &stats.udf_sub_udf_error,
+            (Source::Background, _, Ok) => &stats.ops_sub_write_success,
+            (Source::Background, _, FilteredOut) => &stats.ops_sub_write_filtered_out,
+            (Source::Background, _, Timeout) => &stats.ops_sub_write_timeout,
+            (Source::Background, _, _) => &stats.ops_sub_write_error,
             (Source::Xdr, Kind::Delete, Ok) => &stats.xdr_client_delete_success,
             (Source::Xdr, Kind::Delete, NotFound) => &stats.xdr_client_delete_not_found,
             (Source::Xdr, Kind::Delete, _) => &stats.xdr_client_delete_error,

@@ -33,6 +33,8 @@ counters! {
     batch_sub_delete_success, batch_sub_delete_error, batch_sub_delete_timeout, batch_sub_delete_not_found,
     batch_sub_delete_filtered_out,
     batch_sub_udf_complete, batch_sub_udf_error, batch_sub_udf_timeout, batch_sub_udf_filtered_out,
+    ops_sub_tsvc_error, ops_sub_write_success, ops_sub_write_error, ops_sub_write_timeout, ops_sub_write_filtered_out,
+    udf_sub_tsvc_error, udf_sub_udf_complete, udf_sub_udf_error, udf_sub_udf_timeout, udf_sub_udf_filtered_out,
     client_lang_read_success, client_lang_write_success, client_lang_delete_success, client_lang_error,
     xdr_client_write_success, xdr_client_write_error,
     xdr_client_delete_success, xdr_client_delete_error, xdr_client_delete_not_found,
@@ -41,6 +43,14 @@ counters! {
     fail_client_lost_conflict,
     pi_query_long_basic_complete, pi_query_long_basic_error, pi_query_long_basic_abort,
     pi_query_short_basic_complete, pi_query_short_basic_error, pi_query_short_basic_timeout,
+    si_query_long_basic_complete, si_query_long_basic_error, si_query_long_basic_abort,
+    si_query_short_basic_complete, si_query_short_basic_error, si_query_short_basic_timeout,
+    pi_query_ops_bg_complete, pi_query_ops_bg_error, pi_query_ops_bg_abort,
+    pi_query_udf_bg_complete, pi_query_udf_bg_error, pi_query_udf_bg_abort,
+    si_query_ops_bg_complete, si_query_ops_bg_error, si_query_ops_bg_abort,
+    si_query_udf_bg_complete, si_query_udf_bg_error, si_query_udf_bg_abort,
+    /// Entries of secondary indexes removed after their records had gone.
+    sindex_gc_cleaned,
     /// Records that a query left out because the device did not give them back.
     query_unreadable_records,
     fail_set_stop_writes,

@@ -52,6 +52,7 @@ pub fn namespace_config() -> NamespaceConfig {
         evict_hist_buckets: 10_000.into(),
         tomb_raider_eligible_age: 86_400.into(),
         tomb_raider_period: 86_400.into(),
+        background_query_max_rps: 10_000.into(),
         sets: Vec::new(),
         truncations: Vec::new(),
         index_type: IndexType::Memory,
@@ -210,10 +211,15 @@ pub fn run_frame(namespace: &Namespace, frame: &[u8]) -> Reply {
     loop {
         match try_frame_with(namespace, frame, None, copy, &mut out) {
             Outcome::Answered | Outcome::AwaitCommit(_) => return parse(&out),
-            Outcome::ReadDevice(location) => {
-                let read = namespace.read_device(location, &mut buffer);
-                copy = Some(read.expect("a readable record"));
-            }
+            Outcome::ReadDevice(location) => match namespace.read_device(location, &mut buffer) {
+                Ok(read) => copy = Some(read),
+                Err(unread) => {
+                    let message = Message::parse(&frame[PROTO_HEADER_BYTES..]);
+                    let digest = message.expect("a valid message").digest.expect("a digest");
+                    assert!(!namespace.is_lost(digest, &unread), "{unread:?}");
+                    copy = None;
+                }
+            },
             _ => panic!("the request was not answered at once"),
         }
     }

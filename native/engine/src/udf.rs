@@ -10,6 +10,7 @@ use crate::partition::{PartitionState, Waiter};
 use crate::record::image::{ImageHeader, ImageView, image_flag};
 use crate::record::operation::WorkingRecord;
 use crate::request::{ReplyShape, Request, Stop, build, following_generation, has_write_policy};
+use crate::secondary_index::Indexed;
 use crate::stats::count;
 use crate::storage::CommitTicket;
 
@@ -78,8 +79,9 @@ impl Namespace {
         if has_write_policy(message) || !message.ops.is_empty() {
             return Err(ResultCode::Parameter.into());
         }
+        let in_background = request.shape == ReplyShape::Nobody;
         // Field 33 names an aggregation or a background job: those run over many records.
-        if message.udf_op.is_some_and(|op| op != 0) {
+        if message.udf_op.is_some_and(|op| op != 0) && !in_background {
             return Err(ResultCode::UnsupportedFeature.into());
         }
         let mut state = self.partition(request.digest).lock();
@@ -91,6 +93,9 @@ impl Namespace {
             .table
             .get(request.digest)
             .filter(|e| self.is_live(e, self.clock.wall_seconds()));
+        if entry.is_none() && in_background {
+            return Err(ResultCode::NotFound.into());
+        }
         let mut image = Vec::new();
         if let Some(entry) = &entry {
             let depends = self.filter_unread(request.filter, entry)? == Unread::Depends;
@@ -140,6 +145,7 @@ impl Namespace {
         let (complete, error) = match task.shape {
             ReplyShape::Frame => (&stats.client_udf_complete, &stats.client_udf_error),
             ReplyShape::Row(_) => (&stats.batch_sub_udf_complete, &stats.batch_sub_udf_error),
+            ReplyShape::Nobody => (&stats.udf_sub_udf_complete, &stats.udf_sub_udf_error),
         };
         let ticket = match outcome {
             Ok((generation, void_time, ticket)) => {
@@ -276,8 +282,25 @@ impl Namespace {
             key.filter(|_| !result.drop_key),
             &record,
         );
-        let ticket = self.commit(state, stored, &mut image, set_id)?;
+        let indexed = self.indexed_by_udf(state, task, stored);
+        let ticket = self.commit(state, stored, indexed, &mut image, set_id)?;
         Ok((header.generation, void_time, Some(ticket)))
+    }
+
+    /// What the indexes have of the version that a function worked on, or of one that it did not see: expired, or a
+    /// tombstone.
+    fn indexed_by_udf(
+        &self,
+        state: &PartitionState,
+        task: &UdfTask,
+        stored: Option<&Entry>,
+    ) -> Indexed {
+        match (stored, task.view()) {
+            (Some(entry), Some(view)) => self.keys_of_version(state, entry, &view),
+            (stored, _) => self
+                .indexed(state, stored, None)
+                .unwrap_or_else(|_| Indexed::unknown()),
+        }
     }
 
     fn remove_by_udf(
@@ -311,7 +334,7 @@ impl Namespace {
         let key = view.as_ref().and_then(|view| view.key());
         let mut image = Vec::new();
         build(&mut image, &header, set, key, &WorkingRecord::empty(0));
-        let ticket = self.commit(state, stored, &mut image, entry.set_id)?;
+        let ticket = self.commit(state, stored, Indexed::unknown(), &mut image, entry.set_id)?;
         Ok((0, 0, Some(ticket)))
     }
 }

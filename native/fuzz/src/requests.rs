@@ -3,6 +3,7 @@
 use crate::part::{assert_stored, split};
 use perigee_engine::clock::HybridClock;
 use perigee_engine::expression::Expression;
+use perigee_engine::filter::Filter;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::progress::OpenProgress;
 use perigee_engine::request::{Outcome, ReplyShape, Request};
@@ -87,7 +88,7 @@ fn carried_out<'d>(message: &Message<'_>, digest: &Digest, rest: &'d [u8]) -> &'
         digest,
         waiter: None,
         copy: None,
-        filter: filter.as_ref(),
+        filter: filter.as_ref().map(Filter::of),
         shape: ReplyShape::Frame,
     };
     let mut out = Vec::new();

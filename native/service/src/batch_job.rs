@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use perigee_engine::device_copy::{DeviceCopy, Unread};
 use perigee_engine::expression::Expression;
+use perigee_engine::filter::Filter;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
-use perigee_engine::request::{Outcome, ReplyShape, Request};
+use perigee_engine::request::{ReplyShape, Request};
 use perigee_engine::stats::count;
 use perigee_wire::{
     BatchPosition, BatchRow, BatchRows, Digest, Message, PROTO_HEADER_BYTES, ProtoType,
@@ -21,9 +22,8 @@ use perigee_wire::{
 
 use crate::contained::working_for;
 use crate::net::{ConnId, Net, Reads};
-use crate::parked::State;
+use crate::parked::{State, carry_out};
 use crate::server::Shared;
-use crate::udf_lane::UdfJob;
 
 /// A turn ends after so many rows or bytes of results.
 const TURN_ROWS: usize = 512;
@@ -577,7 +577,7 @@ impl<'a> RowRun<'a> {
             digest: self.row.digest,
             waiter,
             copy,
-            filter,
+            filter: filter.map(Filter::of),
             shape: ReplyShape::Row(self.row.index),
         }
     }
@@ -602,34 +602,15 @@ fn run_row<'a>(
         thread: context.thread,
         request,
     };
-    let before = out.len();
-    let outcome = namespace.execute(&run.request(Some(waiter), copy, filter), out);
-    match outcome {
-        Outcome::Answered => None,
-        Outcome::AwaitCommit(ticket) => {
-            if namespace.store.await_commit(ticket, waiter) {
-                return None;
-            }
-            Some(State::Commit {
-                reply: out.split_off(before),
-            })
-        }
-        Outcome::ReadDevice(location) => {
-            reads.submit(namespace.store.record_read(location), request);
-            Some(State::Device { location })
-        }
-        Outcome::AwaitRecord => Some(State::Record),
-        Outcome::RunUdf(task) => {
-            context.shared.udf.submit(UdfJob {
-                namespace: namespace.clone(),
-                task,
-                waiter,
-                deadline,
-                losses: 0,
-            });
-            Some(State::Lua)
-        }
-    }
+    carry_out(
+        namespace,
+        &run.request(Some(waiter), copy, filter),
+        waiter,
+        deadline,
+        out,
+        reads,
+        context.shared,
+    )
 }
 
 fn row_at(body: &[u8], place: BatchPosition) -> Option<BatchRow<'_>> {

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use perigee_engine::device_copy::{DeviceCopy, Unread};
 use perigee_engine::expression::Expression;
+use perigee_engine::filter::Filter;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
-use perigee_engine::request::{Outcome, ReplyShape, Request};
+use perigee_engine::request::{ReplyShape, Request};
 use perigee_engine::stats::count;
 use perigee_engine::storage::CommitTicket;
 use perigee_wire::{
@@ -21,15 +22,15 @@ use perigee_wire::{
     write_simple_reply,
 };
 
+use crate::background_job::{BackgroundContext, BackgroundJobs};
 use crate::batch_job::{BatchContext, BatchJobs};
 use crate::contained::working_for;
 use crate::mailbox::Mail;
 use crate::net::{ConnId, Consumed, Flow, Handler, Net, Reads};
-use crate::parked::{Bodies, LogPace, Parked, Run, State, Step};
+use crate::parked::{Bodies, LogPace, Parked, Run, State, Step, carry_out};
 use crate::query_job::{QueryContext, QueryJobs};
-use crate::query_request::is_query;
+use crate::query_request::{is_in_background, is_query};
 use crate::server::{InfoRequest, Shared};
-use crate::udf_lane::UdfJob;
 
 /// Body of a security reply, and its result's place in it (PROTOCOL section 17).
 const SECURITY_BODY_BYTES: usize = 16;
@@ -42,6 +43,7 @@ pub(crate) struct ServiceThread {
     parked: HashMap<u64, Parked>,
     queries: QueryJobs,
     batches: BatchJobs,
+    background: BackgroundJobs,
     bodies: Bodies,
     next_request: u64,
     malformed_logged: LogPace,
@@ -58,6 +60,7 @@ impl ServiceThread {
             parked: HashMap::new(),
             queries: QueryJobs::default(),
             batches: BatchJobs::default(),
+            background: BackgroundJobs::default(),
             bodies: Bodies::default(),
             next_request: 0,
             malformed_logged: LogPace::default(),
@@ -160,7 +163,7 @@ impl ServiceThread {
         let digest = digest_of(&message);
         if digest.is_none() && is_query(&message) {
             let namespace = namespace.clone();
-            return self.on_query(conn, &namespace, &message, out);
+            return self.on_query(conn, &namespace, body, &message, out);
         }
         let Some(digest) = digest else {
             count(&self.shared.stats.early_tsvc_client_error);
@@ -229,22 +232,35 @@ impl ServiceThread {
         self.wake_for_turns();
     }
 
-    /// Takes up a query: its connection is parked until the last record is sent.
+    /// Takes up a query. Unless it works in the background, its connection is parked until the last record is sent.
     fn on_query(
         &mut self,
         conn: ConnId,
         namespace: &Arc<Namespace>,
+        body: &[u8],
         message: &Message<'_>,
         out: &mut Vec<u8>,
     ) -> Flow {
         let (peer, deadline) = (self.peer(conn), self.deadline(message));
         let registry = &self.shared.queries;
-        let started = self
-            .queries
-            .start(conn, namespace, message, peer, deadline, registry);
+        let started = is_in_background(message).and_then(|in_background| {
+            match in_background {
+                true => self
+                    .background
+                    .start(namespace, body, message, peer, registry),
+                false => self
+                    .queries
+                    .start(conn, namespace, message, peer, deadline, registry),
+            }
+            .map(|()| in_background)
+        });
         match started {
-            Ok(()) => {
+            Ok(in_background) => {
                 self.wake_for_turns();
+                if in_background {
+                    answer_stream(message, ResultCode::Ok, out);
+                    return Flow::Continue;
+                }
                 Flow::Park
             }
             Err(code) => {
@@ -257,7 +273,7 @@ impl ServiceThread {
 
     /// Turns are taken in `on_wake`, one a query, so that other connections are served in between.
     fn wake_for_turns(&self) {
-        if (self.queries.is_ready() || self.batches.is_ready())
+        if (self.queries.is_ready() || self.batches.is_ready() || self.background.is_ready())
             && let Some(mailbox) = self.shared.mailboxes.0.get(self.number as usize)
         {
             mailbox.wake();
@@ -271,6 +287,17 @@ impl ServiceThread {
         };
         self.queries.run(net, &mut context);
         self.with_batches(|batches, context| batches.run(net, context));
+        self.with_background(|background, context| background.run(net.reads(), context));
+    }
+
+    fn with_background(&mut self, f: impl FnOnce(&mut BackgroundJobs, &mut BackgroundContext<'_>)) {
+        let mut context = BackgroundContext {
+            thread: self.number,
+            shared: &self.shared,
+            next_request: &mut self.next_request,
+        };
+        f(&mut self.background, &mut context);
+        self.wake_for_turns();
     }
 
     /// Runs a request, for the first time or after it was parked.
@@ -283,11 +310,7 @@ impl ServiceThread {
             digest,
             copy,
         } = run;
-        let waiter = Waiter {
-            thread: self.number,
-            request,
-        };
-        let start = out.len();
+        let waiter = self.waiter(request);
         let mut request_of = Request {
             message,
             digest,
@@ -298,49 +321,28 @@ impl ServiceThread {
         };
         let filter = message.filter.map(Expression::compile_filter).transpose();
         match &filter {
-            Ok(filter) => request_of.filter = filter.as_ref(),
+            Ok(filter) => request_of.filter = filter.as_ref().map(Filter::of),
             Err(code) => {
                 namespace.refuse(&request_of, *code, out);
                 return Step::Answered;
             }
         }
-        let outcome = namespace.execute(&request_of, out);
-        match outcome {
-            Outcome::Answered => Step::Answered,
-            Outcome::AwaitCommit(ticket) => {
-                if self.is_durable(namespace, ticket, request) {
-                    return Step::Answered;
-                }
-                Step::Waits(State::Commit {
-                    reply: out.split_off(start),
-                })
-            }
-            Outcome::ReadDevice(location) => {
-                reads.submit(namespace.store.record_read(location), request);
-                Step::Waits(State::Device { location })
-            }
-            Outcome::AwaitRecord => Step::Waits(State::Record),
-            Outcome::RunUdf(task) => {
-                self.shared.udf.submit(UdfJob {
-                    namespace: namespace.clone(),
-                    task,
-                    waiter,
-                    deadline,
-                    losses: 0,
-                });
-                Step::Waits(State::Lua)
-            }
+        let shared = &self.shared;
+        match carry_out(namespace, &request_of, waiter, deadline, out, reads, shared) {
+            None => Step::Answered,
+            Some(state) => Step::Waits(state),
         }
     }
 
     fn is_durable(&self, namespace: &Namespace, ticket: CommitTicket, request: u64) -> bool {
-        namespace.store.await_commit(
-            ticket,
-            Waiter {
-                thread: self.number,
-                request,
-            },
-        )
+        namespace.store.await_commit(ticket, self.waiter(request))
+    }
+
+    fn waiter(&self, request: u64) -> Waiter {
+        Waiter {
+            thread: self.number,
+            request,
+        }
     }
 
     /// When the client gives up; the node's own limit for those who do not say.
@@ -359,6 +361,12 @@ impl ServiceThread {
                 self.with_batches(|batches, context| match durable {
                     true => batches.answered(request, None, net, context),
                     false => batches.not_durable(request, net, context),
+                });
+            }
+            Mail::Committed { request, durable } if self.background.has(request) => {
+                self.with_background(|background, context| match durable {
+                    true => background.answered(request, None, context),
+                    false => background.not_durable(request, context),
                 });
             }
             Mail::Committed { request, durable } => {
@@ -388,6 +396,11 @@ impl ServiceThread {
                     batches.run_again(request, None, net, context)
                 });
             }
+            Mail::Retry { request } if self.background.has(request) => {
+                self.with_background(|background, context| {
+                    background.run_again(request, None, net.reads(), context)
+                });
+            }
             Mail::Retry { request } => {
                 if let Some(parked) = self.parked.remove(&request) {
                     self.run_again(request, parked, None, net);
@@ -409,6 +422,15 @@ impl ServiceThread {
                 Some(_) => self.batches.await_commit(request, frame),
                 None => self.with_batches(|batches, context| {
                     batches.answered(request, Some(&frame), net, context);
+                }),
+            };
+        }
+        if let Some((namespace, _)) = self.background.change(request) {
+            let waits = ticket.filter(|it| !self.is_durable(&namespace, *it, request));
+            return match waits {
+                Some(_) => self.background.await_commit(request, frame),
+                None => self.with_background(|background, context| {
+                    background.answered(request, Some(&frame), context);
                 }),
             };
         }
@@ -546,6 +568,12 @@ impl Handler for ServiceThread {
                 batches.run_again(request, Some(copy), net, context);
             });
         }
+        if let Some((namespace, State::Device { location })) = self.background.change(request) {
+            let copy = namespace.finish_read(*location, pages, outcome);
+            return self.with_background(|background, context| {
+                background.run_again(request, Some(copy), net.reads(), context);
+            });
+        }
         // Gone if its time ran out meanwhile.
         let Some(parked) = self.parked.remove(&request) else {
             return;
@@ -591,11 +619,16 @@ impl Handler for ServiceThread {
         }
     }
 
+    fn wants_tick(&self) -> bool {
+        !self.background.is_empty()
+    }
+
     fn on_tick(&mut self, net: &mut dyn Net) {
         let now = Instant::now();
         self.shared.udf.expire(now);
         self.queries.tick(now, net, &self.shared.queries);
         self.with_batches(|batches, context| batches.tick(now, net, context));
+        self.with_background(|background, context| background.tick(now, net.reads(), context));
         // Only before anything has happened can a request be given up: elsewhere the answer is on its way, and a write
         // may have been made.
         let late: Vec<u64> = self
@@ -619,10 +652,7 @@ impl Handler for ServiceThread {
                     shape: ReplyShape::Frame,
                 };
                 parked.namespace.answer_timeout(&plain, &mut out);
-                let waiter = Waiter {
-                    thread: self.number,
-                    request,
-                };
+                let waiter = self.waiter(request);
                 if matches!(parked.state, State::Record) {
                     parked.namespace.forget_waiter(&parked.digest, waiter);
                 }

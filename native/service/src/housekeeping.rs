@@ -1,7 +1,7 @@
 //! Threads that look after the namespaces by the clock: limits and truncations every second, the removal of what has
-//! expired, and eviction, every `nsup-period`, the tomb raider every `tomb-raider-period`, a look at the files of the
-//! certificate every `tls-refresh-period`. Each has a thread of its own, so that a long pass over an index never holds up
-//! the watch over limits.
+//! expired, and eviction, every `nsup-period`, the tomb raider every `tomb-raider-period`, what records left in secondary
+//! indexes every `sindex-gc-period`, a look at the files of the certificate every `tls-refresh-period`. Each has a thread
+//! of its own, so that a long pass over an index never holds up the watch over limits.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -76,6 +76,7 @@ impl Housekeeping {
             ("nsup", supervise),
             ("truncate", remove_truncated),
             ("tomb-raider", raid_tombstones),
+            ("sindex-gc", collect_index_garbage),
         ] {
             let engine = engine.clone();
             self.spawn(name, move |signal| run(&engine, signal))?;
@@ -139,6 +140,18 @@ fn supervise(engine: &Engine, signal: &StopSignal) {
             let evicted = namespace.evict(|| signal.stopped());
             *last = Instant::now();
             tracing::debug!(namespace = %namespace.name, expired, evicted, "pass over the index done");
+        }
+    }
+}
+
+fn collect_index_garbage(engine: &Engine, signal: &StopSignal) {
+    let mut last = Instant::now();
+    while signal.tick() {
+        if last.elapsed() >= engine.index_gc_period {
+            for namespace in &engine.namespaces {
+                namespace.collect_index_garbage(|| signal.stopped());
+            }
+            last = Instant::now();
         }
     }
 }

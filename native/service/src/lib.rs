@@ -1,5 +1,6 @@
 //! The data plane's threads: network loops, dispatch of client requests, and the lanes to TypeScript.
 
+mod background_job;
 mod batch_job;
 mod contained;
 mod dispatch;

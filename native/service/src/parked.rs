@@ -6,9 +6,13 @@ use std::time::{Duration, Instant};
 use perigee_engine::device_copy::DeviceCopy;
 use perigee_engine::index::Location;
 use perigee_engine::namespace::Namespace;
+use perigee_engine::partition::Waiter;
+use perigee_engine::request::{Outcome, Request};
 use perigee_wire::{Digest, Message};
 
-use crate::net::ConnId;
+use crate::net::{ConnId, Reads};
+use crate::server::Shared;
+use crate::udf_lane::UdfJob;
 
 /// What is logged of malformed frames, and of records that a device does not give, by one thread: one in this time. The
 /// counters have them all.
@@ -53,6 +57,46 @@ pub(crate) struct Run<'a> {
     pub message: &'a Message<'a>,
     pub digest: &'a Digest,
     pub copy: Option<DeviceCopy<'a>>,
+}
+
+/// Runs a request, for the first time or after it waited, and sets going what it has to wait for. `None`: the reply has
+/// been appended. `waiter` is the request's.
+pub(crate) fn carry_out(
+    namespace: &Arc<Namespace>,
+    request: &Request<'_>,
+    waiter: Waiter,
+    deadline: Instant,
+    out: &mut Vec<u8>,
+    reads: &mut Reads,
+    shared: &Shared,
+) -> Option<State> {
+    let start = out.len();
+    match namespace.execute(request, out) {
+        Outcome::Answered => None,
+        Outcome::AwaitCommit(ticket) => {
+            if namespace.store.await_commit(ticket, waiter) {
+                return None;
+            }
+            Some(State::Commit {
+                reply: out.split_off(start),
+            })
+        }
+        Outcome::ReadDevice(location) => {
+            reads.submit(namespace.store.record_read(location), waiter.request);
+            Some(State::Device { location })
+        }
+        Outcome::AwaitRecord => Some(State::Record),
+        Outcome::RunUdf(task) => {
+            shared.udf.submit(UdfJob {
+                namespace: namespace.clone(),
+                task,
+                waiter,
+                deadline,
+                losses: 0,
+            });
+            Some(State::Lua)
+        }
+    }
 }
 
 /// What a run came to.

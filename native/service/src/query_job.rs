@@ -1,4 +1,4 @@
-//! Primary index queries on a service thread (PROTOCOL section 10). A query takes its turns among the thread's other work:
+//! Queries on a service thread (PROTOCOL section 10), by the primary index and by secondary ones. A query takes its turns among the thread's other work:
 //! each turn sends a piece, then the query waits for its next turn, for records from the device, for the peer to take what
 //! was sent, or for time to pass. One query a connection.
 //!
@@ -24,7 +24,7 @@ use perigee_wire::{
 use crate::contained::working_for;
 use crate::net::{ConnId, Net};
 use crate::query_registry::{QueryEnd, QueryRegistry, QueryStatus};
-use crate::query_request::{partitions_of, refusal};
+use crate::query_request::{check_short, partitions_of};
 
 /// A turn ends after so many index entries, records or bytes: some hundred microseconds.
 const TURN_VISITS: usize = 8192;
@@ -95,7 +95,7 @@ enum Kind {
 }
 
 /// Records per second, as an allowance that grows with time.
-struct Pace {
+pub(crate) struct Pace {
     per_second: f64,
     allowance: f64,
     since: Instant,
@@ -105,7 +105,7 @@ impl Pace {
     /// What may be sent at once after a wait.
     const BURST_SECONDS: f64 = 0.1;
 
-    fn new(per_second: u32) -> Pace {
+    pub fn new(per_second: u32) -> Pace {
         Pace {
             per_second: f64::from(per_second),
             allowance: 1.0,
@@ -113,14 +113,27 @@ impl Pace {
         }
     }
 
-    fn allowance(&mut self, now: Instant) -> u64 {
+    /// How many records may be taken now.
+    pub fn allowance(&mut self, now: Instant) -> u64 {
         let seconds = now.duration_since(self.since).as_secs_f64();
         self.since = now;
         let most = (self.per_second * Self::BURST_SECONDS).max(1.0);
         self.allowance = (self.allowance + seconds * self.per_second).min(most);
         self.allowance as u64
     }
+
+    /// Whether there was more than was taken.
+    pub fn has_allowance(&self) -> bool {
+        self.allowance >= 1.0
+    }
+
+    pub fn take(&mut self, records: u64) {
+        self.allowance -= records as f64;
+    }
 }
+
+/// The secondary index that a query is answered from is gone.
+struct IndexDropped;
 
 enum Next {
     Again,
@@ -148,9 +161,7 @@ impl QueryJobs {
         deadline: Instant,
         registry: &QueryRegistry,
     ) -> Result<(), ResultCode> {
-        if let Some(code) = refusal(message) {
-            return Err(code);
-        }
+        check_short(message)?;
         let query = RecordQuery::of(namespace, message)?;
         let partitions = partitions_of(message)?;
         let rate = message.records_per_second.unwrap_or_default();
@@ -169,6 +180,7 @@ impl QueryJobs {
                 peer,
             );
             let status = Arc::new(QueryStatus {
+                index: query.index_name().unwrap_or_default().to_owned(),
                 partitions: partitions.len(),
                 records_per_second: rate,
                 socket_timeout_ms: timeout_ms,
@@ -347,11 +359,14 @@ impl Job {
             records,
             bytes: TURN_BYTES,
         };
-        let wanted = self.pieces(&mut budget, registry);
+        let Ok(wanted) = self.pieces(&mut budget, registry) else {
+            let code = ResultCode::SindexNotFound;
+            return self.finish(code, QueryEnd::Failed, net, registry);
+        };
         let sent = records - budget.records;
         self.records_left -= sent;
         if let Some(pace) = &mut self.pace {
-            pace.allowance -= sent as f64;
+            pace.take(sent);
         }
         if let Kind::Long(status) = &self.kind {
             status.records.fetch_add(sent, Ordering::Relaxed);
@@ -365,12 +380,13 @@ impl Job {
         wanted.map_or(Next::Again, Next::Read)
     }
 
-    /// Appends records until the budget is spent, the partitions are done, or the device must be asked.
+    /// Appends records until the budget is spent, the partitions are done, or the device must be asked. `Err`: its index was
+    /// dropped.
     fn pieces(
         &mut self,
         budget: &mut QueryBudget,
         registry: &QueryRegistry,
-    ) -> Option<Vec<AskedRead>> {
+    ) -> Result<Option<Vec<AskedRead>>, IndexDropped> {
         if self.frame.is_empty() {
             reserve_proto_header(&mut self.frame);
             self.frame_since = Instant::now();
@@ -383,7 +399,7 @@ impl Job {
                 continue;
             }
             if budget.is_spent() || begun == TURN_PARTITIONS {
-                return None;
+                return Ok(None);
             }
             begun += 1;
             let end = self.namespace.query_piece(
@@ -395,11 +411,12 @@ impl Job {
             );
             match end {
                 PieceEnd::Done => self.partition_done(partition, ResultCode::Ok),
-                PieceEnd::Budget => return None,
-                PieceEnd::NeedsDevice(locations) => return Some(locations),
+                PieceEnd::Budget => return Ok(None),
+                PieceEnd::NeedsDevice(locations) => return Ok(Some(locations)),
+                PieceEnd::NoIndex => return Err(IndexDropped),
             }
         }
-        None
+        Ok(None)
     }
 
     fn partition_done(&mut self, partition: PartitionId, result: ResultCode) {
@@ -462,20 +479,28 @@ impl Job {
     }
 
     fn count(&self, end: QueryEnd, registry: &QueryRegistry) {
+        use QueryEnd::{Abandoned, Aborted, Complete, Failed};
         let stats = self.namespace.stats.mine();
+        let by_index = self.query.index_name().is_some();
         match &self.kind {
             Kind::Long(status) => {
                 registry.end(status, end);
-                count(match end {
-                    QueryEnd::Complete => &stats.pi_query_long_basic_complete,
-                    QueryEnd::Aborted => &stats.pi_query_long_basic_abort,
-                    QueryEnd::Abandoned | QueryEnd::Failed => &stats.pi_query_long_basic_error,
+                count(match (by_index, end) {
+                    (false, Complete) => &stats.pi_query_long_basic_complete,
+                    (false, Aborted) => &stats.pi_query_long_basic_abort,
+                    (false, Abandoned | Failed) => &stats.pi_query_long_basic_error,
+                    (true, Complete) => &stats.si_query_long_basic_complete,
+                    (true, Aborted) => &stats.si_query_long_basic_abort,
+                    (true, Abandoned | Failed) => &stats.si_query_long_basic_error,
                 });
             }
-            Kind::Short { .. } => count(match end {
-                QueryEnd::Complete => &stats.pi_query_short_basic_complete,
-                QueryEnd::Failed => &stats.pi_query_short_basic_timeout,
-                QueryEnd::Aborted | QueryEnd::Abandoned => &stats.pi_query_short_basic_error,
+            Kind::Short { .. } => count(match (by_index, end) {
+                (false, Complete) => &stats.pi_query_short_basic_complete,
+                (false, Failed) => &stats.pi_query_short_basic_timeout,
+                (false, Aborted | Abandoned) => &stats.pi_query_short_basic_error,
+                (true, Complete) => &stats.si_query_short_basic_complete,
+                (true, Failed) => &stats.si_query_short_basic_timeout,
+                (true, Aborted | Abandoned) => &stats.si_query_short_basic_error,
             }),
         }
     }

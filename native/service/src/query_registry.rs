@@ -15,19 +15,39 @@ const QUERIES_MAX: usize = 128;
 /// Ended queries that are still listed.
 const ENDED_LISTED_MAX: usize = 100;
 
+/// What a query does with the records that it finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum JobType {
+    /// They are sent.
+    #[default]
+    #[serde(rename = "basic")]
+    Basic,
+    #[serde(rename = "ops-bg")]
+    OpsBackground,
+    #[serde(rename = "udf-bg")]
+    UdfBackground,
+}
+
 /// One long query, shared by the service thread that runs it and by who looks.
 pub struct QueryStatus {
     pub task: u64,
+    pub job_type: JobType,
     pub namespace: String,
     /// Empty for all sets.
     pub set: String,
+    /// The secondary index that it is answered from; empty for none.
+    pub index: String,
     pub peer: String,
     pub partitions: usize,
     /// 0 for no limit.
     pub records_per_second: u32,
     pub socket_timeout_ms: u32,
     pub partitions_done: AtomicUsize,
+    /// Sent, or changed.
     pub records: AtomicU64,
+    /// Not changed, because they did not match when it came to that.
+    pub filtered: AtomicU64,
+    pub failed: AtomicU64,
     /// Times that the query waited because of its limit of records per second.
     pub throttled: AtomicU64,
     pub bytes: AtomicU64,
@@ -52,14 +72,18 @@ pub enum QueryEnd {
 pub struct QueryListing {
     /// Decimal: it has 64 bits.
     task: String,
+    job_type: JobType,
     namespace: String,
     set: String,
+    index: String,
     peer: String,
     partitions: usize,
     partitions_done: usize,
     records_per_second: u32,
     socket_timeout_ms: u32,
     records: u64,
+    filtered: u64,
+    failed: u64,
     throttled: u64,
     bytes: u64,
     run_time_ms: u64,
@@ -72,14 +96,18 @@ impl QueryStatus {
     pub fn new(task: u64, namespace: &str, set: &[u8], peer: String) -> QueryStatus {
         QueryStatus {
             task,
+            job_type: JobType::default(),
             namespace: namespace.to_owned(),
             set: String::from_utf8_lossy(set).into_owned(),
+            index: String::new(),
             peer,
             partitions: 0,
             records_per_second: 0,
             socket_timeout_ms: 0,
             partitions_done: AtomicUsize::new(0),
             records: AtomicU64::new(0),
+            filtered: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             aborted: AtomicBool::new(false),
@@ -93,14 +121,18 @@ impl QueryStatus {
         let until = ended.map_or_else(Instant::now, |(at, _)| at);
         QueryListing {
             task: self.task.to_string(),
+            job_type: self.job_type,
             namespace: self.namespace.clone(),
             set: self.set.clone(),
+            index: self.index.clone(),
             peer: self.peer.clone(),
             partitions: self.partitions,
             partitions_done: self.partitions_done.load(Ordering::Relaxed),
             records_per_second: self.records_per_second,
             socket_timeout_ms: self.socket_timeout_ms,
             records: relaxed(&self.records),
+            filtered: relaxed(&self.filtered),
+            failed: relaxed(&self.failed),
             throttled: relaxed(&self.throttled),
             bytes: relaxed(&self.bytes),
             run_time_ms: (until - self.started).as_millis() as u64,

@@ -1,10 +1,10 @@
-//! What makes a message a primary index query, and which partitions it asks for (PROTOCOL section 10).
+//! What makes a message a query, and which partitions it asks for (PROTOCOL section 10).
 
 use std::collections::VecDeque;
 
 use perigee_engine::query::PartitionCursor;
 use perigee_wire::{
-    Digest, Message, PARTITIONS, PartitionId, ResultCode, info1, info2, info3, partition_of,
+    Digest, Message, PARTITIONS, PartitionId, ResultCode, info1, info2, info3, partition_of, udf_op,
 };
 
 /// Whether a message is a query, a scan or a background job, rather than a request for one record or a batch.
@@ -16,24 +16,30 @@ pub(crate) fn is_query(message: &Message<'_>) -> bool {
             || message.task_id.is_some())
 }
 
-/// Refuses what only looks like a primary index query.
-pub(crate) fn refusal(message: &Message<'_>) -> Option<ResultCode> {
-    let aggregates = message.udf_op.is_some() || message.udf_function.is_some();
-    let by_index = message.index_range.is_some()
-        || message.index_name.is_some()
-        || message.index_expression.is_some()
-        || message.index_context.is_some()
-        || message.index_type.is_some()
-        || message.bin_values_after.is_some();
-    let in_background = message.header.info2 & info2::WRITE != 0;
+/// Whether a query changes its records, instead of sending them; or the code to refuse it with.
+pub(crate) fn is_in_background(message: &Message<'_>) -> Result<bool, ResultCode> {
+    match message.udf_op {
+        Some(udf_op::BACKGROUND) => return Ok(true),
+        None | Some(0) if message.header.info2 & info2::WRITE != 0 => return Ok(true),
+        None | Some(0) => {}
+        Some(_) => return Err(ResultCode::UnsupportedFeature),
+    }
     let by_partition = message.header.info3 & info3::PARTITION_DONE != 0
         && (message.partitions.is_some() || message.digests_after.is_some());
-    let short = message.header.info1 & info1::SHORT_QUERY != 0;
-    if aggregates || by_index || in_background || !by_partition {
-        return Some(ResultCode::UnsupportedFeature);
+    if message.udf_function.is_some() || !by_partition {
+        return Err(ResultCode::UnsupportedFeature);
     }
+    Ok(false)
+}
+
+/// A short query has no pace of its own.
+pub(crate) fn check_short(message: &Message<'_>) -> Result<(), ResultCode> {
+    let short = message.header.info1 & info1::SHORT_QUERY != 0;
     let paced = message.records_per_second.is_some_and(|rate| rate > 0);
-    (short && paced).then_some(ResultCode::Parameter)
+    match short && paced {
+        true => Err(ResultCode::Parameter),
+        false => Ok(()),
+    }
 }
 
 /// The partitions that a message names, each at most once, in ascending order.
@@ -43,7 +49,7 @@ pub(crate) fn partitions_of(
     let mut wanted: Vec<Option<PartitionCursor>> = (0..PARTITIONS).map(|_| None).collect();
     let mut want = |partition: PartitionId, after: Option<Digest>| {
         let slot = &mut wanted[partition.index()];
-        match slot.replace(PartitionCursor { partition, after }) {
+        match slot.replace(PartitionCursor::new(partition, after)) {
             None => Ok(()),
             Some(_) => Err(ResultCode::Parameter),
         }

@@ -62,6 +62,20 @@ pub struct ServiceConfig {
     pub shmem_directory: Option<PathBuf>,
     pub udf_workers: usize,
     pub udf_time_limit_ms: u64,
+    /// Threads that build secondary indexes, in each namespace.
+    #[serde(default = "default_builder_threads")]
+    pub sindex_builder_threads: usize,
+    /// Seconds between two sweeps of what records that are gone left in secondary indexes.
+    #[serde(default = "default_gc_period")]
+    pub sindex_gc_period: u64,
+}
+
+const fn default_builder_threads() -> usize {
+    4
+}
+
+const fn default_gc_period() -> u64 {
+    10
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -114,6 +128,7 @@ pub enum ServerError {
 pub struct Engine {
     pub namespaces: Vec<Arc<Namespace>>,
     pub datacenters: Vec<Arc<Datacenter>>,
+    pub(crate) index_gc_period: Duration,
 }
 
 impl Engine {
@@ -160,6 +175,7 @@ impl Engine {
             for (index, slot, state) in users {
                 routes[index].push((namespace.clone(), slot, state));
             }
+            namespace.set_index_builder_threads(config.service.sindex_builder_threads);
             namespaces.push(namespace);
         }
         let mut datacenters = Vec::new();
@@ -187,6 +203,7 @@ impl Engine {
         Ok(Engine {
             namespaces,
             datacenters,
+            index_gc_period: Duration::from_secs(config.service.sindex_gc_period),
         })
     }
 
@@ -474,6 +491,9 @@ impl Server {
             housekeeping.stop();
         }
         let engine = self.engine();
+        for namespace in engine.iter().flat_map(|engine| &engine.namespaces) {
+            namespace.stop_index_builds();
+        }
         for datacenter in engine.iter().flat_map(|engine| &engine.datacenters) {
             datacenter.stop();
         }

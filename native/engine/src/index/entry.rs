@@ -196,6 +196,15 @@ impl SlotKey {
                 .expect("constant length"),
         }
     }
+
+    /// Not after any key with this prefix.
+    #[inline]
+    pub(super) fn least(prefix: u64) -> SlotKey {
+        SlotKey {
+            prefix,
+            rest: [0; DIGEST_BYTES - PREFIX_WHOLE_BYTES],
+        }
+    }
 }
 
 #[inline]

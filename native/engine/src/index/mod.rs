@@ -13,4 +13,4 @@ pub use entry::{Entry, Location, TIES_MAX, Version, flag};
 #[cfg(test)]
 pub(crate) use journal::tests::kill_after;
 pub(crate) use journal::{Descriptor, step};
-pub use table::{Iter, PartitionTable};
+pub use table::{Iter, PartitionTable, WithPrefix, prefix_of};

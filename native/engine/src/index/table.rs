@@ -402,6 +402,17 @@ impl PartitionTable {
         }
     }
 
+    /// The entries whose digests have this prefix, in digest order: one, unless somebody chose digests that agree in it.
+    pub fn with_prefix(&self, prefix: u64) -> WithPrefix<'_> {
+        let least = SlotKey::least(prefix);
+        let (Probe::Found(from) | Probe::Vacant(from)) = self.probe(least);
+        let slots = self.slots.get(from..).unwrap_or_default().iter();
+        WithPrefix {
+            entries: Iter { slots, id: self.id },
+            prefix,
+        }
+    }
+
     /// The table and its array, with what the allocator rounds up.
     pub fn memory_bytes(&self) -> usize {
         let array = self.slots.len() * SLOT_BYTES;
@@ -578,3 +589,31 @@ impl Iterator for Iter<'_> {
 }
 
 impl std::iter::FusedIterator for Iter<'_> {}
+
+/// The part of a digest that comes first in the order of a partition: 64 bits of it, so that the order of prefixes is that of
+/// digests. Digests that nobody chose differ in it.
+#[inline]
+pub fn prefix_of(digest: &Digest) -> u64 {
+    SlotKey::new(digest).prefix
+}
+
+/// Entries of a [`PartitionTable`] that share a prefix, in digest order.
+#[derive(Clone)]
+pub struct WithPrefix<'a> {
+    entries: Iter<'a>,
+    prefix: u64,
+}
+
+impl Iterator for WithPrefix<'_> {
+    type Item = Entry;
+
+    #[inline]
+    fn next(&mut self) -> Option<Entry> {
+        let entry = self.entries.next();
+        let found = entry.filter(|entry| prefix_of(&entry.digest) == self.prefix);
+        if found.is_none() {
+            self.entries.slots = [].iter();
+        }
+        found
+    }
+}

@@ -209,7 +209,7 @@ impl Namespace {
             data_used_bytes: store.used_bytes,
             data_total_bytes: store.total_bytes,
             data_avail_pct: u64::from(store.avail_pct),
-            index_bytes: self.index_bytes(),
+            index_bytes: self.index_bytes() + self.secondary_index_bytes(),
             memory: self.limits.memory(),
         }
     }

@@ -5,6 +5,7 @@ use super::bits::BitCall;
 use super::cdt::{self, Call, CallBytes, Step, Stored};
 use super::geo::{CoveringLimits, stored as stored_location};
 use super::hll::HllCall;
+use super::image::Bin;
 use crate::expression::{ExpressionOp, PathOp, RecordView, Write};
 use perigee_wire::{Op, ResultCode, op, particle_of_msgpack, particle_type as particle};
 use std::borrow::Cow;
@@ -17,7 +18,8 @@ pub type BinValue<'a> = (u8, Cow<'a, [u8]>);
 pub enum Change {
     Nothing,
     Removed,
-    To(u8, Vec<u8>),
+    /// To a value of a particle type, with the index of a list or map where that follows from the old one's.
+    To(u8, Vec<u8>, Option<Vec<u8>>),
 }
 
 pub fn is_read(code: u8) -> bool {
@@ -37,7 +39,7 @@ pub fn is_modify(code: u8) -> bool {
 /// The result of a reading operation; None where there is nothing to say. `record` is what expressions see.
 pub fn read(
     operation: &Op<'_>,
-    bin: Option<(u8, &[u8])>,
+    bin: Option<Bin<'_>>,
     record: &dyn RecordView,
 ) -> Result<Option<BinValue<'static>>, ResultCode> {
     match operation.code {
@@ -54,16 +56,17 @@ pub fn read(
             let Some(value) = container_of(bin)? else {
                 return Ok(None);
             };
-            path.run(value, record).and_then(result_of).map(Some)
+            path.run(value.bytes, record).and_then(result_of).map(Some)
         }
         op::CDT_READ => {
             let bytes = CallBytes::of(operation.value)?;
             let mut call = Call::parse(&bytes)?;
-            let Some((kind, value)) = bin else {
+            let Some(bin) = bin else {
                 return Ok(None);
             };
-            check_kind(kind, &call)?;
-            cdt::read(value, &mut call)?.map(result_of).transpose()
+            check_kind(bin.particle, &call)?;
+            let result = cdt::read(stored(&bin), &mut call)?;
+            result.map(result_of).transpose()
         }
         op::BITS_READ => {
             let bytes = CallBytes::of(operation.value)?;
@@ -86,7 +89,7 @@ pub fn read(
 /// What a modifying operation makes of a bin, and its result. No value grows beyond `bytes_max`.
 pub fn modify(
     operation: &Op<'_>,
-    bin: Option<(u8, &[u8])>,
+    bin: Option<Bin<'_>>,
     record: &dyn RecordView,
     bytes_max: usize,
 ) -> Result<(Change, Option<BinValue<'static>>), ResultCode> {
@@ -99,8 +102,9 @@ pub fn modify(
                 Write::Set(particle::GEOJSON, value) => Change::To(
                     particle::GEOJSON,
                     stored_location(&value, &CoveringLimits::default())?,
+                    None,
                 ),
-                Write::Set(kind, value) => Change::To(kind, value.into_owned()),
+                Write::Set(kind, value) => Change::To(kind, value.into_owned(), None),
             };
             Ok((change, None))
         }
@@ -109,24 +113,27 @@ pub fn modify(
             if !path.is_modify() {
                 return Err(ResultCode::Parameter);
             }
-            let Some((kind, _)) = bin else {
+            let Some(Bin { particle, .. }) = bin else {
                 return Ok((Change::Nothing, None));
             };
             match container_of(bin)? {
-                Some(value) => Ok((Change::To(kind, path.run(value, record)?), None)),
+                Some(value) => {
+                    let value = path.run(value.bytes, record)?;
+                    Ok((Change::To(particle, value, None), None))
+                }
                 None => Ok((Change::Nothing, None)),
             }
         }
         op::CDT_MODIFY => {
             let bytes = CallBytes::of(operation.value)?;
             let mut call = Call::parse(&bytes)?;
-            if let Some((kind, _)) = bin {
-                check_kind(kind, &call)?;
+            if let Some(bin) = bin {
+                check_kind(bin.particle, &call)?;
             }
             let kind = call.bin_shape().particle();
-            let changed = cdt::modify(bin.map(|(_, value)| value), &mut call)?;
+            let changed = cdt::modify(bin.as_ref().map(stored), &mut call)?;
             let change = match changed.value {
-                Some(value) => Change::To(kind, value),
+                Some(value) => Change::To(kind, value, changed.index),
                 None => Change::Nothing,
             };
             Ok((change, changed.result.map(result_of).transpose()?))
@@ -150,11 +157,20 @@ pub fn modify(
     }
 }
 
-/// The bytes of a list or map. INCOMPATIBLE_TYPE of another bin.
-fn container_of(bin: Option<(u8, &[u8])>) -> Result<Option<&[u8]>, ResultCode> {
+fn stored<'a>(bin: &Bin<'a>) -> Stored<'a> {
+    Stored {
+        bytes: bin.value,
+        index: bin.index,
+    }
+}
+
+/// A list or map. INCOMPATIBLE_TYPE of another bin.
+fn container_of(bin: Option<Bin<'_>>) -> Result<Option<Stored<'_>>, ResultCode> {
     match bin {
         None => Ok(None),
-        Some((particle::LIST | particle::MAP, value)) => Ok(Some(value)),
+        Some(bin) if matches!(bin.particle, particle::LIST | particle::MAP) => {
+            Ok(Some(stored(&bin)))
+        }
         Some(_) => Err(ResultCode::IncompatibleType),
     }
 }
@@ -170,21 +186,21 @@ fn check_kind(kind: u8, call: &Call<'_>) -> Result<(), ResultCode> {
 
 /// The value of one kind that a bin is, or that a context leads to in it.
 fn scalar_at<'a>(
-    bin: Option<(u8, &'a [u8])>,
+    bin: Option<Bin<'a>>,
     context: &[Step<'_>],
     wanted: u8,
 ) -> Result<Option<Cow<'a, [u8]>>, ResultCode> {
     if context.is_empty() {
         return match bin {
             None => Ok(None),
-            Some((kind, value)) if kind == wanted => Ok(Some(Cow::Borrowed(value))),
+            Some(bin) if bin.particle == wanted => Ok(Some(Cow::Borrowed(bin.value))),
             Some(_) => Err(ResultCode::IncompatibleType),
         };
     }
     let Some(value) = container_of(bin)? else {
         return Ok(None);
     };
-    let found = cdt::find(Stored::from(value), context)?;
+    let found = cdt::find(value, context)?;
     nested(found.bytes, wanted).map(Some)
 }
 
@@ -201,16 +217,16 @@ type ScalarChange = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// Changes the value of one kind that a bin is, or that a context leads to in it.
 fn modify_scalar(
-    bin: Option<(u8, &[u8])>,
+    bin: Option<Bin<'_>>,
     context: &[Step<'_>],
     wanted: u8,
     change: impl Fn(Option<&[u8]>) -> Result<ScalarChange, ResultCode>,
 ) -> Result<(Change, Option<BinValue<'static>>), ResultCode> {
-    let (kind, (value, result)) = if context.is_empty() {
+    let (kind, (value, result), index) = if context.is_empty() {
         let old = scalar_at(bin, context, wanted)?;
-        (wanted, change(old.as_deref())?)
+        (wanted, change(old.as_deref())?, None)
     } else {
-        let kind = bin.map_or(particle::NULL, |(kind, _)| kind);
+        let kind = bin.map_or(particle::NULL, |bin| bin.particle);
         let value = container_of(bin)?.ok_or(ResultCode::BinNotFound)?;
         let changed = cdt::modify_nested(value, context, &|element| {
             let old = nested(element, wanted)?;
@@ -222,10 +238,10 @@ fn modify_scalar(
             });
             Ok((new, result))
         })?;
-        (kind, (changed.value, changed.result))
+        (kind, (changed.value, changed.result), changed.index)
     };
     let change = match value {
-        Some(value) => Change::To(kind, value),
+        Some(value) => Change::To(kind, value, index),
         None => Change::Nothing,
     };
     Ok((change, result.map(result_of).transpose()?))

@@ -10,6 +10,7 @@
 //! 46 u16 reserved      48 ... set name; user key (u32 length, type byte, value) if flagged; bins;
 //!                             zero padding to 16
 //! bin: u8 name length, u8 particle type, u32 value length, name, value (as on the wire)
+//!      type | 0x80: the value is followed by its index and u32 index length, all counted in the value length
 //! ```
 //!
 //! A filler covers bytes that hold no record. Only its first 16 bytes are written and checked, so
@@ -42,6 +43,9 @@ const KEY_LENGTH_BYTES: usize = 4;
 const BIN_PARTICLE: usize = 1;
 const BIN_VALUE_LENGTH: usize = BIN_PARTICLE + 1;
 const BIN_HEADER_BYTES: usize = BIN_VALUE_LENGTH + 4;
+/// Of the particle type: the index of a large list or map lies behind it.
+const BIN_INDEXED: u8 = 0x80;
+const INDEX_LENGTH_BYTES: usize = 4;
 
 const UNITS_BITS: u32 = 20;
 const UNITS_MAX: u32 = (1 << UNITS_BITS) - 1;
@@ -153,16 +157,38 @@ impl<'a> ImageBuilder<'a> {
 
     /// Adds a bin; `value` is in wire form.
     pub fn bin(&mut self, name: &[u8], particle: u8, value: &[u8]) -> &mut Self {
+        self.indexed_bin(name, particle, value, None)
+    }
+
+    /// Adds a bin with the index that is kept beside a large list or map.
+    pub fn indexed_bin(
+        &mut self,
+        name: &[u8],
+        particle: u8,
+        value: &[u8],
+        index: Option<&[u8]>,
+    ) -> &mut Self {
         self.bins = self
             .bins
             .checked_add(1)
             .expect("a record has at most 32767 bins");
         self.buffer
             .push(u8::try_from(name.len()).expect("a bin name has at most 15 bytes"));
-        self.buffer.push(particle);
-        self.buffer.extend_from_slice(&length_u32(value));
+        let Some(index) = index else {
+            self.buffer.push(particle);
+            self.buffer.extend_from_slice(&length_u32(value));
+            self.buffer.extend_from_slice(name);
+            self.buffer.extend_from_slice(value);
+            return self;
+        };
+        let bytes = value.len() + index.len() + INDEX_LENGTH_BYTES;
+        let bytes = u32::try_from(bytes).expect("a value is far below 4 GiB");
+        self.buffer.push(particle | BIN_INDEXED);
+        self.buffer.extend_from_slice(&bytes.to_le_bytes());
         self.buffer.extend_from_slice(name);
         self.buffer.extend_from_slice(value);
+        self.buffer.extend_from_slice(index);
+        self.buffer.extend_from_slice(&length_u32(index));
         self
     }
 
@@ -440,6 +466,8 @@ pub struct Bin<'a> {
     pub name: &'a [u8],
     pub particle: u8,
     pub value: &'a [u8],
+    /// Of a large list or map.
+    pub index: Option<&'a [u8]>,
 }
 
 /// Iterator over the bins of an image.
@@ -471,10 +499,23 @@ impl<'a> Bins<'a> {
         let header = take(&mut self.rest, BIN_HEADER_BYTES)?;
         let name = take(&mut self.rest, header[0] as usize)?;
         let value = take(&mut self.rest, u32_at(header, BIN_VALUE_LENGTH) as usize)?;
+        let particle = header[BIN_PARTICLE];
+        if particle & BIN_INDEXED == 0 {
+            return Some(Bin {
+                name,
+                particle,
+                value,
+                index: None,
+            });
+        }
+        let (rest, length) = value.split_last_chunk::<INDEX_LENGTH_BYTES>()?;
+        let index_bytes = u32::from_le_bytes(*length) as usize;
+        let (value, index) = rest.split_at_checked(rest.len().checked_sub(index_bytes)?)?;
         Some(Bin {
             name,
-            particle: header[BIN_PARTICLE],
+            particle: particle & !BIN_INDEXED,
             value,
+            index: Some(index),
         })
     }
 }
@@ -507,6 +548,37 @@ mod tests {
             .bin(b"note", 3, b"hello");
         seal(builder.finish(), SEQUENCE_OF_BLOCK);
         buffer
+    }
+
+    #[test]
+    fn an_index_is_kept_beside_its_value() {
+        let mut buffer = Vec::new();
+        let mut builder = ImageBuilder::begin(&mut buffer, &header(), b"", None);
+        builder
+            .indexed_bin(b"large", 20, b"elements", Some(b"index"))
+            .indexed_bin(b"empty", 20, b"", Some(b""))
+            .bin(b"small", 20, b"few");
+        builder.finish();
+        let bin = |name, value, index| Bin {
+            name,
+            particle: 20,
+            value,
+            index,
+        };
+        let bins: Vec<_> = ImageView::trusted(&buffer).bins().collect();
+        let expected = [
+            bin(&b"large"[..], &b"elements"[..], Some(&b"index"[..])),
+            bin(b"empty", b"", Some(b"")),
+            bin(b"small", b"few", None),
+        ];
+        assert_eq!(bins, expected);
+        // A length that lies ends the bins.
+        let at = buffer
+            .windows(5)
+            .position(|bytes| bytes == b"index")
+            .expect("it is there");
+        buffer[at + 5] = 200;
+        assert_eq!(ImageView::trusted(&buffer).bins().count(), 0);
     }
 
     #[test]

@@ -6,11 +6,13 @@ use perigee_wire::{
     particle_type as particle, validate_particle,
 };
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::bin_operation::{self, BinValue, Change};
+use super::cdt::index_of;
 use super::geo::{CoveringLimits, stored as stored_location};
-use super::image::{ImageBuilder, ImageView};
+use super::image::{Bin, ImageBuilder, ImageView};
 use crate::expression::{Lookup, Metadata, RecordView};
 use crate::filter::StoredRecord;
 use perigee_wire::msgpack::{canonical, has_sentinel};
@@ -38,6 +40,8 @@ struct WorkingBin<'a> {
     name: &'a [u8],
     particle: u8,
     value: Value<'a>,
+    /// Of a large list or map.
+    index: Option<Cow<'a, [u8]>>,
 }
 
 enum Value<'a> {
@@ -76,6 +80,7 @@ impl<'a> WorkingRecord<'a> {
                 name: bin.name,
                 particle: bin.particle,
                 value: Value::Borrowed(bin.value),
+                index: bin.index.map(Cow::Borrowed),
             })
             .collect();
         let mut record = WorkingRecord {
@@ -105,7 +110,8 @@ impl<'a> WorkingRecord<'a> {
     /// Writes the bins into an image that is being built.
     pub fn build(&self, image: &mut ImageBuilder<'_>) {
         for bin in self.live_bins() {
-            image.bin(bin.name, bin.particle, bin.value.bytes());
+            let index = bin.index.as_deref();
+            image.indexed_bin(bin.name, bin.particle, bin.value.bytes(), index);
         }
     }
 
@@ -147,33 +153,58 @@ impl<'a> WorkingRecord<'a> {
         match change {
             Change::Nothing => {}
             Change::Removed => self.remove(operation.name),
-            Change::To(_, bytes) if bytes.len() > self.bytes_max => {
+            Change::To(_, bytes, _) if bytes.len() > self.bytes_max => {
                 return Err(ResultCode::RecordTooBig);
             }
-            Change::To(kind, bytes) => self.put(operation.name, kind, Value::Owned(bytes))?,
+            Change::To(kind, bytes, index) => {
+                self.put_with(operation.name, kind, Value::Owned(bytes), index)?;
+            }
         }
         Ok(result)
     }
 
-    fn bin(&self, name: &[u8]) -> Option<(u8, &[u8])> {
+    fn bin(&self, name: &[u8]) -> Option<Bin<'_>> {
         let bin = &self.bins[self.live_position(name)?];
-        Some((bin.particle, bin.value.bytes()))
+        Some(Bin {
+            name: bin.name,
+            particle: bin.particle,
+            value: bin.value.bytes(),
+            index: bin.index.as_deref(),
+        })
     }
 
     fn remove(&mut self, name: &[u8]) {
         if let Some(at) = self.live_position(name) {
             self.bins[at].particle = particle::NULL;
             self.bins[at].value = Value::Borrowed(&[]);
+            self.bins[at].index = None;
             self.live -= 1;
         }
     }
 
     fn put(&mut self, name: &'a [u8], particle: u8, value: Value<'a>) -> Result<(), ResultCode> {
+        self.put_with(name, particle, value, None)
+    }
+
+    /// As `put`, with the index of a list or map; without one it is made, if it pays.
+    fn put_with(
+        &mut self,
+        name: &'a [u8],
+        particle: u8,
+        value: Value<'a>,
+        index: Option<Vec<u8>>,
+    ) -> Result<(), ResultCode> {
+        let index = match particle {
+            particle::LIST | particle::MAP => index.or_else(|| index_of(value.bytes())),
+            _ => None,
+        };
+        let index = index.map(Cow::Owned);
         match self.position(name) {
             Some(at) => {
                 self.live += usize::from(self.bins[at].particle == particle::NULL);
                 self.bins[at].particle = particle;
                 self.bins[at].value = value;
+                self.bins[at].index = index;
             }
             None if self.bins.len() == BINS_MAX => return Err(ResultCode::Parameter),
             None => {
@@ -181,6 +212,7 @@ impl<'a> WorkingRecord<'a> {
                     name,
                     particle,
                     value,
+                    index,
                 });
                 self.live += 1;
                 self.index_from(self.bins.len() - 1);
@@ -315,7 +347,8 @@ impl RecordView for WorkingView<'_, '_> {
     }
 
     fn bin(&self, name: &[u8]) -> Lookup<(u8, &[u8])> {
-        self.record.bin(name).into()
+        let bin = self.record.bin(name);
+        bin.map(|bin| (bin.particle, bin.value)).into()
     }
 }
 
@@ -564,7 +597,6 @@ pub fn reply_bins(
     for operation in message.ops {
         let bin = image.bins().find(|bin| bin.name == operation.name);
         if bin_operation::is_read(operation.code) {
-            let bin = bin.map(|bin| (bin.particle, bin.value));
             let view = StoredRecord {
                 view: image,
                 metadata,

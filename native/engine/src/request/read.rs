@@ -9,6 +9,7 @@ use crate::namespace::Namespace;
 use crate::partition::PartitionState;
 use crate::record::image::ImageHeader;
 use crate::record::operation::{WorkingRecord, check_read, reply_bins};
+use crate::secondary_index::Indexed;
 use crate::sets::SetInfo;
 use crate::stats::count;
 
@@ -42,6 +43,10 @@ impl Namespace {
         if header_only && !checks_key && !depends && touch.is_none() {
             return Ok(Done::of(entry.generation, entry.void_time, None));
         }
+        let indexed = match touch {
+            Some(_) => self.indexed(&state, Some(&entry), request.copy.as_ref())?,
+            None => Indexed::default(),
+        };
         let touched = IMAGE.with_borrow_mut(|next| {
             self.with_image(
                 &entry,
@@ -74,7 +79,7 @@ impl Namespace {
             )
         })??;
         if touched {
-            self.store_touch(&mut state, &entry);
+            self.store_touch(&mut state, &entry, indexed);
         }
         Ok(Done::of(entry.generation, entry.void_time, None))
     }
@@ -102,7 +107,7 @@ impl Namespace {
         Ok(due.then_some(now + life))
     }
 
-    fn store_touch(&self, state: &mut PartitionState, entry: &Entry) {
+    fn store_touch(&self, state: &mut PartitionState, entry: &Entry, indexed: Indexed) {
         let stats = self.stats.mine();
         let set_is_full = self
             .sets
@@ -112,8 +117,8 @@ impl Namespace {
             count(&stats.read_touch_skip);
             return;
         }
-        let stored =
-            IMAGE.with_borrow_mut(|image| self.commit(state, Some(entry), image, entry.set_id));
+        let stored = IMAGE
+            .with_borrow_mut(|image| self.commit(state, Some(entry), indexed, image, entry.set_id));
         count(if stored.is_ok() {
             &stats.read_touch_success
         } else {

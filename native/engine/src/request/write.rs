@@ -12,6 +12,7 @@ use crate::partition::PartitionState;
 use crate::record::compression::CompressionKind;
 use crate::record::image::{ImageHeader, ImageView, image_flag};
 use crate::record::operation::{OperationContext, WorkingRecord, WriteRules, apply};
+use crate::secondary_index::Indexed;
 use crate::stats::count;
 use crate::storage::CommitTicket;
 
@@ -58,6 +59,7 @@ impl Namespace {
             None => self.next_update_time(&mut state, stored.as_ref())?,
         };
         let header = self.next_header(request, time, live.as_ref(), void_time, standing);
+        let indexed = self.indexed(&state, stored.as_ref(), request.copy.as_ref())?;
         let filled = IMAGE.with_borrow_mut(|image| {
             self.make(request, &rules, live, depends, &header, reply, image)
         })?;
@@ -69,8 +71,9 @@ impl Namespace {
             let ticket = self.remove(&mut state, request, Some(&entry), header.last_update_time)?;
             return Ok(Done::of(header.generation, 0, ticket));
         }
-        let ticket = IMAGE
-            .with_borrow_mut(|image| self.commit(&mut state, stored.as_ref(), image, set_id))?;
+        let ticket = IMAGE.with_borrow_mut(|image| {
+            self.commit(&mut state, stored.as_ref(), indexed, image, set_id)
+        })?;
         Ok(Done::of(header.generation, void_time, Some(ticket)))
     }
 
@@ -265,7 +268,10 @@ impl Namespace {
             }
             None => make(set, None),
         }
-        let ticket = IMAGE.with_borrow_mut(|image| self.commit(state, stored, image, set_id))?;
+        // Nothing takes the old entries' place, so they need not be known.
+        let ticket = IMAGE.with_borrow_mut(|image| {
+            self.commit(state, stored, Indexed::unknown(), image, set_id)
+        })?;
         Ok(Some(ticket))
     }
 

@@ -19,7 +19,7 @@
 //! ```
 //!
 //! All little endian. The device header has the first write block to itself. In version 1 it is zero from
-//! 312 on, and a lease has no run, nor is there one in its checksum.
+//! 312 on, and a lease has no run, nor is there one in its checksum. Version 3 differs from 2 in the bins of images.
 
 use super::encryption::Algorithm;
 use super::error::OpenError;
@@ -29,7 +29,7 @@ use std::path::Path;
 
 /// What is written. Devices of every version from [`OLDEST_VERSION`] on are read, and upgraded when they are
 /// opened.
-pub(super) const FORMAT_VERSION: u32 = 2;
+pub(super) const FORMAT_VERSION: u32 = 3;
 const OLDEST_VERSION: u32 = 1;
 
 const DEVICE_MAGIC: [u8; 8] = *b"PERIGEE\0";

@@ -40,9 +40,27 @@ impl Store {
         stop: &dyn Fn() -> bool,
         visit: &mut dyn FnMut(&ImageView<'_>, Location),
     ) -> Vec<bool> {
+        self.walk_part((0, 1), pause, stop, visit)
+    }
+
+    /// Blocks of all devices, free ones too.
+    pub fn blocks(&self) -> u64 {
+        let blocks = |device: &std::sync::Arc<Device>| device.blocks.len() as u64 - 1;
+        self.devices.iter().map(blocks).sum()
+    }
+
+    /// As `walk`, of one part of all blocks of so many equal parts, which together are the whole: for several threads.
+    pub fn walk_part(
+        &self,
+        (part, parts): (usize, usize),
+        pause: &dyn Fn() -> Duration,
+        stop: &dyn Fn() -> bool,
+        visit: &mut dyn FnMut(&ImageView<'_>, Location),
+    ) -> Vec<bool> {
         let mut buffer = AlignedBuf::new(self.config.write_block_bytes as usize);
         let mut walk_device = |device: &Device| {
-            for block in 1..device.blocks.len() as u32 {
+            for block in (1 + part..device.blocks.len()).step_by(parts) {
+                let block = block as u32;
                 if stop() || device.walk_block(block, &mut buffer, visit) == Seen::Unreadable {
                     return false;
                 }

@@ -419,6 +419,13 @@ impl ExactSizeIterator for Items<'_> {}
 
 /// The index of a stored container, if it has so many items that one pays.
 pub fn index_of(bytes: &[u8]) -> Option<Vec<u8>> {
+    let counted = match Reader::new(bytes).read() {
+        Ok(Value::Array(counted) | Value::Map(counted)) => counted as usize,
+        _ => 0,
+    };
+    if counted < INDEXED_ITEMS_MIN {
+        return None;
+    }
     let container = Container::parse(bytes).ok()?;
     if container.len < INDEXED_ITEMS_MIN {
         return None;

@@ -195,7 +195,7 @@ pub type NestedChange = (Option<Vec<u8>>, Option<Vec<u8>>);
 /// Changes the value that a context leads to in a list or map, whatever that value is: `change` is given it as msgpack, and
 /// says what it becomes, if it changes, and a result. OP_NOT_APPLICABLE if the context leads nowhere.
 pub fn modify_nested(
-    value: &[u8],
+    value: Stored<'_>,
     context: &[Step<'_>],
     change: &dyn Fn(&[u8]) -> Result<NestedChange, ResultCode>,
 ) -> Result<Changed, ResultCode> {
@@ -206,7 +206,7 @@ pub fn modify_nested(
             ..*step
         })
         .collect();
-    context::modify(Some(value.into()), &found, Shape::List, &mut |element| {
+    context::modify(Some(value), &found, Shape::List, &mut |element| {
         let element = element.ok_or(ResultCode::OpNotApplicable)?;
         let (value, result) = change(element.bytes)?;
         Ok(Changed {

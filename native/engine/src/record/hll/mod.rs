@@ -11,7 +11,8 @@ mod tests;
 use super::cdt::{Call, CallBytes, Step};
 use perigee_wire::msgpack::{Reader, Value, Writer};
 use perigee_wire::{ResultCode, particle_type as particle};
-use sketch::{Shape, Sketch, similarity};
+use sketch::similarity;
+pub(crate) use sketch::{Shape, Sketch};
 
 /// Sketches whose intersection is estimated without minhash bits, beside the bin's own: the error of what is added up from
 /// the counts of their unions grows with each.

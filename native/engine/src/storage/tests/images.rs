@@ -11,6 +11,7 @@ use crate::clock::HybridClock;
 use crate::config::{CommonStorageConfig, EncryptionConfig, StorageConfig};
 use crate::namespace::Namespace;
 use crate::progress::OpenProgress;
+use crate::record::cdt::index_of;
 use crate::record::compression::{Compression, CompressionKind, compress, with_plain};
 use crate::storage::encryption::{Algorithm, Encryption};
 use crate::testing::{TempDirectory, namespace_config};
@@ -49,6 +50,9 @@ fn line(view: &ImageView<'_>) -> String {
             length => format!("{length}#{:08x}", crc32c::crc32c(bin.value)),
         };
         let _ = write!(line, " {}={}:{value}", text(bin.name), bin.particle);
+        if let Some(index) = bin.index {
+            let _ = write!(line, "~{}#{:08x}", index.len(), crc32c::crc32c(index));
+        }
     }
     line
 }
@@ -87,6 +91,15 @@ impl Sample {
             builder
                 .bin(b"number", particle_type::INTEGER, &number.to_be_bytes())
                 .bin(b"text", particle_type::STRING, &vec![b'a'; self.bytes]);
+            if self.key.is_multiple_of(5) {
+                // A list of small integers, many enough for an index.
+                let count = 200 + self.key as usize;
+                let mut list = vec![0xdc];
+                list.extend_from_slice(&(count as u16).to_be_bytes());
+                list.extend((0..count).map(|item| item as u8 & 0x7f));
+                let index = index_of(&list);
+                builder.indexed_bin(b"list", particle_type::LIST, &list, index.as_deref());
+            }
         }
         builder.finish();
         image
@@ -379,4 +392,15 @@ fn encrypted_device_of_version_2_opens_with_every_record() {
     let packed = include_bytes!("images/v2-encrypted.img.zst");
     let expected = include_str!("images/v2.records");
     check("image-v2-encrypted", packed, expected, Some(IMAGE_KEY));
+}
+
+/// With what version 3 brought: indexes beside lists.
+#[test]
+fn device_of_version_3_opens_with_every_record() {
+    let expected = include_str!("images/v3.records");
+    assert!(expected.contains(" list=20:") && expected.contains('~'));
+    let packed = include_bytes!("images/v3.img.zst");
+    check("image-v3", packed, expected, None);
+    let packed = include_bytes!("images/v3-encrypted.img.zst");
+    check("image-v3-encrypted", packed, expected, Some(IMAGE_KEY));
 }

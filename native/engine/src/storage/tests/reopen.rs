@@ -312,7 +312,7 @@ fn device_of_another_store_is_refused_and_untouched() {
     );
     // A fault in the last device keeps the first from being written to.
     for (at, bytes, expected) in [
-        (12, 3_u32.to_le_bytes(), "was written with format version 3"),
+        (12, 4_u32.to_le_bytes(), "was written with format version 4"),
         (12, 0_u32.to_le_bytes(), "was written with format version 0"),
         (16, 9_u32.to_le_bytes(), "was written with store id"),
         (

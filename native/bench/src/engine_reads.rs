@@ -16,7 +16,7 @@ use perigee_engine::config::NamespaceConfig;
 use perigee_engine::index::Location;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::progress::OpenProgress;
-use perigee_engine::request::{Outcome, ReplyShape, Request};
+use perigee_engine::request::{Outcome, Request};
 use perigee_engine::storage::{CommitSink, CommitWaiter, DeviceError};
 use perigee_service::net::{self, ConnId, Consumed, Handler, LoopConfig, LoopControl, Net, Reads};
 use perigee_wire::{Message, PARTITIONS, PROTO_HEADER_BYTES, ResultCode};
@@ -122,13 +122,10 @@ fn execute(
     out: &mut Vec<u8>,
 ) -> Outcome {
     let message = Message::parse(&frame[PROTO_HEADER_BYTES..]).expect("a frame of our own");
+    let digest = message.digest.expect("frames name records by digest");
     let request = Request {
-        message: &message,
-        digest: message.digest.expect("frames name records by digest"),
-        waiter: None,
         copy,
-        filter: None,
-        shape: ReplyShape::Frame,
+        ..Request::new(&message, digest)
     };
     namespace.execute(&request, out)
 }

@@ -8,7 +8,7 @@ use perigee_wire::{Message, PROTO_HEADER_BYTES, RequestHeader, info1};
 use crate::config::StorageConfig;
 use crate::index::Location;
 use crate::namespace::Namespace;
-use crate::request::{Outcome, ReplyShape, Request};
+use crate::request::{Outcome, Request};
 use crate::storage::AlignedBuf;
 use crate::testing::{
     TempDirectory, delete, digest, file_config, get, int_bin, open, put_int, request, try_frame,
@@ -63,20 +63,14 @@ fn a_damaged_record_is_lost_and_counted_and_others_are_read() {
     damage(&directory, location);
     let frame = get_frame("k1");
     let message = Message::parse(&frame[PROTO_HEADER_BYTES..]).unwrap();
+    let unread_digest = &digest("k1");
     let mut buffer = AlignedBuf::default();
     for reads in 1..=2 {
         let unread = namespace.read_device(location, &mut buffer).err().unwrap();
         assert!(unread.damaged, "{unread:?}");
-        assert!(namespace.is_lost(&digest("k1"), &unread));
-        let request = Request {
-            message: &message,
-            digest: &digest("k1"),
-            waiter: None,
-            copy: None,
-            filter: None,
-            shape: ReplyShape::Frame,
-        };
-        namespace.answer_unread(&request, &mut Vec::new());
+        assert!(namespace.is_lost(unread_digest, &unread));
+        let read = Request::new(&message, unread_digest);
+        namespace.answer_unread(&read, &mut Vec::new());
         assert_eq!(counter(&namespace, "client_read_error"), reads);
         let stats = namespace.store.stats();
         assert_eq!((stats.damaged, stats.read_errors), (1, 0), "once a block");

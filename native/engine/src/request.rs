@@ -35,6 +35,21 @@ pub struct Request<'a> {
     pub shape: ReplyShape,
 }
 
+impl<'a> Request<'a> {
+    /// A request without a filter that has read nothing from the device, is refused rather than that it waits for a busy
+    /// record, and is answered by a frame of its own.
+    pub fn new(message: &'a Message<'a>, digest: &'a Digest) -> Request<'a> {
+        Request {
+            message,
+            digest,
+            waiter: None,
+            copy: None,
+            filter: None,
+            shape: ReplyShape::Frame,
+        }
+    }
+}
+
 /// What the reply to a request is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ReplyShape {

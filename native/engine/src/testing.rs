@@ -16,7 +16,7 @@ use crate::device_copy::DeviceCopy;
 use crate::namespace::Namespace;
 use crate::partition::Waiter;
 use crate::progress::OpenProgress;
-use crate::request::{Outcome, ReplyShape, Request};
+use crate::request::{Outcome, Request};
 use crate::storage::{AlignedBuf, CommitSink, CommitWaiter, DeviceError, Medium, Store};
 use crate::xdr::{Datacenter, NamespaceShipping};
 
@@ -245,12 +245,9 @@ fn try_frame_with(
     let digest = *message.digest.expect("a digest");
     namespace.execute(
         &Request {
-            message: &message,
-            digest: &digest,
             waiter,
             copy,
-            filter: None,
-            shape: ReplyShape::Frame,
+            ..Request::new(&message, &digest)
         },
         out,
     )

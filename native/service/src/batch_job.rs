@@ -3,27 +3,27 @@
 //! where it arrives. A long one takes turns with the thread's other work, and waits while its peer does not take what it was
 //! sent.
 
+mod row;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use perigee_engine::device_copy::{DeviceCopy, Unread};
-use perigee_engine::expression::Expression;
-use perigee_engine::filter::Filter;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
-use perigee_engine::request::{ReplyShape, Request};
+use perigee_engine::request::ReplyShape;
 use perigee_engine::stats::count;
 use perigee_wire::{
-    BatchPosition, BatchRow, BatchRows, Digest, Message, PROTO_HEADER_BYTES, ProtoType,
-    ReplyHeader, ReplyWriter, ResultCode, batch_flag, info3, patch_proto_header,
-    reserve_proto_header,
+    BatchPosition, BatchRows, Digest, Message, PROTO_HEADER_BYTES, ProtoType, ReplyHeader,
+    ReplyWriter, ResultCode, batch_flag, info3, patch_proto_header, reserve_proto_header,
 };
 
 use crate::contained::working_for;
 use crate::net::{ConnId, Net, Reads};
-use crate::parked::{State, carry_out};
+use crate::parked::{Incoming, State};
 use crate::server::Shared;
+use row::{RowFilter, RowRun, filter_of, row_at, run_row};
 
 /// A turn ends after so many rows or bytes of results.
 const TURN_ROWS: usize = 512;
@@ -72,6 +72,7 @@ struct Progress {
     waiting: usize,
     result: ResultCode,
     deadline: Instant,
+    filter: RowFilter,
 }
 
 struct Row {
@@ -96,13 +97,12 @@ impl BatchJobs {
     /// Takes up a batch. True if it was answered; otherwise its connection is to be parked.
     pub fn start(
         &mut self,
-        conn: ConnId,
-        body: &[u8],
-        message: &Message<'_>,
+        incoming: &Incoming<'_>,
         out: &mut Vec<u8>,
         reads: &mut Reads,
         context: &mut BatchContext<'_>,
     ) -> bool {
+        let Incoming { conn, message, .. } = *incoming;
         count(&context.shared.stats.batch_index_initiate);
         let timeout = match message.header.transaction_ttl {
             0 => DEFAULT_TIMEOUT,
@@ -113,7 +113,8 @@ impl BatchJobs {
             all_begun: false,
             waiting: 0,
             result: ResultCode::Ok,
-            deadline: Instant::now() + timeout,
+            deadline: incoming.arrived + timeout,
+            filter: RowFilter::default(),
         };
         let start = reserve_proto_header(out);
         let turn = self.run_rows(conn, message, &mut progress, out, reads, context);
@@ -128,8 +129,10 @@ impl BatchJobs {
             patch_proto_header(out, start, ProtoType::Message);
         }
         let is_ready = matches!(turn, Turn::Spent);
+        // It belongs to the bytes as they came.
+        progress.filter = RowFilter::default();
         let job = Job {
-            body: body.to_vec(),
+            body: incoming.body.to_vec(),
             progress,
             frame: Vec::new(),
             is_ready,
@@ -242,7 +245,6 @@ impl BatchJobs {
         let from = out.len();
         let mut begun = 0;
         let mut found: Option<Arc<Namespace>> = None;
-        let mut filter = RowFilter::default();
         while !progress.all_begun {
             if begun == TURN_ROWS || out.len() - from >= TURN_BYTES {
                 progress.next = rows.position();
@@ -283,10 +285,10 @@ impl BatchJobs {
                         request,
                         deadline: progress.deadline,
                     };
-                    let waits = match filter.of(row.message.filter) {
+                    let waits = match progress.filter.of(row.message.filter) {
                         Ok(filter) => run_row(&run, None, filter, out, reads, context),
                         Err(code) => {
-                            namespace.refuse(&run.request(None, None, None), code, out);
+                            namespace.refuse(&run.plain(), code, out);
                             None
                         }
                     };
@@ -355,8 +357,7 @@ impl BatchJobs {
             request,
             deadline: job.progress.deadline,
         };
-        let plain = run.request(None, None, None);
-        let mut filter = RowFilter::default();
+        let plain = run.plain();
         let waits = if job.progress.deadline <= Instant::now() {
             waited.namespace.answer_timeout(&plain, &mut job.frame);
             None
@@ -365,7 +366,7 @@ impl BatchJobs {
             waited.namespace.answer_unread(&plain, &mut job.frame);
             None
         } else {
-            match filter.of(row.message.filter) {
+            match job.progress.filter.of(row.message.filter) {
                 Ok(filter) => run_row(&run, copy, filter, &mut job.frame, net.reads(), context),
                 Err(code) => {
                     run.namespace.refuse(&plain, code, &mut job.frame);
@@ -536,92 +537,6 @@ impl Progress {
         }
         self.all_begun = true;
     }
-}
-
-/// The compiled filter of a row, kept for the next: mostly all rows have the same one, at the same place of the batch.
-#[derive(Default)]
-struct RowFilter {
-    of: (usize, usize),
-    compiled: Option<Expression>,
-}
-
-impl RowFilter {
-    fn of(&mut self, bytes: Option<&[u8]>) -> Result<Option<&Expression>, ResultCode> {
-        let Some(bytes) = bytes else { return Ok(None) };
-        let place = (bytes.as_ptr() as usize, bytes.len());
-        if self.compiled.is_none() || self.of != place {
-            self.compiled = Some(Expression::compile_filter(bytes)?);
-            self.of = place;
-        }
-        Ok(self.compiled.as_ref())
-    }
-}
-
-/// One run of a row.
-struct RowRun<'a> {
-    namespace: &'a Arc<Namespace>,
-    row: &'a BatchRow<'a>,
-    request: u64,
-    deadline: Instant,
-}
-
-impl<'a> RowRun<'a> {
-    fn request(
-        &self,
-        waiter: Option<Waiter>,
-        copy: Option<DeviceCopy<'a>>,
-        filter: Option<&'a Expression>,
-    ) -> Request<'a> {
-        Request {
-            message: &self.row.message,
-            digest: self.row.digest,
-            waiter,
-            copy,
-            filter: filter.map(Filter::of),
-            shape: ReplyShape::Row(self.row.index),
-        }
-    }
-}
-
-/// Runs a row, for the first time or again. What it waits for, if it does.
-fn run_row<'a>(
-    run: &RowRun<'a>,
-    copy: Option<DeviceCopy<'a>>,
-    filter: Option<&'a Expression>,
-    out: &mut Vec<u8>,
-    reads: &mut Reads,
-    context: &BatchContext<'_>,
-) -> Option<State> {
-    let RowRun {
-        namespace,
-        request,
-        deadline,
-        ..
-    } = *run;
-    let waiter = Waiter {
-        thread: context.thread,
-        request,
-    };
-    carry_out(
-        namespace,
-        &run.request(Some(waiter), copy, filter),
-        waiter,
-        deadline,
-        out,
-        reads,
-        context.shared,
-    )
-}
-
-fn row_at(body: &[u8], place: BatchPosition) -> Option<BatchRow<'_>> {
-    let message = Message::parse(body).ok()?;
-    let mut rows = BatchRows::parse(message.header, message.batch?).ok()?;
-    rows.go_to(place).ok()?;
-    rows.next()?.ok()
-}
-
-fn filter_of(body: &[u8]) -> Option<&[u8]> {
-    Message::parse(body).ok()?.filter
 }
 
 fn flags_of(body: &[u8]) -> u8 {

@@ -1,6 +1,8 @@
 //! One service thread: frames come in, each is answered completely here or parked until what it waits for is there. A
 //! connection has one request under way, so its replies keep its requests' order.
 
+mod single;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -8,12 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use perigee_engine::device_copy::{DeviceCopy, Unread};
-use perigee_engine::expression::Expression;
-use perigee_engine::filter::Filter;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
-use perigee_engine::request::{ReplyShape, Request};
 use perigee_engine::stats::count;
 use perigee_engine::storage::CommitTicket;
 use perigee_wire::{
@@ -27,7 +25,7 @@ use crate::batch_job::{BatchContext, BatchJobs};
 use crate::contained::working_for;
 use crate::mailbox::Mail;
 use crate::net::{ConnId, Consumed, Flow, Handler, Net, Reads};
-use crate::parked::{Bodies, LogPace, Parked, Run, State, Step, carry_out};
+use crate::parked::{Bodies, Incoming, LogPace, Parked, State};
 use crate::query_job::{QueryContext, QueryJobs};
 use crate::query_request::{is_in_background, is_query};
 use crate::server::{InfoRequest, Shared};
@@ -142,6 +140,12 @@ impl ServiceThread {
                 return Flow::Continue;
             }
         };
+        let incoming = Incoming {
+            conn,
+            body,
+            message: &message,
+            arrived: Instant::now(),
+        };
         let name = message.namespace.unwrap_or_default();
         let Some(engine) = self.shared.engine.get() else {
             count(&self.shared.stats.early_tsvc_client_error);
@@ -153,7 +157,7 @@ impl ServiceThread {
             return Flow::Continue;
         };
         if message.batch.is_some() {
-            return self.on_batch(conn, body, &message, out, reads);
+            return self.on_batch(&incoming, out, reads);
         }
         let Some(namespace) = engine.namespace(name) else {
             count(&self.shared.stats.early_tsvc_client_error);
@@ -163,91 +167,52 @@ impl ServiceThread {
         let digest = digest_of(&message);
         if digest.is_none() && is_query(&message) {
             let namespace = namespace.clone();
-            return self.on_query(conn, &namespace, body, &message, out);
+            return self.on_query(&incoming, &namespace, out);
         }
         let Some(digest) = digest else {
             count(&self.shared.stats.early_tsvc_client_error);
             answer_stream(&message, ResultCode::Parameter, out);
             return Flow::Continue;
         };
-        self.next_request += 1;
-        let request = self.next_request;
         let namespace = namespace.clone();
-        let deadline = self.deadline(&message);
-        let run = Run {
-            request,
-            deadline,
-            namespace: &namespace,
-            message: &message,
-            digest: &digest,
-            copy: None,
-        };
-        match self.run(run, out, reads) {
-            Step::Answered => Flow::Continue,
-            Step::Waits(state) => {
-                let parked = Parked {
-                    conn,
-                    namespace,
-                    digest,
-                    body: self.bodies.keep(body, &state),
-                    state,
-                    deadline,
-                };
-                self.parked.insert(request, parked);
-                Flow::Park
-            }
+        self.on_record(&incoming, namespace, digest, out, reads)
+    }
+
+    fn on_batch(&mut self, incoming: &Incoming<'_>, out: &mut Vec<u8>, reads: &mut Reads) -> Flow {
+        let answered =
+            self.with_batches(|batches, context| batches.start(incoming, out, reads, context));
+        match answered {
+            true => Flow::Continue,
+            false => Flow::Park,
         }
     }
 
-    fn on_batch(
-        &mut self,
-        conn: ConnId,
-        body: &[u8],
-        message: &Message<'_>,
-        out: &mut Vec<u8>,
-        reads: &mut Reads,
-    ) -> Flow {
+    fn with_batches<R>(&mut self, f: impl FnOnce(&mut BatchJobs, &mut BatchContext<'_>) -> R) -> R {
         let mut context = BatchContext {
             thread: self.number,
             shared: &self.shared,
             next_request: &mut self.next_request,
         };
-        if self
-            .batches
-            .start(conn, body, message, out, reads, &mut context)
-        {
-            return Flow::Continue;
-        }
+        let result = f(&mut self.batches, &mut context);
         self.wake_for_turns();
-        Flow::Park
-    }
-
-    fn with_batches(&mut self, f: impl FnOnce(&mut BatchJobs, &mut BatchContext<'_>)) {
-        let mut context = BatchContext {
-            thread: self.number,
-            shared: &self.shared,
-            next_request: &mut self.next_request,
-        };
-        f(&mut self.batches, &mut context);
-        self.wake_for_turns();
+        result
     }
 
     /// Takes up a query. Unless it works in the background, its connection is parked until the last record is sent.
     fn on_query(
         &mut self,
-        conn: ConnId,
+        incoming: &Incoming<'_>,
         namespace: &Arc<Namespace>,
-        body: &[u8],
-        message: &Message<'_>,
         out: &mut Vec<u8>,
     ) -> Flow {
-        let (peer, deadline) = (self.peer(conn), self.deadline(message));
+        let Incoming { conn, message, .. } = *incoming;
+        let (peer, deadline) = (self.peer(conn), self.deadline(incoming));
         let registry = &self.shared.queries;
         let started = is_in_background(message).and_then(|in_background| {
             match in_background {
                 true => self
                     .background
-                    .start(namespace, body, message, peer, registry),
+                    .start(namespace, incoming.body, message, peer, registry),
                 false => self
                     .queries
                     .start(conn, namespace, message, peer, deadline, registry),
@@ -300,44 +265,6 @@ impl ServiceThread {
         self.wake_for_turns();
     }
 
-    /// Runs a request, for the first time or after it was parked.
-    fn run(&self, run: Run<'_>, out: &mut Vec<u8>, reads: &mut Reads) -> Step {
-        let Run {
-            request,
-            deadline,
-            namespace,
-            message,
-            digest,
-            copy,
-        } = run;
-        let waiter = self.waiter(request);
-        let mut request_of = Request {
-            message,
-            digest,
-            waiter: Some(waiter),
-            copy,
-            filter: None,
-            shape: ReplyShape::Frame,
-        };
-        let filter = message.filter.map(Expression::compile_filter).transpose();
-        match &filter {
-            Ok(filter) => request_of.filter = filter.as_ref().map(Filter::of),
-            Err(code) => {
-                namespace.refuse(&request_of, *code, out);
-                return Step::Answered;
-            }
-        }
-        let shared = &self.shared;
-        match carry_out(namespace, &request_of, waiter, deadline, out, reads, shared) {
-            None => Step::Answered,
-            Some(state) => Step::Waits(state),
-        }
-    }
-
-    fn is_durable(&self, namespace: &Namespace, ticket: CommitTicket, request: u64) -> bool {
-        namespace.store.await_commit(ticket, self.waiter(request))
-    }
-
     fn waiter(&self, request: u64) -> Waiter {
         Waiter {
             thread: self.number,
@@ -346,12 +273,12 @@ impl ServiceThread {
     }
 
     /// When the client gives up; the node's own limit for those who do not say.
-    fn deadline(&self, message: &Message<'_>) -> Instant {
-        let ms = match message.header.transaction_ttl {
+    fn deadline(&self, incoming: &Incoming<'_>) -> Instant {
+        let ms = match incoming.message.header.transaction_ttl {
             0 => self.shared.transaction_max_ms,
             ms => ms,
         };
-        Instant::now() + Duration::from_millis(u64::from(ms))
+        incoming.arrived + Duration::from_millis(u64::from(ms))
     }
 
     fn on_mail(&mut self, mail: Mail, net: &mut dyn Net) {
@@ -369,23 +296,7 @@ impl ServiceThread {
                     false => background.not_durable(request, context),
                 });
             }
-            Mail::Committed { request, durable } => {
-                let Some(parked) = self.parked.remove(&request) else {
-                    return;
-                };
-                let State::Commit { mut reply } = parked.state else {
-                    debug_assert!(
-                        false,
-                        "a commit was announced for a request that awaits none"
-                    );
-                    return;
-                };
-                if !durable {
-                    reply.clear();
-                    write_simple_reply(&mut reply, ResultCode::Unknown, 0, 0);
-                }
-                answer(net, parked.conn, &reply);
-            }
+            Mail::Committed { request, durable } => self.on_committed(request, durable, net),
             Mail::Reply {
                 request,
                 frame,
@@ -409,6 +320,7 @@ impl ServiceThread {
         }
     }
 
+    /// Takes the reply to a request that was carried out elsewhere.
     fn on_reply(
         &mut self,
         request: u64,
@@ -434,83 +346,7 @@ impl ServiceThread {
                 }),
             };
         }
-        let Some(mut parked) = self.parked.remove(&request) else {
-            return;
-        };
-        if let Some(ticket) = ticket
-            && !self.is_durable(&parked.namespace, ticket, request)
-        {
-            parked.state = State::Commit { reply: frame };
-            self.parked.insert(request, parked);
-            return;
-        }
-        answer(net, parked.conn, &frame);
-    }
-
-    /// Runs a request that waited, with what it waited for.
-    fn run_again(
-        &mut self,
-        request: u64,
-        mut parked: Parked,
-        copy: Option<Result<DeviceCopy<'_>, Unread>>,
-        net: &mut dyn Net,
-    ) {
-        let _work = working_for(parked.conn, &parked.body);
-        let Ok(message) = Message::parse(&parked.body) else {
-            debug_assert!(false, "a parked request was parsed before it was parked");
-            return;
-        };
-        let (namespace, digest) = (&parked.namespace, &parked.digest);
-        let (copy, unread) = match copy.transpose() {
-            Ok(copy) => (copy, None),
-            Err(unread) => (None, Some(unread)),
-        };
-        let plain = Request {
-            message: &message,
-            digest,
-            waiter: None,
-            copy: None,
-            filter: None,
-            shape: ReplyShape::Frame,
-        };
-        let mut nobody = Vec::new();
-        let (out, reads) = net.answering(parked.conn);
-        let out = out.unwrap_or(&mut nobody);
-        let step = if parked.deadline <= Instant::now() {
-            // The client has given up and may have sent it again: carried out now, it would be carried out twice.
-            namespace.answer_timeout(&plain, out);
-            Step::Answered
-        } else if let Some(unread) = unread.filter(|it| namespace.is_lost(digest, it)) {
-            if self.unread_logged.is_due() {
-                let (namespace, reason) = (&namespace.name, &unread.reason);
-                tracing::error!(%namespace, %reason, "a record could not be read");
-            }
-            namespace.answer_unread(&plain, out);
-            Step::Answered
-        } else {
-            let run = Run {
-                request,
-                deadline: parked.deadline,
-                namespace,
-                message: &message,
-                digest,
-                copy,
-            };
-            self.run(run, out, reads)
-        };
-        match step {
-            Step::Answered => {
-                net.resume(parked.conn);
-                self.bodies.give_back(parked.body);
-            }
-            Step::Waits(state) => {
-                if !state.runs_again() {
-                    self.bodies.give_back(std::mem::take(&mut parked.body));
-                }
-                parked.state = state;
-                self.parked.insert(request, parked);
-            }
-        }
+        self.on_record_reply(request, frame, ticket, net);
     }
 }
 
@@ -629,43 +465,7 @@ impl Handler for ServiceThread {
         self.queries.tick(now, net, &self.shared.queries);
         self.with_batches(|batches, context| batches.tick(now, net, context));
         self.with_background(|background, context| background.tick(now, net.reads(), context));
-        // Only before anything has happened can a request be given up: elsewhere the answer is on its way, and a write
-        // may have been made.
-        let late: Vec<u64> = self
-            .parked
-            .iter()
-            .filter(|(_, parked)| parked.state.runs_again() && parked.deadline <= now)
-            .map(|(request, _)| *request)
-            .collect();
-        for request in late {
-            let Some(parked) = self.parked.remove(&request) else {
-                continue;
-            };
-            let mut out = Vec::new();
-            if let Ok(message) = Message::parse(&parked.body) {
-                let plain = Request {
-                    message: &message,
-                    digest: &parked.digest,
-                    waiter: None,
-                    copy: None,
-                    filter: None,
-                    shape: ReplyShape::Frame,
-                };
-                parked.namespace.answer_timeout(&plain, &mut out);
-                let waiter = self.waiter(request);
-                if matches!(parked.state, State::Record) {
-                    parked.namespace.forget_waiter(&parked.digest, waiter);
-                }
-            }
-            answer(net, parked.conn, &out);
-        }
-    }
-}
-
-fn answer(net: &mut dyn Net, conn: ConnId, frame: &[u8]) {
-    if let Some(out) = net.output(conn) {
-        out.extend_from_slice(frame);
-        net.resume(conn);
+        self.give_up_late(now, net);
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use perigee_engine::device_copy::DeviceCopy;
+use perigee_engine::expression::Expression;
 use perigee_engine::index::Location;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
@@ -22,6 +23,15 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 const SPARE_BODIES_MAX: usize = 64;
 const SPARE_BODY_BYTES_MAX: usize = 64 << 10;
 
+/// A request as it came.
+pub(crate) struct Incoming<'a> {
+    pub conn: ConnId,
+    /// The frame's body.
+    pub body: &'a [u8],
+    pub message: &'a Message<'a>,
+    pub arrived: Instant,
+}
+
 /// A request that waits, with what is needed to run it again or to answer it.
 pub(crate) struct Parked {
     pub conn: ConnId,
@@ -29,6 +39,7 @@ pub(crate) struct Parked {
     pub digest: Digest,
     /// The frame's body; empty when the request will not be run again.
     pub body: Vec<u8>,
+    pub filter: Option<Expression>,
     pub state: State,
     /// When the client gives up, counted from the request's arrival however often it waits.
     pub deadline: Instant,
@@ -57,6 +68,7 @@ pub(crate) struct Run<'a> {
     pub message: &'a Message<'a>,
     pub digest: &'a Digest,
     pub copy: Option<DeviceCopy<'a>>,
+    pub filter: Option<&'a Expression>,
 }
 
 /// Runs a request, for the first time or after it waited, and sets going what it has to wait for. `None`: the reply has

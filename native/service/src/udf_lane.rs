@@ -375,7 +375,7 @@ impl UdfLane {
 #[cfg(test)]
 mod tests {
     use perigee_engine::clock::HybridClock;
-    use perigee_engine::request::{Outcome, ReplyShape, Request};
+    use perigee_engine::request::{Outcome, Request};
     use perigee_wire::{
         Digest, Message, PARTITIONS, PROTO_HEADER_BYTES, RequestHeader, RequestWriter, field, info2,
     };
@@ -441,14 +441,7 @@ mod tests {
             writer.field(field::UDF_ARGS, &[0x90]);
             writer.finish();
             let message = Message::parse(&frame[PROTO_HEADER_BYTES..]).expect("a valid message");
-            let request = Request {
-                message: &message,
-                digest: &digest,
-                waiter: None,
-                copy: None,
-                filter: None,
-                shape: ReplyShape::Frame,
-            };
+            let request = Request::new(&message, &digest);
             let Outcome::RunUdf(task) = self.namespace.execute(&request, &mut Vec::new()) else {
                 panic!("record {record} is not free")
             };

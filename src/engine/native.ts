@@ -138,7 +138,7 @@ export interface OpenProgress {
 }
 
 export interface EngineStats {
-  service: Record<string, number>
+  service: Record<string, Statistic>
   opening: Record<string, OpenProgress>
   /** `storage` is an object of the store's own counters; everything else is a plain statistic. */
   namespaces: Record<string, Record<string, Statistic | Record<string, Statistic>>>

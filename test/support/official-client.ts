@@ -106,6 +106,8 @@ export interface OfficialClient {
   apply (key: OfficialKey, udf: { module: string, funcname: string, args?: unknown[] }, policy?: object | null): Promise<unknown>
   udfRegister (path: string): Promise<{ wait (pollIntervalMs?: number): Promise<unknown> }>
   udfRemove (module: string): Promise<{ wait (pollIntervalMs?: number): Promise<unknown> }>
+  batchRead (rows: Array<{ key: OfficialKey, readAllBins: boolean }>, policy?: object | null): Promise<Array<{ status: number, record: OfficialRecord }>>
+  query (namespace: string, set: string): { results (policy?: object | null): Promise<OfficialRecord[]> }
   infoAny (command: string): Promise<string>
 }
 

@@ -3,7 +3,7 @@
 // batch: u32 rows, u8 flags, rows
 // row:   u32 number, digest, u8 what follows (1: as the row before, else 10 or 14), u8 info1, info2, info3, [u16 generation, u32 ttl,] u16 fields, u16 operations, fields, operations
 import { queryField } from './wire-query.js'
-import { INFO1_GET_ALL, INFO1_READ, INFO2_WRITE, MESSAGE_HEADER_BYTES, RawConnection, TYPE_MESSAGE, frame, type RawKey } from './wire.js'
+import { INFO1_GET_ALL, INFO1_READ, INFO2_WRITE, MESSAGE_HEADER_BYTES, RawConnection, TYPE_MESSAGE, frame, inflated, type RawKey } from './wire.js'
 
 const INFO1_BATCH = 8
 const INFO2_DELETE = 2
@@ -53,13 +53,13 @@ function row (row: RawRow, number: number): Buffer {
   return Buffer.concat([head, row.key.digest, Buffer.from([ROW_READ, info1, info2, 0]), Buffer.alloc(4), counts, ...fields, ...operations])
 }
 
-export function batchFrame (rows: readonly RawRow[], { flags = RESPOND_ALL, claimedRows = rows.length, timeoutMs = 0 } = {}): Buffer {
+export function batchFrame (rows: readonly RawRow[], { flags = RESPOND_ALL, claimedRows = rows.length, timeoutMs = 0, info1 = 0 } = {}): Buffer {
   const head = Buffer.alloc(5)
   head.writeUInt32BE(claimedRows)
   head.writeUInt8(flags, 4)
   const header = Buffer.alloc(MESSAGE_HEADER_BYTES)
   header.writeUInt8(MESSAGE_HEADER_BYTES, 0)
-  header.writeUInt8(INFO1_BATCH, 1)
+  header.writeUInt8(INFO1_BATCH | info1, 1)
   header.writeUInt32BE(timeoutMs, 14)
   header.writeUInt16BE(1, 18)
   return frame(TYPE_MESSAGE, Buffer.concat([header, queryField(FIELD_BATCH, Buffer.concat([head, ...rows.map(row)]))]))
@@ -108,7 +108,7 @@ function takeFrame (answer: BatchAnswer, body: Buffer): boolean {
 /** Reads the whole reply to a batch that was sent. */
 export async function readBatch (connection: RawConnection): Promise<BatchAnswer> {
   const answer: BatchAnswer = { rows: new Map(), order: [], result: -1, frames: [] }
-  while (!takeFrame(answer, (await connection.receive(30_000)).body)) { /* The next frame. */ }
+  while (!takeFrame(answer, inflated(await connection.receive(30_000)).body)) { /* The next frame. */ }
   return answer
 }
 

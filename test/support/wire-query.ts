@@ -1,5 +1,5 @@
 // Query requests and their streamed replies as raw bytes, apart from src/client for the same reason as wire.ts.
-import { INFO1_READ, MESSAGE_HEADER_BYTES, RawConnection, TYPE_MESSAGE, frame } from './wire.js'
+import { INFO1_READ, MESSAGE_HEADER_BYTES, RawConnection, TYPE_MESSAGE, frame, inflated } from './wire.js'
 
 const INFO3_LAST = 1
 const INFO3_PARTITION_DONE = 4
@@ -123,6 +123,6 @@ export function takeFrame (answer: QueryAnswer, body: Buffer): boolean {
 export async function runQuery (connection: RawConnection, query: RawQuery = {}): Promise<QueryAnswer> {
   const answer: QueryAnswer = { records: [], done: new Map(), result: -1, frames: [] }
   connection.send(queryFrame(query))
-  while (!takeFrame(answer, (await connection.receive(30_000)).body)) { /* The next frame. */ }
+  while (!takeFrame(answer, inflated(await connection.receive(30_000)).body)) { /* The next frame. */ }
   return answer
 }

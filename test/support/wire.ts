@@ -1,21 +1,25 @@
 // Raw frames for tests that talk to a node's socket themselves. Written apart from src/client and native/wire on purpose:
 // a mistake shared by both sides of a test would pass it.
 //
-// frame:   u8 version 2, u8 type (1 info, 3 message), u48 body length, body
+// frame:   u8 version 2, u8 type (1 info, 3 message, 4 compressed), u48 body length, body
+// compressed: u64 bytes of the frame within, zlib stream of that frame
 // message: u8 header size 22, u8 info1, u8 info2, u8 info3, u8 info4, u8 result, u32 generation, u32 ttl,
 //          u32 timeout ms (row number in a batch reply), u16 fields, u16 operations, fields, operations
 // field:   u32 size of type and data, u8 type, data
 // operation: u32 size of the rest, u8 operation, u8 particle type, u8 flags, u8 name length, name, value
 import { connect, type Socket } from 'node:net'
+import { deflateSync, inflateSync } from 'node:zlib'
 
 export const FRAME_HEADER_BYTES = 8
 export const MESSAGE_HEADER_BYTES = 22
 
 export const TYPE_INFO = 1
 export const TYPE_MESSAGE = 3
+export const TYPE_COMPRESSED = 4
 
 export const INFO1_READ = 1
 export const INFO1_GET_ALL = 2
+export const INFO1_COMPRESS = 128
 export const INFO2_WRITE = 1
 
 const FIELD_NAMESPACE = 0
@@ -36,6 +40,21 @@ export function frameHeader (type: number, bodyBytes: number, version = 2): Buff
   header.writeUInt8(type, 1)
   header.writeUIntBE(bodyBytes, 2, 6)
   return header
+}
+
+/** The compressed form of a whole frame; `claimedBytes` is written instead of its size. */
+export function compressed (within: Buffer, claimedBytes = within.length): Buffer {
+  const size = Buffer.alloc(8)
+  size.writeBigUInt64BE(BigInt(claimedBytes))
+  return frame(TYPE_COMPRESSED, Buffer.concat([size, deflateSync(within)]))
+}
+
+/** The reply within a compressed one; any other as it is. */
+export function inflated (reply: RawReply): RawReply {
+  if (reply.type !== TYPE_COMPRESSED) return reply
+  const within = inflateSync(reply.body.subarray(8))
+  if (BigInt(within.length) !== reply.body.readBigUInt64BE(0)) throw new Error(`${within.length} bytes within a compressed reply that announces others`)
+  return { type: within.readUInt8(1), body: within.subarray(FRAME_HEADER_BYTES) }
 }
 
 function field (type: number, data: Buffer): Buffer {

@@ -14,6 +14,7 @@ use perigee_engine::namespace::Namespace;
 use perigee_engine::secondary_index::{
     CreateIndexError, IndexConfig, IndexDefinition, SecondaryIndex,
 };
+use perigee_engine::stats::ReplyCompression;
 use perigee_engine::storage::DeviceStats;
 use perigee_engine::xdr::{Datacenter, parse_outcomes};
 use perigee_service::server::{Engine, InfoRequest, Opening, Server, ServerConfig, ServerError};
@@ -463,6 +464,7 @@ impl NativeNode {
                     .into_iter()
                     .map(|(k, v)| (k.to_owned(), v.into())),
             );
+            insert_compression(&mut service, "batch_index", &server.stats.batch_index_proto);
             service.insert("udf_queue".into(), server.udf.queued().into());
             service.insert("long_queries_active".into(), server.queries.active().into());
         }
@@ -730,6 +732,23 @@ fn insert_device(
     }
 }
 
+/// What became of the replies of a kind that were to be compressed.
+fn insert_compression(
+    stats: &mut serde_json::Map<String, serde_json::Value>,
+    kind: &str,
+    replies: &ReplyCompression,
+) {
+    for (statistic, value) in [
+        ("uncompressed_pct", replies.uncompressed_pct()),
+        ("compression_ratio", replies.ratio()),
+    ] {
+        stats.insert(
+            format!("{kind}_proto_{statistic}"),
+            format!("{value:.3}").into(),
+        );
+    }
+}
+
 fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Value) {
     let mut stats = serde_json::Map::new();
     stats.extend(
@@ -817,6 +836,8 @@ fn namespace_stats(namespace: &Namespace) -> (serde_json::Value, serde_json::Val
         "data_compression_ratio".into(),
         format!("{:.3}", namespace.stats.compression_ratio()).into(),
     );
+    insert_compression(&mut stats, "record", &namespace.stats.record_proto);
+    insert_compression(&mut stats, "query", &namespace.stats.query_proto);
     stats.insert("stop_writes".into(), namespace.stop_writes().into());
     let last_start = namespace.start_report.kind.name();
     stats.insert("last_start".into(), last_start.into());

@@ -1,4 +1,4 @@
-//! Compressing record images and inflating them again: `cargo bench -p perigee-engine --bench compression`. Before it begins it
+//! Compressing record images and messages, and inflating them again: `cargo bench -p perigee-engine --bench compression`. Before it begins it
 //! prints what each kind of record takes in each form.
 //!
 //! Records as applications write them, from a fixed seed: a user's profile in short bins, a document in JSON, and lines of a log.
@@ -9,6 +9,7 @@ use common::{digest, mix};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use perigee_engine::record::compression::{Compression, CompressionKind, compress, inflate};
 use perigee_engine::record::image::{ImageBuilder, ImageHeader, ImageView};
+use perigee_wire::{PROTO_HEADER_BYTES, ReplyWriter, ResultCode, deflate_frame, inflate_message};
 use std::hint::black_box;
 
 const STRING: u8 = 3;
@@ -39,6 +40,14 @@ impl Words {
             .map(|_| WORDS[self.number(WORDS.len() as u64) as usize])
             .collect();
         words.join(" ")
+    }
+
+    fn log_line(&mut self) -> String {
+        let (second, status, took) = (self.number(60), self.number(5), self.number(9000));
+        format!(
+            "2026-03-01T10:00:{second:02}Z GET /{} 20{status} {took}us",
+            self.some(2).replace(' ', "/")
+        )
     }
 }
 
@@ -94,15 +103,7 @@ fn records() -> [(&'static str, Vec<u8>); 3] {
         })
         .collect();
     let document = image(&[("order", STRING, text(format!("[{}]", items.join(","))))]);
-    let lines: Vec<String> = (0..160)
-        .map(|_| {
-            let (second, status, took) = (words.number(60), words.number(5), words.number(9000));
-            format!(
-                "2026-03-01T10:00:{second:02}Z GET /{} 20{status} {took}us",
-                words.some(2).replace(' ', "/")
-            )
-        })
-        .collect();
+    let lines: Vec<String> = (0..160).map(|_| words.log_line()).collect();
     let log = image(&[("log", STRING, text(lines.join("\n")))]);
     [("profile", profile), ("document", document), ("log", log)]
 }
@@ -137,9 +138,40 @@ fn compression(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Replies with a log of so many bytes, as they are compressed on their way to a client.
+fn messages(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("messages");
+    let (mut words, mut log) = (Words(2), String::new());
+    for bytes in [256, 2 << 10, 16 << 10, 128 << 10, 1 << 20, 8 << 20] {
+        while log.len() < bytes {
+            log += &words.log_line();
+            log.push('\n');
+        }
+        let mut frame = Vec::new();
+        let mut reply = ReplyWriter::begin(&mut frame);
+        reply.op(b"log", STRING, &log.as_bytes()[..bytes]);
+        reply.finish(ResultCode::Ok, 1, 0);
+        let mut compressed = Vec::new();
+        assert!(deflate_frame(&frame, &mut compressed));
+        println!("message: {} -> {} bytes", frame.len(), compressed.len());
+        group.throughput(Throughput::Bytes(frame.len() as u64));
+        group.bench_function(BenchmarkId::new("deflate", bytes), |bencher| {
+            let mut out = Vec::new();
+            bencher.iter(|| deflate_frame(black_box(&frame), &mut out));
+        });
+        group.bench_function(BenchmarkId::new("inflate", bytes), |bencher| {
+            let mut out = Vec::new();
+            bencher.iter(|| {
+                inflate_message(black_box(&compressed[PROTO_HEADER_BYTES..]), &mut out).is_ok()
+            });
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(1)).warm_up_time(std::time::Duration::from_millis(300));
-    targets = compression
+    targets = compression, messages
 }
 criterion_main!(benches);

@@ -61,12 +61,60 @@ counters! {
 
 pub struct NamespaceStats {
     shards: [Counters; SHARDS],
+    /// Of replies to requests for one record.
+    pub record_proto: ReplyCompression,
+    /// Of frames of queries.
+    pub query_proto: ReplyCompression,
+}
+
+/// What became of the frames that clients asked to have compressed. Not sharded: next to compressing, counting is nothing.
+#[derive(Default)]
+pub struct ReplyCompression {
+    compressed: AtomicU64,
+    uncompressed: AtomicU64,
+    /// Bytes of those that were compressed, before and after.
+    input_bytes: AtomicU64,
+    output_bytes: AtomicU64,
+}
+
+impl ReplyCompression {
+    pub fn count_compressed(&self, input_bytes: usize, output_bytes: usize) {
+        count(&self.compressed);
+        self.input_bytes
+            .fetch_add(input_bytes as u64, Ordering::Relaxed);
+        self.output_bytes
+            .fetch_add(output_bytes as u64, Ordering::Relaxed);
+    }
+
+    /// One that is sent as it is, because it is small or would not become smaller.
+    pub fn count_uncompressed(&self) {
+        count(&self.uncompressed);
+    }
+
+    /// Percentage of the frames that were sent as they are; 0 for none.
+    pub fn uncompressed_pct(&self) -> f64 {
+        let uncompressed = self.uncompressed.load(Ordering::Relaxed);
+        match uncompressed + self.compressed.load(Ordering::Relaxed) {
+            0 => 0.0,
+            all => 100.0 * uncompressed as f64 / all as f64,
+        }
+    }
+
+    /// Compressed bytes over bytes before, of the frames that were compressed; 1 for none.
+    pub fn ratio(&self) -> f64 {
+        match self.input_bytes.load(Ordering::Relaxed) {
+            0 => 1.0,
+            input => self.output_bytes.load(Ordering::Relaxed) as f64 / input as f64,
+        }
+    }
 }
 
 impl NamespaceStats {
     pub fn new() -> Self {
         NamespaceStats {
             shards: std::array::from_fn(|_| Counters::default()),
+            record_proto: ReplyCompression::default(),
+            query_proto: ReplyCompression::default(),
         }
     }
 
@@ -112,6 +160,18 @@ pub fn count(counter: &AtomicU64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_and_ratios_are_of_what_was_asked_for_and_of_what_was_compressed() {
+        let replies = ReplyCompression::default();
+        assert_eq!((replies.uncompressed_pct(), replies.ratio()), (0.0, 1.0));
+        replies.count_uncompressed();
+        assert_eq!((replies.uncompressed_pct(), replies.ratio()), (100.0, 1.0));
+        replies.count_compressed(1000, 100);
+        replies.count_compressed(1000, 400);
+        replies.count_compressed(2000, 500);
+        assert_eq!((replies.uncompressed_pct(), replies.ratio()), (25.0, 0.25));
+    }
 
     #[test]
     fn totals_add_up_over_threads() {

@@ -22,6 +22,7 @@ use perigee_wire::{
 use crate::contained::working_for;
 use crate::net::{ConnId, Net, Reads};
 use crate::parked::{Incoming, State};
+use crate::reply_compression::{compress_frame, wants_compressed};
 use crate::server::Shared;
 use row::{RowFilter, RowRun, filter_of, row_at, run_row};
 
@@ -73,6 +74,8 @@ struct Progress {
     result: ResultCode,
     deadline: Instant,
     filter: RowFilter,
+    /// The client takes compressed frames.
+    wants_compressed: bool,
 }
 
 struct Row {
@@ -115,6 +118,7 @@ impl BatchJobs {
             result: ResultCode::Ok,
             deadline: incoming.arrived + timeout,
             filter: RowFilter::default(),
+            wants_compressed: wants_compressed(&message.header),
         };
         let start = reserve_proto_header(out);
         let turn = self.run_rows(conn, message, &mut progress, out, reads, context);
@@ -126,7 +130,7 @@ impl BatchJobs {
         if out.len() == start + PROTO_HEADER_BYTES {
             out.truncate(start);
         } else {
-            patch_proto_header(out, start, ProtoType::Message);
+            end_frame(&progress, out, start, context.shared);
         }
         let is_ready = matches!(turn, Turn::Spent);
         // It belongs to the bytes as they came.
@@ -206,7 +210,8 @@ impl BatchJobs {
             Turn::Waits => {}
         }
         if job.frame.len() >= FRAME_BYTES {
-            send_frame(&mut job.frame, conn, net);
+            end_frame(&job.progress, &mut job.frame, 0, context.shared);
+            send(&mut job.frame, conn, net);
         }
         self.jobs.insert(conn, job);
     }
@@ -558,7 +563,7 @@ fn finish(progress: &Progress, out: &mut Vec<u8>, start: usize, shared: &Shared)
         info3: info3::LAST,
         ..ReplyHeader::new(progress.result)
     });
-    patch_proto_header(out, start, ProtoType::Message);
+    end_frame(progress, out, start, shared);
     count(match progress.result {
         ResultCode::Ok => &shared.stats.batch_index_complete,
         ResultCode::Timeout => &shared.stats.batch_index_timeout,
@@ -566,13 +571,12 @@ fn finish(progress: &Progress, out: &mut Vec<u8>, start: usize, shared: &Shared)
     });
 }
 
-/// Completes a frame that is not the last one and hands it over, if there is anything in it.
-fn send_frame(frame: &mut Vec<u8>, conn: ConnId, net: &mut dyn Net) {
-    if frame.len() <= PROTO_HEADER_BYTES {
-        return;
+/// Completes the frame that begins at `start`.
+fn end_frame(progress: &Progress, out: &mut Vec<u8>, start: usize, shared: &Shared) {
+    patch_proto_header(out, start, ProtoType::Message);
+    if progress.wants_compressed {
+        compress_frame(out, start, &shared.stats.batch_index_proto);
     }
-    patch_proto_header(frame, 0, ProtoType::Message);
-    send(frame, conn, net);
 }
 
 fn send(frame: &mut Vec<u8>, conn: ConnId, net: &mut dyn Net) {

@@ -16,8 +16,8 @@ use perigee_engine::stats::count;
 use perigee_engine::storage::CommitTicket;
 use perigee_wire::{
     Digest, INFO_BODY_BYTES_MAX, Message, PROTO_HEADER_BYTES, ProtoType, ReplyHeader, ReplyWriter,
-    ResultCode, compute_digest, info3, parse_proto_header, write_info_reply, write_proto_header,
-    write_simple_reply,
+    ResultCode, compute_digest, inflate_message, info3, parse_proto_header, write_info_reply,
+    write_proto_header, write_simple_reply,
 };
 
 use crate::background_job::{BackgroundContext, BackgroundJobs};
@@ -34,6 +34,9 @@ use crate::server::{InfoRequest, Shared};
 const SECURITY_BODY_BYTES: usize = 16;
 const SECURITY_RESULT_AT: usize = 1;
 
+/// Memory for inflated messages that a thread keeps.
+const INFLATED_KEPT_BYTES_MAX: usize = 1 << 20;
+
 pub(crate) struct ServiceThread {
     number: u32,
     shared: Arc<Shared>,
@@ -43,6 +46,8 @@ pub(crate) struct ServiceThread {
     batches: BatchJobs,
     background: BackgroundJobs,
     bodies: Bodies,
+    /// Where compressed messages are inflated.
+    inflated: Vec<u8>,
     next_request: u64,
     malformed_logged: LogPace,
     unread_logged: LogPace,
@@ -60,6 +65,7 @@ impl ServiceThread {
             batches: BatchJobs::default(),
             background: BackgroundJobs::default(),
             bodies: Bodies::default(),
+            inflated: Vec::new(),
             next_request: 0,
             malformed_logged: LogPace::default(),
             unread_logged: LogPace::default(),
@@ -86,10 +92,7 @@ impl ServiceThread {
                 out.extend_from_slice(&reply);
                 Flow::Continue
             }
-            ProtoType::Compressed => {
-                write_simple_reply(out, ResultCode::UnsupportedFeature, 0, 0);
-                Flow::Continue
-            }
+            ProtoType::Compressed => self.on_compressed(conn, body, out, reads),
             ProtoType::Xdr => self.malformed(conn, &"frames of type 5 are not spoken here"),
         }
     }
@@ -123,6 +126,37 @@ impl ServiceThread {
         };
         (self.shared.on_info)(request);
         Flow::Park
+    }
+
+    /// Carries out the message within a compressed one.
+    fn on_compressed(
+        &mut self,
+        conn: ConnId,
+        body: &[u8],
+        out: &mut Vec<u8>,
+        reads: &mut Reads,
+    ) -> Flow {
+        let mut inflated = std::mem::take(&mut self.inflated);
+        let flow = match inflate_message(body, &mut inflated) {
+            Ok(message) => self.on_message(conn, message, out, reads),
+            Err(error) => {
+                count(&self.shared.stats.early_tsvc_client_error);
+                if self.malformed_logged.is_due() {
+                    let peer = self.peer(conn);
+                    tracing::warn!(%peer, reason = %error, "a compressed message is refused");
+                }
+                // Whether one reply or several are awaited cannot be known: marked as the last, this one is the end of both.
+                ReplyWriter::begin(out).finish_with(ReplyHeader {
+                    info3: info3::LAST,
+                    ..ReplyHeader::new(ResultCode::Parameter)
+                });
+                Flow::Continue
+            }
+        };
+        if inflated.capacity() <= INFLATED_KEPT_BYTES_MAX {
+            self.inflated = inflated;
+        }
+        flow
     }
 
     fn on_message(

@@ -12,5 +12,6 @@ mod parked;
 mod query_job;
 pub mod query_registry;
 mod query_request;
+mod reply_compression;
 pub mod server;
 pub mod udf_lane;

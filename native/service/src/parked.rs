@@ -8,10 +8,11 @@ use perigee_engine::expression::Expression;
 use perigee_engine::index::Location;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
-use perigee_engine::request::{Outcome, Request};
+use perigee_engine::request::{Outcome, ReplyShape, Request};
 use perigee_wire::{Digest, Message};
 
 use crate::net::{ConnId, Reads};
+use crate::reply_compression::{compress_frame, wants_compressed};
 use crate::server::Shared;
 use crate::udf_lane::UdfJob;
 
@@ -40,6 +41,8 @@ pub(crate) struct Parked {
     /// The frame's body; empty when the request will not be run again.
     pub body: Vec<u8>,
     pub filter: Option<Expression>,
+    /// The client takes a compressed reply.
+    pub wants_compressed: bool,
     pub state: State,
     /// When the client gives up, counted from the request's arrival however often it waits.
     pub deadline: Instant,
@@ -83,7 +86,13 @@ pub(crate) fn carry_out(
     shared: &Shared,
 ) -> Option<State> {
     let start = out.len();
-    match namespace.execute(request, out) {
+    let outcome = namespace.execute(request, out);
+    let is_there = matches!(outcome, Outcome::Answered | Outcome::AwaitCommit(_));
+    // Of replies of several parts, the whole frame is.
+    if is_there && request.shape == ReplyShape::Frame && wants_compressed(&request.message.header) {
+        compress_frame(out, start, &namespace.stats.record_proto);
+    }
+    match outcome {
         Outcome::Answered => None,
         Outcome::AwaitCommit(ticket) => {
             if namespace.store.await_commit(ticket, waiter) {

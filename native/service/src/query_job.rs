@@ -25,6 +25,7 @@ use crate::contained::working_for;
 use crate::net::{ConnId, Net};
 use crate::query_registry::{QueryEnd, QueryRegistry, QueryStatus};
 use crate::query_request::{check_short, partitions_of};
+use crate::reply_compression::{compress_frame, wants_compressed};
 
 /// A turn ends after so many index entries, records or bytes: some hundred microseconds.
 const TURN_VISITS: usize = 8192;
@@ -83,6 +84,8 @@ struct Job {
     records_left: u64,
     pace: Option<Pace>,
     socket_timeout: Duration,
+    /// The client takes compressed frames.
+    wants_compressed: bool,
     kind: Kind,
 }
 
@@ -209,6 +212,7 @@ impl QueryJobs {
                 0 => SOCKET_TIMEOUT,
                 ms => Duration::from_millis(u64::from(ms)),
             },
+            wants_compressed: wants_compressed(&message.header),
             kind,
         };
         self.jobs.insert(conn, job);
@@ -456,6 +460,9 @@ impl Job {
             return;
         }
         patch_proto_header(&mut self.frame, 0, ProtoType::Message);
+        if self.wants_compressed {
+            compress_frame(&mut self.frame, 0, &self.namespace.stats.query_proto);
+        }
         if let Kind::Long(status) = &self.kind {
             let bytes = self.frame.len() as u64;
             status.bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -16,6 +16,7 @@ use perigee_engine::clock::HybridClock;
 use perigee_engine::config::{DatacenterConfig, NamespaceConfig};
 use perigee_engine::namespace::{Namespace, NamespaceError};
 use perigee_engine::progress::{OpenProgress, ProgressSnapshot};
+use perigee_engine::stats::ReplyCompression;
 use perigee_engine::storage::DeviceError;
 use perigee_engine::xdr::{Datacenter, NamespaceShipping};
 
@@ -271,6 +272,8 @@ pub struct ServiceStats {
     pub batch_index_error: AtomicU64,
     pub batch_index_timeout: AtomicU64,
     pub tls: Arc<TlsStats>,
+    /// Of frames of batches.
+    pub batch_index_proto: ReplyCompression,
 }
 
 impl ServiceStats {

@@ -5,6 +5,7 @@
 //! Section numbers in the comments are those of the protocol fact sheet.
 
 pub mod batch;
+pub mod compressed;
 pub mod digest;
 pub mod flags;
 pub mod info;
@@ -23,6 +24,7 @@ mod writer;
 mod fixtures;
 
 pub use batch::{BatchError, BatchPosition, BatchRow, BatchRows};
+pub use compressed::{COMPRESS_FRAME_BYTES_MIN, CompressedError, deflate_frame, inflate_message};
 pub use digest::{Digest, PartitionId, compute_digest, partition_of};
 pub use flags::limits::{
     BIN_NAME_BYTES_MAX, BINS_MAX, EXPRESSION_BYTES_MAX, INDEX_VALUE_BYTES_MAX, INDEXES_MAX,

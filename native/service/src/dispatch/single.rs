@@ -15,6 +15,7 @@ use super::ServiceThread;
 use crate::contained::working_for;
 use crate::net::{ConnId, Flow, Net, Reads};
 use crate::parked::{Incoming, Parked, Run, State, Step, carry_out};
+use crate::reply_compression::{compress_frame, wants_compressed};
 
 impl ServiceThread {
     /// Takes up a request for the record of this digest.
@@ -55,6 +56,7 @@ impl ServiceThread {
                     digest,
                     body: self.bodies.keep(incoming.body, &state),
                     filter,
+                    wants_compressed: wants_compressed(&message.header),
                     state,
                     deadline,
                 };
@@ -121,13 +123,16 @@ impl ServiceThread {
     pub(super) fn on_record_reply(
         &mut self,
         request: u64,
-        frame: Vec<u8>,
+        mut frame: Vec<u8>,
         ticket: Option<CommitTicket>,
         net: &mut dyn Net,
     ) {
         let Some(mut parked) = self.parked.remove(&request) else {
             return;
         };
+        if parked.wants_compressed {
+            compress_frame(&mut frame, 0, &parked.namespace.stats.record_proto);
+        }
         if let Some(ticket) = ticket
             && !self.is_durable(&parked.namespace, ticket, request)
         {

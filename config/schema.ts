@@ -178,6 +178,8 @@ const service = z.strictObject({
   'sindex-builder-threads': integer({ min: 1, max: 32, default: 4, doc: 'Threads that build the secondary indexes of a namespace, each from a part of its records.' }),
   'sindex-gc-period': duration('s', { min: 1, max: 86_400, default: 10, doc: 'Time between passes that take entries of records that are gone out of secondary indexes.' }),
   'tls-refresh-period': duration('s', { min: 0, max: 86_400, default: 60, doc: 'Time between looks at whether a file of `network.tls` has changed, which is then read again; 0 never.' }),
+  'microsecond-histograms': flag({ default: false, doc: 'Latencies are told in powers of two of a microsecond; else of a millisecond.' }),
+  'enable-hist-info': flag({ default: false, doc: 'List the latency of info requests among the others.' }),
   'network-loop': choice(['auto', 'io_uring', 'epoll'], { default: 'auto', doc: 'Event loop of the service threads; `auto` takes io_uring where the kernel allows it.' })
 })
 

@@ -2,7 +2,7 @@
 
 import { addon } from './addon.js'
 import type { NodeConfig } from '../../config/schema.js'
-import type { EngineStats, Histograms, InfoRequest, Listening, NativeNode, QueryListing } from './native.js'
+import type { EngineStats, Histograms, InfoRequest, Latencies, Listening, NativeNode, QueryListing } from './native.js'
 
 /** An error of the native side with its stable code, e.g. `PERIGEE_LISTEN`. */
 export class EngineError extends Error {
@@ -73,6 +73,10 @@ export class Engine {
 
   stats (): EngineStats {
     return JSON.parse(this.native.stats()) as EngineStats
+  }
+
+  latencies (): Latencies {
+    return JSON.parse(this.native.latencies()) as Latencies
   }
 }
 

@@ -62,6 +62,8 @@ export interface NativeNode {
   histograms (namespace: string, set?: string): Promise<string | null>
   /** JSON of `EngineStats`. */
   stats (): string
+  /** JSON of `Latencies`. */
+  latencies (): string
   drain (): Promise<void>
   close (): Promise<void>
 
@@ -123,6 +125,15 @@ export interface Histograms {
   'object-size-linear': LinearHistogram
   /** Stored bytes: entry i counts sizes from 2^i to below 2^(i+1). */
   'object-size': number[]
+}
+
+/** How long requests took since the start. */
+export interface Latencies {
+  /** Microseconds from which each bucket counts. */
+  'floors-us': number[]
+  /** Buckets of the histograms that belong to no namespace. */
+  service: Record<string, number[]>
+  namespaces: Record<string, Record<string, number[]>>
 }
 
 export type Statistic = number | string | boolean

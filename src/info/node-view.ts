@@ -2,6 +2,7 @@ import type { UdfHost } from '../../udf/host.js'
 import type { Engine } from '../engine/engine.js'
 import type { Listening } from '../engine/native.js'
 import type { RuntimeConfig } from '../node/runtime-config.js'
+import type { LatencyWindow } from './latencies.js'
 import type { Truncations } from '../node/truncations.js'
 import type { Xdr } from '../xdr/xdr.js'
 
@@ -12,6 +13,7 @@ export interface NodeView {
   readonly nodeId: string
   readonly engine: Engine
   readonly listening: Listening
+  readonly latencies: LatencyWindow
   readonly truncations: Truncations
   readonly udf: UdfHost
   readonly xdr: Xdr

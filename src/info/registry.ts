@@ -6,6 +6,7 @@ import { configCommands } from './config.js'
 import { limitsCommands } from './limits.js'
 import { histogramCommands } from './histogram.js'
 import { identityCommands } from './identity.js'
+import { latencyCommands } from './latencies.js'
 import type { NodeView } from './node-view.js'
 import { partitionCommands } from './partitions.js'
 import { queryCommands } from './query.js'
@@ -30,7 +31,7 @@ function notYet (_: NodeView, call: InfoCommandCall): never {
 
 const commands: ReadonlyMap<string, InfoCommand> = new Map<string, InfoCommand>([
   ...Object.entries({
-    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...limitsCommands, ...histogramCommands, ...truncateCommands, ...udfCommands,
+    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...limitsCommands, ...histogramCommands, ...latencyCommands, ...truncateCommands, ...udfCommands,
     ...queryCommands, ...xdrCommands
   }),
   ...NOT_YET.map((name): [string, InfoCommand] => [name, notYet]),

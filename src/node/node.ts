@@ -6,6 +6,7 @@ import { UdfHost } from '../../udf/host.js'
 import { addonPath } from '../engine/addon.js'
 import { Engine, EngineError } from '../engine/engine.js'
 import type { InfoRequest, Listening } from '../engine/native.js'
+import { LatencyWindow } from '../info/latencies.js'
 import type { NodeView } from '../info/node-view.js'
 import { answerInfo } from '../info/registry.js'
 import { clusterDestination } from '../xdr/destination.js'
@@ -73,12 +74,15 @@ export class Node {
   /** Answers info commands; requests for records are refused until `open` has resolved. Throws when the port cannot be bound. */
   listen (): Listening {
     const listening = this.#engine.start((request) => { void this.#onInfo(request) })
+    const latencies = new LatencyWindow(() => this.#engine.latencies())
+    latencies.start()
     this.#view = {
       runtimeConfig: this.#runtimeConfig,
       nodeId: this.#nodeId,
       engine: this.#engine,
       truncations: this.#truncations,
       listening,
+      latencies,
       udf: this.#udf,
       xdr: this.#xdr,
       ready: false,
@@ -139,6 +143,7 @@ export class Node {
   /** Every part is closed, whichever of them fails; the first error is the one that is told. */
   async #closeAll (): Promise<void> {
     const errors: unknown[] = []
+    this.#view?.latencies.stop()
     for (const step of [() => this.drain(), () => this.#udf.close(), () => this.#xdr.close(), () => this.#engine.native.close()]) {
       try {
         await step()

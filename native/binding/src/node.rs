@@ -9,6 +9,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Status, Task};
 use napi_derive::napi;
 use parking_lot::Mutex;
+use perigee_engine::latency::{LATENCY_BUCKETS, Latency, LatencyCounts, latency_floor_us};
 use perigee_engine::limits::percent;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::secondary_index::{
@@ -506,6 +507,30 @@ impl NativeNode {
         Ok(all.to_string())
     }
 
+    /// How long requests took since the start, as JSON: `floors-us` has the microseconds from which each bucket counts,
+    /// `service` and `namespaces` the buckets of each histogram. Before the node is open there are no namespaces.
+    #[napi]
+    pub fn latencies(&self) -> napi::Result<String> {
+        let floors: Vec<u64> = (0..LATENCY_BUCKETS).map(latency_floor_us).collect();
+        let service = self.with_server(|server| histograms(server.latencies()))?;
+        let engine = self.engine();
+        let namespaces: serde_json::Map<_, _> = engine
+            .iter()
+            .flat_map(|engine| &engine.namespaces)
+            .map(|namespace| {
+                let of = |latency: Latency| {
+                    let counts = namespace.stats.latencies.counts(latency);
+                    (latency.name(), counts)
+                };
+                (namespace.name.clone(), histograms(Latency::ALL.map(of)))
+            })
+            .collect();
+        let all = serde_json::json!({
+            "floors-us": floors, "service": service, "namespaces": namespaces,
+        });
+        Ok(all.to_string())
+    }
+
     /// Stops accepting, finishes requests under way, makes everything durable.
     #[napi]
     pub fn drain(&self) -> AsyncTask<StopTask> {
@@ -685,6 +710,12 @@ impl NativeNode {
             None => Err(failure("PERIGEE_CLOSED", "the node is not running")),
         }
     }
+}
+
+/// An object of the buckets of each histogram.
+fn histograms<const N: usize>(all: [(&'static str, LatencyCounts); N]) -> serde_json::Value {
+    let named = all.map(|(name, counts)| (name.to_owned(), counts.to_vec().into()));
+    serde_json::Value::Object(named.into_iter().collect())
 }
 
 fn task_id(text: &str) -> napi::Result<u64> {

@@ -20,6 +20,7 @@ pub mod expression;
 pub mod filter;
 pub mod histogram;
 pub mod index;
+pub mod latency;
 pub mod limits;
 pub mod namespace;
 pub mod partition;

@@ -4,7 +4,9 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-const SHARDS: usize = 16;
+use crate::latency::Latencies;
+
+pub(crate) const SHARDS: usize = 16;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
@@ -61,6 +63,7 @@ counters! {
 
 pub struct NamespaceStats {
     shards: [Counters; SHARDS],
+    pub latencies: Latencies,
     /// Of replies to requests for one record.
     pub record_proto: ReplyCompression,
     /// Of frames of queries.
@@ -113,6 +116,7 @@ impl NamespaceStats {
     pub fn new() -> Self {
         NamespaceStats {
             shards: std::array::from_fn(|_| Counters::default()),
+            latencies: Latencies::default(),
             record_proto: ReplyCompression::default(),
             query_proto: ReplyCompression::default(),
         }
@@ -144,7 +148,7 @@ impl Default for NamespaceStats {
     }
 }
 
-fn shard_of_thread() -> usize {
+pub(crate) fn shard_of_thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static SHARD: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use perigee_engine::device_copy::{DeviceCopy, Unread};
+use perigee_engine::latency::Latency;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
 use perigee_engine::request::ReplyShape;
@@ -24,7 +25,7 @@ use crate::net::{ConnId, Net, Reads};
 use crate::parked::{Incoming, State};
 use crate::reply_compression::{compress_frame, wants_compressed};
 use crate::server::Shared;
-use row::{RowFilter, RowRun, filter_of, row_at, run_row};
+use row::{RowFilter, RowRun, TurnLatencies, filter_of, row_at, run_row};
 
 /// A turn ends after so many rows or bytes of results.
 const TURN_ROWS: usize = 512;
@@ -72,6 +73,7 @@ struct Progress {
     all_begun: bool,
     waiting: usize,
     result: ResultCode,
+    arrived: Instant,
     deadline: Instant,
     filter: RowFilter,
     /// The client takes compressed frames.
@@ -85,6 +87,9 @@ struct Row {
     index: u32,
     place: BatchPosition,
     state: State,
+    latency: Latency,
+    /// When the turn began in which the row did.
+    began: Instant,
 }
 
 /// How a turn ended.
@@ -116,6 +121,7 @@ impl BatchJobs {
             all_begun: false,
             waiting: 0,
             result: ResultCode::Ok,
+            arrived: incoming.arrived,
             deadline: incoming.arrived + timeout,
             filter: RowFilter::default(),
             wants_compressed: wants_compressed(&message.header),
@@ -230,7 +236,8 @@ impl BatchJobs {
             progress.result = code;
             progress.all_begun = true;
         };
-        if !progress.all_begun && progress.deadline <= Instant::now() {
+        let mut latencies = TurnLatencies::begin();
+        if !progress.all_begun && progress.deadline <= latencies.began {
             end(progress, ResultCode::Timeout);
         }
         let data = message.batch.unwrap_or_default();
@@ -297,6 +304,7 @@ impl BatchJobs {
                             None
                         }
                     };
+                    let latency = Latency::of_row(&row.message);
                     if let Some(state) = waits {
                         progress.waiting += 1;
                         let row = Row {
@@ -306,10 +314,13 @@ impl BatchJobs {
                             index: row.index,
                             place,
                             state,
+                            latency,
+                            began: latencies.began,
                         };
                         self.rows.insert(request, row);
                         continue;
                     }
+                    latencies.answered(namespace, latency);
                 }
             }
             progress.look_at(out, before, rows.flags());
@@ -385,6 +396,7 @@ impl BatchJobs {
             self.jobs.insert(conn, job);
             return;
         }
+        waited.count_latency();
         self.row_ended(conn, job, before, net, context);
     }
 
@@ -402,6 +414,7 @@ impl BatchJobs {
         let Some(mut job) = self.jobs.remove(&row.conn) else {
             return;
         };
+        row.count_latency();
         begin_frame(&mut job.frame);
         let before = job.frame.len();
         match (part, row.state) {
@@ -510,6 +523,13 @@ impl BatchJobs {
     }
 }
 
+impl Row {
+    fn count_latency(&self) {
+        let latencies = &self.namespace.stats.latencies;
+        latencies.add(self.latency, self.began.elapsed(), 1);
+    }
+}
+
 impl Progress {
     fn turn(&self) -> Turn {
         if self.all_begun && self.waiting == 0 {
@@ -564,6 +584,8 @@ fn finish(progress: &Progress, out: &mut Vec<u8>, start: usize, shared: &Shared)
         ..ReplyHeader::new(progress.result)
     });
     end_frame(progress, out, start, shared);
+    let latency = &shared.stats.batch_index_latency;
+    latency.add(progress.arrived.elapsed(), 1);
     count(match progress.result {
         ResultCode::Ok => &shared.stats.batch_index_complete,
         ResultCode::Timeout => &shared.stats.batch_index_timeout,

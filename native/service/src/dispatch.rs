@@ -82,7 +82,7 @@ impl ServiceThread {
         reads: &mut Reads,
     ) -> Flow {
         match kind {
-            ProtoType::Message => self.on_message(conn, body, out, reads),
+            ProtoType::Message => self.on_message(conn, body, Instant::now(), out, reads),
             ProtoType::Info => self.on_info(conn, body),
             ProtoType::Security => {
                 // No access control is configured: clients that carry credentials go on without.
@@ -136,9 +136,10 @@ impl ServiceThread {
         out: &mut Vec<u8>,
         reads: &mut Reads,
     ) -> Flow {
+        let arrived = Instant::now();
         let mut inflated = std::mem::take(&mut self.inflated);
         let flow = match inflate_message(body, &mut inflated) {
-            Ok(message) => self.on_message(conn, message, out, reads),
+            Ok(message) => self.on_message(conn, message, arrived, out, reads),
             Err(error) => {
                 count(&self.shared.stats.early_tsvc_client_error);
                 if self.malformed_logged.is_due() {
@@ -163,6 +164,7 @@ impl ServiceThread {
         &mut self,
         conn: ConnId,
         body: &[u8],
+        arrived: Instant,
         out: &mut Vec<u8>,
         reads: &mut Reads,
     ) -> Flow {
@@ -178,7 +180,7 @@ impl ServiceThread {
             conn,
             body,
             message: &message,
-            arrived: Instant::now(),
+            arrived,
         };
         let name = message.namespace.unwrap_or_default();
         let Some(engine) = self.shared.engine.get() else {
@@ -315,7 +317,8 @@ impl ServiceThread {
         incoming.arrived + Duration::from_millis(u64::from(ms))
     }
 
-    fn on_mail(&mut self, mail: Mail, net: &mut dyn Net) {
+    /// `now` is the end of all that mail answers: one look at the clock serves a group of commits.
+    fn on_mail(&mut self, mail: Mail, now: Instant, net: &mut dyn Net) {
         match mail {
             Mail::Adopt(socket) => net.adopt(socket),
             Mail::Committed { request, durable } if self.batches.has(request) => {
@@ -330,12 +333,12 @@ impl ServiceThread {
                     false => background.not_durable(request, context),
                 });
             }
-            Mail::Committed { request, durable } => self.on_committed(request, durable, net),
+            Mail::Committed { request, durable } => self.on_committed(request, durable, now, net),
             Mail::Reply {
                 request,
                 frame,
                 ticket,
-            } => self.on_reply(request, frame, ticket, net),
+            } => self.on_reply(request, frame, ticket, now, net),
             Mail::Retry { request } if self.batches.has(request) => {
                 self.with_batches(|batches, context| {
                     batches.run_again(request, None, net, context)
@@ -360,6 +363,7 @@ impl ServiceThread {
         request: u64,
         frame: Vec<u8>,
         ticket: Option<CommitTicket>,
+        now: Instant,
         net: &mut dyn Net,
     ) {
         if let Some((namespace, _)) = self.batches.row(request) {
@@ -380,7 +384,7 @@ impl ServiceThread {
                 }),
             };
         }
-        self.on_record_reply(request, frame, ticket, net);
+        self.on_record_reply(request, frame, ticket, now, net);
     }
 }
 
@@ -463,8 +467,9 @@ impl Handler for ServiceThread {
         let Some(mailbox) = shared.mailboxes.0.get(self.number as usize) else {
             return;
         };
+        let now = Instant::now();
         while let Some(mail) = mailbox.take() {
-            self.on_mail(mail, net);
+            self.on_mail(mail, now, net);
         }
         for (conn, reply) in shared.info.answered(self.number) {
             if let Some(out) = net.output(conn) {

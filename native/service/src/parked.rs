@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use perigee_engine::device_copy::DeviceCopy;
 use perigee_engine::expression::Expression;
 use perigee_engine::index::Location;
+use perigee_engine::latency::Latency;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
 use perigee_engine::request::{Outcome, ReplyShape, Request};
@@ -44,8 +45,18 @@ pub(crate) struct Parked {
     /// The client takes a compressed reply.
     pub wants_compressed: bool,
     pub state: State,
+    pub latency: Latency,
+    pub arrived: Instant,
     /// When the client gives up, counted from the request's arrival however often it waits.
     pub deadline: Instant,
+}
+
+impl Parked {
+    /// Counts how long it took until now, when it is answered.
+    pub fn answered(&self, now: Instant) {
+        let took = now.saturating_duration_since(self.arrived);
+        self.namespace.stats.latencies.add(self.latency, took, 1);
+    }
 }
 
 /// What a request waits for.

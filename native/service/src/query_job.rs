@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use perigee_engine::latency::Latency;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::query::{
     AskedRead, PartitionCursor, PieceEnd, QueryBudget, ReadAhead, RecordQuery,
@@ -86,6 +87,7 @@ struct Job {
     socket_timeout: Duration,
     /// The client takes compressed frames.
     wants_compressed: bool,
+    began: Instant,
     kind: Kind,
 }
 
@@ -213,6 +215,7 @@ impl QueryJobs {
                 ms => Duration::from_millis(u64::from(ms)),
             },
             wants_compressed: wants_compressed(&message.header),
+            began: Instant::now(),
             kind,
         };
         self.jobs.insert(conn, job);
@@ -489,6 +492,12 @@ impl Job {
         use QueryEnd::{Abandoned, Aborted, Complete, Failed};
         let stats = self.namespace.stats.mine();
         let by_index = self.query.index_name().is_some();
+        let latency = match by_index {
+            true => Latency::SiQuery,
+            false => Latency::PiQuery,
+        };
+        let took = self.began.elapsed();
+        self.namespace.stats.latencies.add(latency, took, 1);
         match &self.kind {
             Kind::Long(status) => {
                 registry.end(status, end);

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use perigee_engine::clock::HybridClock;
 use perigee_engine::config::{DatacenterConfig, NamespaceConfig};
+use perigee_engine::latency::{LatencyCounts, LatencyHistogram};
 use perigee_engine::namespace::{Namespace, NamespaceError};
 use perigee_engine::progress::{OpenProgress, ProgressSnapshot};
 use perigee_engine::stats::ReplyCompression;
@@ -274,6 +275,7 @@ pub struct ServiceStats {
     pub tls: Arc<TlsStats>,
     /// Of frames of batches.
     pub batch_index_proto: ReplyCompression,
+    pub batch_index_latency: LatencyHistogram,
 }
 
 impl ServiceStats {
@@ -472,6 +474,14 @@ impl Server {
     /// The engine that is served, if there is one yet.
     pub fn engine(&self) -> Option<&Arc<Engine>> {
         self.shared.engine.get()
+    }
+
+    /// How long requests took that belong to no namespace, by the names of their histograms.
+    pub fn latencies(&self) -> [(&'static str, LatencyCounts); 2] {
+        [
+            ("batch-index", self.stats.batch_index_latency.counts()),
+            ("info", self.info.latency.counts()),
+        ]
     }
 
     /// Answers an info request. Answers to requests that are gone are dropped.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use perigee_engine::device_copy::DeviceCopy;
 use perigee_engine::expression::Expression;
 use perigee_engine::filter::Filter;
+use perigee_engine::latency::Latency;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
 use perigee_engine::request::{ReplyShape, Request};
@@ -32,6 +33,55 @@ impl RowFilter {
             self.of = place;
         }
         Ok(self.compiled.as_ref())
+    }
+}
+
+/// How long the rows took that were answered in one turn: as long as the turn, which costs one look at the clock. Counted
+/// when it goes.
+pub(super) struct TurnLatencies {
+    pub(super) began: Instant,
+    of: Option<Arc<Namespace>>,
+    /// Rows of that namespace, by what they are.
+    rows: [u64; Latency::ALL.len()],
+}
+
+impl TurnLatencies {
+    pub(super) fn begin() -> TurnLatencies {
+        TurnLatencies {
+            began: Instant::now(),
+            of: None,
+            rows: Default::default(),
+        }
+    }
+
+    pub(super) fn answered(&mut self, namespace: &Arc<Namespace>, latency: Latency) {
+        if self
+            .of
+            .as_ref()
+            .is_none_or(|of| !Arc::ptr_eq(of, namespace))
+        {
+            self.count();
+            self.of = Some(namespace.clone());
+        }
+        self.rows[latency as usize] += 1;
+    }
+
+    fn count(&mut self) {
+        let Some(namespace) = self.of.take() else {
+            return;
+        };
+        let took = self.began.elapsed();
+        for (latency, rows) in Latency::ALL.into_iter().zip(std::mem::take(&mut self.rows)) {
+            if rows > 0 {
+                namespace.stats.latencies.add(latency, took, rows);
+            }
+        }
+    }
+}
+
+impl Drop for TurnLatencies {
+    fn drop(&mut self) {
+        self.count();
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use perigee_engine::device_copy::{DeviceCopy, Unread};
 use perigee_engine::expression::Expression;
 use perigee_engine::filter::Filter;
+use perigee_engine::latency::Latency;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::request::Request;
 use perigee_engine::storage::CommitTicket;
@@ -47,8 +48,13 @@ impl ServiceThread {
             copy: None,
             filter: filter.as_ref(),
         };
+        let latency = Latency::of_record(message);
         match self.run(run, out, reads) {
-            Step::Answered => Flow::Continue,
+            Step::Answered => {
+                let took = incoming.arrived.elapsed();
+                namespace.stats.latencies.add(latency, took, 1);
+                Flow::Continue
+            }
             Step::Waits(state) => {
                 let parked = Parked {
                     conn: incoming.conn,
@@ -58,6 +64,8 @@ impl ServiceThread {
                     filter,
                     wants_compressed: wants_compressed(&message.header),
                     state,
+                    latency,
+                    arrived: incoming.arrived,
                     deadline,
                 };
                 self.parked.insert(request, parked);
@@ -101,10 +109,17 @@ impl ServiceThread {
     }
 
     /// The write that a reply waits for is durable, or will not be.
-    pub(super) fn on_committed(&mut self, request: u64, durable: bool, net: &mut dyn Net) {
+    pub(super) fn on_committed(
+        &mut self,
+        request: u64,
+        durable: bool,
+        now: Instant,
+        net: &mut dyn Net,
+    ) {
         let Some(parked) = self.parked.remove(&request) else {
             return;
         };
+        parked.answered(now);
         let State::Commit { mut reply } = parked.state else {
             debug_assert!(
                 false,
@@ -125,6 +140,7 @@ impl ServiceThread {
         request: u64,
         mut frame: Vec<u8>,
         ticket: Option<CommitTicket>,
+        now: Instant,
         net: &mut dyn Net,
     ) {
         let Some(mut parked) = self.parked.remove(&request) else {
@@ -140,6 +156,7 @@ impl ServiceThread {
             self.parked.insert(request, parked);
             return;
         }
+        parked.answered(now);
         answer(net, parked.conn, &frame);
     }
 
@@ -190,6 +207,7 @@ impl ServiceThread {
         };
         match step {
             Step::Answered => {
+                parked.answered(Instant::now());
                 net.resume(parked.conn);
                 self.bodies.give_back(parked.body);
             }
@@ -225,6 +243,7 @@ impl ServiceThread {
                     parked.namespace.forget_waiter(&parked.digest, waiter);
                 }
             }
+            parked.answered(now);
             answer(net, parked.conn, &out);
         }
     }

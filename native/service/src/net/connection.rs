@@ -88,6 +88,7 @@ impl Outbox {
 
     /// As `next`, encrypted. False when the session has ended and nothing can be encrypted any
     /// more: what was left is thrown away.
+    #[inline(never)]
     fn refill(&mut self, session: &mut TlsSession) -> bool {
         if self.sent < self.sending.len() {
             return true;
@@ -192,15 +193,15 @@ impl Connection {
         &self.outbox.sending[self.outbox.sent..]
     }
 
-    /// Decrypts what came into the inbox, and puts out what TLS itself has to say. `None` for a
-    /// connection without TLS.
-    pub(super) fn open_records(&mut self, records: &[u8]) -> Option<Opened> {
-        let session = self.tls.as_mut()?;
+    /// Decrypts what came into the inbox, and puts out what TLS itself has to say. Only for
+    /// connections with TLS.
+    pub(super) fn open_records(&mut self, records: &[u8]) -> Opened {
+        let session = self.tls.as_mut().expect("it speaks TLS");
         let opened = session.open(records, &mut self.inbox);
         self.outbox.held = session.held();
         self.offer_due |= opened.plaintext_bytes > 0;
         self.input_ended |= opened.ended;
-        Some(opened)
+        opened
     }
 
     /// The peer was given its time to complete a TLS handshake, and has not.

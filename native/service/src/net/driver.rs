@@ -305,14 +305,14 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
 
     fn received(&mut self, id: ConnId, received: Received) -> io::Result<()> {
         let mut flow = Flow::Continue;
-        let mut opened = None;
         let Links { table, reads, .. } = &mut self.links;
         if let Some(connection) = table.get(id).filter(|it| it.phase == Phase::Open) {
             connection.active_at = self.now;
-            let bytes = self.mechanism.bytes(&received);
             if connection.tls.is_some() {
-                opened = connection.open_records(bytes);
-            } else if connection.inbox.is_empty() && connection.may_offer() {
+                return self.received_records(id, received);
+            }
+            let bytes = self.mechanism.bytes(&received);
+            if connection.inbox.is_empty() && connection.may_offer() {
                 // The usual way: whole frames, handled where the kernel put them.
                 let bytes_max = self.output_bytes_max;
                 let offered = offer(self.handler, connection, bytes, reads, bytes_max);
@@ -324,9 +324,6 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
             }
         }
         self.mechanism.recycle(received);
-        if let Some(opened) = opened {
-            self.opened(id, opened);
-        }
         self.follow(id, flow);
         self.pump(id)
     }

@@ -1,11 +1,11 @@
 //! Connections that speak TLS: their sessions begin, shake hands in time, and fail alone.
 
+use std::io;
 use std::net::SocketAddr;
 
 use super::Driver;
-use crate::net::connection::Phase;
-use crate::net::mechanism::Mechanism;
-use crate::net::tls::{Opened, TlsFault, TlsSession};
+use crate::net::mechanism::{Mechanism, Received};
+use crate::net::tls::{TlsFault, TlsSession};
 use crate::net::{ConnId, Handler};
 
 impl<M: Mechanism, H: Handler> Driver<'_, M, H> {
@@ -24,18 +24,20 @@ impl<M: Mechanism, H: Handler> Driver<'_, M, H> {
         }
     }
 
-    /// Records were opened. One that cannot be ends the connection; the alert that says why still
-    /// leaves.
-    pub(super) fn opened(&mut self, id: ConnId, opened: Opened) {
-        self.links.handshaking -= usize::from(opened.handshake_over);
-        let Some(fault) = opened.fault else {
-            return;
-        };
-        self.note_fault(id, &fault);
+    /// As `received`, for an open connection with TLS. A record that cannot be opened ends it; the
+    /// alert that says why still leaves.
+    // Apart from `received`, so that plain connections pay a test of a pointer and no more.
+    #[inline(never)]
+    pub(super) fn received_records(&mut self, id: ConnId, received: Received) -> io::Result<()> {
         let connection = self.links.table.get(id).expect("records came for it");
-        if connection.phase == Phase::Open {
+        let opened = connection.open_records(self.mechanism.bytes(&received));
+        self.mechanism.recycle(received);
+        self.links.handshaking -= usize::from(opened.handshake_over);
+        if let Some(fault) = opened.fault {
+            self.note_fault(id, &fault);
             self.begin_close(id);
         }
+        self.pump(id)
     }
 
     pub(super) fn give_up_handshake(&mut self, id: ConnId) {

@@ -2,7 +2,7 @@
 
 import { addon } from './addon.js'
 import type { NodeConfig } from '../../config/schema.js'
-import type { EngineStats, Histograms, InfoRequest, Latencies, Listening, NativeNode, QueryListing } from './native.js'
+import type { EngineStats, Histograms, IndexDefinition, IndexStatuses, InfoRequest, Latencies, Listening, NativeNode, QueryListing } from './native.js'
 
 /** An error of the native side with its stable code, e.g. `PERIGEE_LISTEN`. */
 export class EngineError extends Error {
@@ -69,6 +69,21 @@ export class Engine {
     } catch (error) {
       throw EngineError.from(error)
     }
+  }
+
+  /** Has a secondary index built in the background. Throws an `EngineError`: PERIGEE_ARGUMENT, PERIGEE_EXISTS or PERIGEE_LIMIT. */
+  createIndex (namespace: string, definition: IndexDefinition): void {
+    typed(() => { this.native.createIndex(namespace, JSON.stringify(definition)) })
+  }
+
+  /** False: there was none. Throws an `EngineError`. */
+  dropIndex (namespace: string, name: string): boolean {
+    return typed(() => this.native.dropIndex(namespace, name))
+  }
+
+  /** The secondary indexes that there are, and how far they are. Throws an `EngineError`. */
+  indexes (): IndexStatuses {
+    return JSON.parse(typed(() => this.native.indexes())) as IndexStatuses
   }
 
   stats (): EngineStats {

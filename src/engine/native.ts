@@ -58,6 +58,15 @@ export interface NativeNode {
   resetEviction (namespace: string): void
   /** Has the tomb raider begin a pass. */
   raidTombstones (namespace: string): void
+  /**
+   * Makes a secondary index of JSON of `IndexDefinition`; it is built in the background. The same definition under its name again has no effect.
+   * PERIGEE_ARGUMENT for a malformed one, PERIGEE_EXISTS where another has the name, PERIGEE_LIMIT where a namespace has all that it may have.
+   */
+  createIndex (namespace: string, definition: string): void
+  /** False: there was none. */
+  dropIndex (namespace: string, name: string): boolean
+  /** JSON of `IndexStatuses`. */
+  indexes (): string
   /** JSON of `Histograms`; null for a set that is not known. */
   histograms (namespace: string, set?: string): Promise<string | null>
   /** JSON of `EngineStats`. */
@@ -83,6 +92,43 @@ export interface NativeNode {
   xdrShipTimes (dc: string, namespace: string): Buffer
   xdrSetShipTimes (dc: string, namespace: string, times: Uint8Array): void
 }
+
+export type IndexKeyType = 'numeric' | 'string' | 'blob' | 'geo2dsphere'
+/** What of a value is indexed: all of it, or its elements; of a set, its records whatever they hold. */
+export type IndexType = 'default' | 'list' | 'mapkeys' | 'mapvalues' | 'set'
+
+/** A secondary index: of a bin, of what an expression gives, or of a whole set. */
+export interface IndexDefinition {
+  name: string
+  /** Absent: the records of all sets, and of none. */
+  set?: string
+  bin?: string
+  /** Base64 of the msgpack of a path within the bin. */
+  context?: string
+  /** Base64 of msgpack. */
+  expression?: string
+  'index-type': IndexType
+  'key-type': IndexKeyType
+}
+
+export interface IndexStatus {
+  name: string
+  set: string | null
+  state: 'building' | 'ready'
+  entries: number
+  /** This and the averages that follow are as of the last pass of collection. */
+  'used-bytes': number
+  'entries-per-bval': number
+  'entries-per-rec': number
+  /** Of the records that there were when building began. */
+  'load-pct': number
+  'load-time-ms': number
+  /** Entries removed after their records had gone. */
+  'gc-records': number
+}
+
+/** By namespace. */
+export type IndexStatuses = Record<string, IndexStatus[]>
 
 /** A long query that runs, or has run. */
 export interface QueryListing {

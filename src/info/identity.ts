@@ -9,7 +9,8 @@ import type { InfoCommand } from './registry.js'
 export const BUILD = '8.1.2.0'
 export const EDITION = 'Perigee'
 
-const FEATURES = ['batch-any', 'batch-index', 'blob-bits', 'cdt-list', 'cdt-map', 'float', 'geo', 'peers', 'pipelining', 'pquery', 'pscans', 'query-show', 'replicas', 'replicas-all', 'replicas-master', 'truncate-namespace', 'udf']
+const FEATURES = ['batch-any', 'batch-index', 'blob-bits', 'cdt-index', 'cdt-list', 'cdt-map', 'float', 'geo', 'peers', 'pipelining', 'pquery', 'pscans', 'query-show', 'replicas',
+  'replicas-all', 'replicas-master', 'sindex-exists', 'truncate-namespace', 'udf']
 
 /** `host:port` as clients write it. */
 function endpoint (host: string, port: number): string {

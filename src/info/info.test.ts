@@ -44,7 +44,7 @@ function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?:
     queries: (task?: string) => task === undefined || task === QUERY.task ? [QUERY] : [],
     native: { abortQueries: (task?: string) => task === undefined || task === QUERY.task ? 1 : 0 }
   }
-  const view: Omit<NodeView, 'engine' | 'latencies' | 'udf' | 'xdr' | 'truncations' | 'runtimeConfig'> = {
+  const view: Omit<NodeView, 'engine' | 'latencies' | 'udf' | 'xdr' | 'truncations' | 'secondaryIndexes' | 'runtimeConfig'> = {
     nodeId: 'A1',
     listening: { address: '127.0.0.1', port: 3100, networkLoop: 'epoll' },
     ready: parts.ready ?? true,
@@ -56,7 +56,8 @@ function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?:
   const engine = { stats, histograms, queries: queries.queries, native: { ...queries.native, resetEviction, raidTombstones, configure: () => {} } }
   const runtimeConfig = new RuntimeConfig(parseConfigText(CONFIG), engine.native as unknown as NativeNode)
   const latencies = { recent: () => ({ seconds: 1, floorsUs: [], counts: new Map() }) }
-  return { ...view, runtimeConfig, engine, latencies, udf, truncations, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
+  const secondaryIndexes = { list: () => [], describe: () => [] }
+  return { ...view, runtimeConfig, engine, latencies, udf, truncations, secondaryIndexes, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
 }
 
 const QUERY: QueryListing = {

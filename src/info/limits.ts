@@ -7,7 +7,10 @@ import { InfoError, type InfoCommandCall } from './request.js'
 
 /** The configuration of the namespace that a command names, by the parameter that it should use or by one of the others that tools have for it. */
 export function namespaceOf (node: NodeView, { parameters }: InfoCommandCall, parameter = 'namespace') {
-  const name = parameters.need(parameter, { aliases: ['namespace', 'ns'], code: ResultCode.NAMESPACE })
+  return namespaceNamed(node, parameters.need(parameter, { aliases: ['namespace', 'ns'], code: ResultCode.NAMESPACE }))
+}
+
+export function namespaceNamed (node: NodeView, name: string) {
   const config = node.runtimeConfig.current.namespaces.find((namespace) => namespace.name === name)
   if (config === undefined) throw new InfoError(ResultCode.NAMESPACE, 'namespace not found on node')
   return config

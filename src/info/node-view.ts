@@ -2,6 +2,7 @@ import type { UdfHost } from '../../udf/host.js'
 import type { Engine } from '../engine/engine.js'
 import type { Listening } from '../engine/native.js'
 import type { RuntimeConfig } from '../node/runtime-config.js'
+import type { SecondaryIndexes } from '../node/secondary-indexes.js'
 import type { LatencyWindow } from './latencies.js'
 import type { Truncations } from '../node/truncations.js'
 import type { Xdr } from '../xdr/xdr.js'
@@ -15,6 +16,7 @@ export interface NodeView {
   readonly listening: Listening
   readonly latencies: LatencyWindow
   readonly truncations: Truncations
+  readonly secondaryIndexes: SecondaryIndexes
   readonly udf: UdfHost
   readonly xdr: Xdr
   /** False while the namespaces are being opened: requests for records are refused. */

@@ -11,6 +11,7 @@ import type { NodeView } from './node-view.js'
 import { partitionCommands } from './partitions.js'
 import { queryCommands } from './query.js'
 import { InfoError, parseInfoCommand, type InfoCommandCall } from './request.js'
+import { sindexCommands } from './sindex.js'
 import { statisticsCommands } from './statistics.js'
 import { truncateCommands } from './truncate.js'
 import { udfCommands } from './udf.js'
@@ -20,8 +21,7 @@ export type InfoCommand = (node: NodeView, call: InfoCommandCall) => string | Pr
 
 /** Known to tools of this protocol and not carried out yet: refused by name, so that nobody takes silence for success. */
 const NOT_YET = [
-  'sindex-create', 'sindex-delete', 'sindex-stat', 'quiesce',
-  'quiesce-undo', 'recluster', 'roster-set', 'revive', 'xdr-set-filter', 'xdr-get-filter', 'tip', 'tip-clear',
+  'quiesce', 'quiesce-undo', 'recluster', 'roster-set', 'revive', 'xdr-set-filter', 'xdr-get-filter', 'tip', 'tip-clear',
   'masking', 'log-set'
 ]
 
@@ -31,8 +31,8 @@ function notYet (_: NodeView, call: InfoCommandCall): never {
 
 const commands: ReadonlyMap<string, InfoCommand> = new Map<string, InfoCommand>([
   ...Object.entries({
-    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...limitsCommands, ...histogramCommands, ...latencyCommands, ...truncateCommands, ...udfCommands,
-    ...queryCommands, ...xdrCommands
+    ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...limitsCommands, ...histogramCommands, ...latencyCommands, ...truncateCommands,
+    ...sindexCommands, ...udfCommands, ...queryCommands, ...xdrCommands
   }),
   ...NOT_YET.map((name): [string, InfoCommand] => [name, notYet]),
   ['help', () => [...commandNames].sort().join(';')]

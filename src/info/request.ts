@@ -59,6 +59,12 @@ export class InfoParameters {
   }
 }
 
+/** The value of a parameter, refused when it is longer than `bytesMax`. */
+export function bounded (name: string, value: string, bytesMax: number): string {
+  if (Buffer.byteLength(value) > bytesMax) throw new InfoError(ResultCode.PARAMETER, `'${name}' is longer than ${bytesMax} bytes`)
+  return value
+}
+
 export function parseInfoCommand (sent: string): InfoCommandCall {
   const end = sent.search(/[/:;]/)
   const name = end < 0 ? sent : sent.slice(0, end)

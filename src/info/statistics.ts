@@ -1,12 +1,12 @@
 // Statistics of the node, its namespaces and sets, under the names that tools and dashboards match on.
 
 import type { EngineStats, OpenProgress, Statistic } from '../engine/native.js'
-import { ResultCode } from '../engine/constants.js'
 import type { NamespaceConfig } from '../../config/schema.js'
+import type { IndexDescription } from '../node/secondary-indexes.js'
 import { namespaceConfigPairs, setConfigPairs } from './config.js'
 import type { NodeView } from './node-view.js'
 import type { InfoCommand } from './registry.js'
-import { InfoError, pairs } from './request.js'
+import { pairs } from './request.js'
 
 type Pair = readonly [string, unknown]
 
@@ -22,9 +22,18 @@ function namespaceConfig (node: NodeView, name: string | undefined) {
   return node.runtimeConfig.current.namespaces.find((namespace) => namespace.name === name)
 }
 
-function setPairs (config: NamespaceConfig, name: string, set: EngineStats['sets'][string][string]): Pair[] {
-  return [['objects', set.objects], ['tombstones', set.tombstones], ['data_used_bytes', set.data_used_bytes], ['truncate_lut', set.truncate_lut], ['sindexes', 0],
+function setPairs (config: NamespaceConfig, name: string, set: EngineStats['sets'][string][string], indexes: readonly IndexDescription[]): Pair[] {
+  const own = indexes.filter(({ definition }) => definition.set === name)
+  const isOfSet = ({ definition }: IndexDescription): boolean => definition['index-type'] === 'set'
+  return [['objects', set.objects], ['tombstones', set.tombstones], ['data_used_bytes', set.data_used_bytes], ['truncate_lut', set.truncate_lut],
+    ['sindexes', own.filter((index) => !isOfSet(index)).length],
+    ['index_populating', own.some((index) => isOfSet(index) && index.status?.state === 'building')],
     ['truncating', set.truncating], ['enable-index', false], ...setConfigPairs(config, name)]
+}
+
+/** The secondary indexes of a namespace; none before it is open. */
+function indexesOf ({ secondaryIndexes, ready }: NodeView, namespace: string): IndexDescription[] {
+  return ready ? secondaryIndexes.describe(namespace) : []
 }
 
 /** How far opening the namespace is, or was. */
@@ -71,17 +80,11 @@ export const statisticsCommands: Record<string, InfoCommand> = {
     if (configs.length === 0) return 'ns_type=unknown'
     if (set !== undefined) {
       const stats = sets[wanted ?? '']?.[set]
-      return stats === undefined ? '' : `${pairs(setPairs(configs[0]!, set, stats), ':')};`
+      return stats === undefined ? '' : `${pairs(setPairs(configs[0]!, set, stats, indexesOf(node, configs[0]!.name)), ':')};`
     }
-    return configs.flatMap((config) => Object.entries(sets[config.name] ?? {}).map(([name, stats]) => {
-      return `${pairs([['ns', config.name], ['set', name], ...setPairs(config, name, stats)], ':')};`
-    })).join('')
+    return configs.flatMap((config) => {
+      const indexes = indexesOf(node, config.name)
+      return Object.entries(sets[config.name] ?? {}).map(([name, stats]) => `${pairs([['ns', config.name], ['set', name], ...setPairs(config, name, stats, indexes)], ':')};`)
+    }).join('')
   },
-
-  // There are no secondary indexes yet.
-  'sindex-list': () => '',
-  sindex: (_, call) => {
-    if (call.path[1] !== undefined) throw new InfoError(ResultCode.SINDEX_NOT_FOUND, 'no index')
-    return ''
-  }
 }

@@ -5,7 +5,7 @@ import { MetadataFullError } from '../node/system-metadata.js'
 import { namespaceOf } from './limits.js'
 import type { NodeView } from './node-view.js'
 import type { InfoCommand } from './registry.js'
-import { InfoError, type InfoCommandCall } from './request.js'
+import { InfoError, bounded, type InfoCommandCall } from './request.js'
 
 /** 2010-01-01 in milliseconds since 1970: where last-update times begin. */
 const EPOCH_MS = Date.UTC(2010, 0, 1)
@@ -22,11 +22,9 @@ function lutOf ({ parameters }: InfoCommandCall): number | undefined {
   return ms - EPOCH_MS
 }
 
-function setOf ({ parameters }: InfoCommandCall): string {
-  const set = parameters.need('set')
-  if (Buffer.byteLength(set) > Limit.SET_BYTES_MAX) throw new InfoError(ResultCode.PARAMETER, `'set' is longer than ${Limit.SET_BYTES_MAX} bytes`)
-  return set
-}
+type Names = (call: InfoCommandCall) => string | undefined
+
+const setOf: Names = ({ parameters }) => bounded('set', parameters.need('set'), Limit.SET_BYTES_MAX)
 
 async function done (change: Promise<void>): Promise<string> {
   try {
@@ -37,8 +35,6 @@ async function done (change: Promise<void>): Promise<string> {
     throw error
   }
 }
-
-type Names = (call: InfoCommandCall) => string | undefined
 
 const truncate = (set: Names): InfoCommand => (node: NodeView, call) => {
   const { name } = namespaceOf(node, call)

@@ -13,6 +13,7 @@ import { clusterDestination } from '../xdr/destination.js'
 import { Xdr } from '../xdr/xdr.js'
 import { nodeIdentity } from './identity.js'
 import { RuntimeConfig } from './runtime-config.js'
+import { SecondaryIndexes } from './secondary-indexes.js'
 import { SystemMetadata } from './system-metadata.js'
 import { Truncations, truncationsOf } from './truncations.js'
 
@@ -30,6 +31,7 @@ export class Node {
   readonly #nodeId: string
   readonly #engine: Engine
   readonly #truncations: Truncations
+  readonly #secondaryIndexes: SecondaryIndexes
   readonly #runtimeConfig: RuntimeConfig
   readonly #udf: UdfHost
   readonly #xdr: Xdr
@@ -44,6 +46,7 @@ export class Node {
     this.#nodeId = nodeId
     this.#engine = engine
     this.#truncations = new Truncations(metadata, engine.native)
+    this.#secondaryIndexes = new SecondaryIndexes(metadata, engine)
     this.#runtimeConfig = new RuntimeConfig(config, engine.native)
     this.#udf = new UdfHost({
       native: engine.native,
@@ -81,6 +84,7 @@ export class Node {
       nodeId: this.#nodeId,
       engine: this.#engine,
       truncations: this.#truncations,
+      secondaryIndexes: this.#secondaryIndexes,
       listening,
       latencies,
       udf: this.#udf,
@@ -93,7 +97,10 @@ export class Node {
     return listening
   }
 
-  /** Opens namespaces (rebuilding their indexes), last-ship times and modules, then serves. Rejects with what is wrong, or when the node is closed meanwhile. */
+  /**
+   * Opens namespaces (rebuilding their indexes), last-ship times and modules, then serves; secondary indexes may still be being built then. Rejects with what is
+   * wrong, or when the node is closed meanwhile.
+   */
   open (): Promise<void> {
     this.#opening ??= this.#open()
     return this.#opening
@@ -102,7 +109,11 @@ export class Node {
   async #open (): Promise<void> {
     await this.#engine.open()
     await this.#xdr.open()
-    for (const { name } of this.#runtimeConfig.current.namespaces) this.#engine.native.setOwnership(OWNERSHIP_EPOCH, name, this.#masters)
+    const namespaces = this.#runtimeConfig.current.namespaces.map(({ name }) => name)
+    for (const name of namespaces) this.#engine.native.setOwnership(OWNERSHIP_EPOCH, name, this.#masters)
+    this.#secondaryIndexes.restore(new Set(namespaces), ({ namespace, definition }, error) => {
+      this.#log.error({ err: error, namespace, index: definition.name }, 'a secondary index cannot be made: queries by it are refused')
+    })
     await this.#udf.open()
     if (this.#closed !== undefined || this.#drained !== undefined) throw new EngineError('PERIGEE_CLOSED', 'the node was stopped while it opened')
     this.#engine.serve()

@@ -1,4 +1,4 @@
-// How far a backup or restore is, on stderr: a line that is redrawn on a terminal, a line now and then elsewhere.
+// How far something that takes long is, on stderr: a line that is redrawn on a terminal, a line now and then elsewhere.
 
 const TERMINAL_EVERY_MS = 200
 const LINE_EVERY_MS = 5000
@@ -8,29 +8,22 @@ export interface ProgressOutput {
   write (text: string): void
 }
 
-export class Progress {
+export class ProgressLine {
   readonly #output: ProgressOutput
-  /** Records, or bytes, of which there are about so many; 0 when nobody knows. */
-  readonly #total: number
-  readonly #of: 'records' | 'bytes'
-  readonly #startedMs: number
   #shownMs: number
   #shown = false
 
-  constructor (output: ProgressOutput, total: number, of: 'records' | 'bytes', nowMs = performance.now()) {
+  constructor (output: ProgressOutput, nowMs = performance.now()) {
     this.#output = output
-    this.#total = total
-    this.#of = of
-    this.#startedMs = nowMs
     this.#shownMs = nowMs
   }
 
-  update (records: number, bytes: number, nowMs = performance.now()): void {
+  /** Shows the text, unless the last one was shown a moment ago. */
+  update (text: () => string, nowMs = performance.now()): void {
     if (nowMs - this.#shownMs < (this.#output.isTerminal ? TERMINAL_EVERY_MS : LINE_EVERY_MS)) return
     this.#shownMs = nowMs
     this.#shown = true
-    const text = this.#text(records, bytes, (nowMs - this.#startedMs) / 1000)
-    this.#output.write(this.#output.isTerminal ? `\r\u001b[K${text}` : `${text}\n`)
+    this.#output.write(this.#output.isTerminal ? `\r\u001b[K${text()}` : `${text()}\n`)
   }
 
   /** A line of its own in the middle of it. */
@@ -44,6 +37,34 @@ export class Progress {
 
   #clear (): string {
     return this.#output.isTerminal && this.#shown ? '\r\u001b[K' : ''
+  }
+}
+
+/** How far a backup or restore is. */
+export class Progress {
+  readonly #line: ProgressLine
+  /** Records, or bytes, of which there are about so many; 0 when nobody knows. */
+  readonly #total: number
+  readonly #of: 'records' | 'bytes'
+  readonly #startedMs: number
+
+  constructor (output: ProgressOutput, total: number, of: 'records' | 'bytes', nowMs = performance.now()) {
+    this.#line = new ProgressLine(output, nowMs)
+    this.#total = total
+    this.#of = of
+    this.#startedMs = nowMs
+  }
+
+  update (records: number, bytes: number, nowMs = performance.now()): void {
+    this.#line.update(() => this.#text(records, bytes, (nowMs - this.#startedMs) / 1000), nowMs)
+  }
+
+  line (text: string): void {
+    this.#line.line(text)
+  }
+
+  end (): void {
+    this.#line.end()
   }
 
   #text (records: number, bytes: number, seconds: number): string {

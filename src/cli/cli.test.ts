@@ -126,7 +126,7 @@ test('wrong command lines end with 2', async () => {
 test('help and version end with 0', async () => {
   const help = await perigee('--help')
   assert.equal(help.code, 0)
-  for (const name of ['serve', 'info', 'udf', 'xdr', 'get', 'bench', 'act', 'completion']) assert.match(help.out, new RegExp(`^ {2}${name} `, 'm'))
+  for (const name of ['serve', 'info', 'udf', 'index', 'xdr', 'get', 'bench', 'act', 'completion']) assert.match(help.out, new RegExp(`^ {2}${name} `, 'm'))
   assert.match((await perigee('--version')).out, /^\d+\.\d+\.\d+\n$/)
   assert.equal((await perigee('get', '--help')).code, 0)
 })
@@ -194,6 +194,99 @@ test('modules are put, listed, fetched and removed', async (t) => {
   const broken = Buffer.from('unexpected symbol').toString('base64')
   node.info.set(`udf-put:filename=b.lua;content=${content};content-len=${content.length};udf-type=LUA;`, `error=compile_error;file=b.lua;line=3;message=${broken}`)
   assert.equal((await perigee('udf', 'put', file, '--name', 'b.lua', ...at)).err, 'perigee: udf-put: compile error: b.lua:3: unexpected symbol\n')
+})
+
+test('an index is created from what is typed, and waited for', async (t) => {
+  const { node, at } = await scratch(t)
+  node.info.set('sindex-create:namespace=test;set=users;indexname=age;bin=age;type=numeric', 'ok')
+  node.info.set('sindex-create:namespace=test;indexname=city;indextype=list;context=lCKlA2hvbWUQAA==;bin=doc;type=string', 'ok')
+  node.info.set('sindex-create:namespace=test;indexname=half;exp=kxSTUQKhYQE=;type=numeric', 'ok')
+  node.info.set('sindex-create:namespace=test;set=users;indexname=all;indextype=set', 'ok')
+  node.info.set('sindex-stat:namespace=test;indexname=age', 'entries=1234;used_bytes=2048;load_pct=100;load_time=7')
+  assert.deepEqual(await perigee('index', 'create', 'test', 'age', '--set', 'users', '--bin', 'age', '--type', 'numeric', '--wait', ...at),
+    { code: 0, out: 'index age of test is ready: 1,234 entries, 2.0 KiB\n', err: '' })
+  assert.match((await perigee('index', 'create', 'test', 'city', '--bin', 'doc', '--context', 'map-key=home', '--context', 'list-index=0', '--type', 'string', '--index-type', 'list', ...at)).out,
+    /^index city of test is being built; /)
+  assert.equal((await perigee('index', 'create', 'test', 'half', '--expression', 'kxSTUQKhYQE=', '--type', 'numeric', '--json', ...at)).out, '{"namespace":"test","name":"half","ready":false}\n')
+  assert.equal((await perigee('index', 'create', 'test', 'all', '--set', 'users', '--index-type', 'set', ...at)).code, 0)
+  node.info.set('sindex-create:namespace=test;indexname=age;bin=born;type=numeric', 'ERROR:200:there is another index of this name')
+  assert.deepEqual(await perigee('index', 'create', 'test', 'age', '--bin', 'born', '--type', 'numeric', ...at),
+    { code: 1, out: '', err: 'perigee: sindex-create: there is another index of this name\n' })
+})
+
+test('waiting for an index goes on while any part of it is not built, and ends when it is told to', async (t) => {
+  const { node, at } = await scratch(t)
+  node.info.set('sindex-create:namespace=test;indexname=age;bin=age;type=numeric', 'ok')
+  const stat = 'sindex-stat:namespace=test;indexname=age'
+  node.info.set(stat, 'entries=5;load_pct=42')
+  const create = ['index', 'create', 'test', 'age', '--bin', 'age', '--type', 'numeric', '--wait', '--json', ...at]
+  const controller = new AbortController()
+  const io = fakeIo({ interrupted: () => controller.signal })
+  const stopped = run(create, io)
+  setTimeout(() => controller.abort(), 20)
+  assert.equal(await stopped, 1)
+  assert.equal(io.text.err, 'perigee: stopped waiting at 42 %; the index goes on being built\n')
+  const waiting = perigee(...create)
+  setTimeout(() => node.info.set(stat, 'entries=9;used_bytes=10;load_pct=100;load_time=3'), 20)
+  assert.equal((await waiting).out, '{"namespace":"test","name":"age","ready":true,"entries":9,"used_bytes":10,"load_time":3}\n')
+  node.info.set(stat, 'ERROR:201:no index')
+  assert.deepEqual(await perigee(...create), { code: 1, out: '', err: 'perigee: sindex-stat: no index\n' })
+})
+
+test('indexes are listed, shown and dropped', async (t) => {
+  const { node, at } = await scratch(t)
+  const city = 'ns=test:indexname=city:set=null:bin=doc:type=string:indextype=list:context=lCKlA2hvbWUQAA==:exp=null:state=RW'
+  const half = 'ns=test:indexname=half:set=users:bin=null:type=numeric:indextype=default:context=null:exp=kxSTUQKhYQE=:state=WO'
+  const all = 'ns=test:indexname=all:set=users:indextype=set'
+  node.info.set('sindex-list:b64=true', '')
+  assert.equal((await perigee('index', 'list', ...at)).out, 'no indexes\n')
+  node.info.set('sindex-list:b64=true', [city, half, all].join(';'))
+  node.info.set('sindex-list:namespace=test;b64=true', [city, half, all].join(';'))
+  node.info.set('sindex-stat:namespace=test;indexname=city', 'entries=1234;used_bytes=2048;load_pct=100')
+  node.info.set('sindex-stat:namespace=test;indexname=half', 'entries=0;used_bytes=0;load_pct=7')
+  node.info.set('sindex-stat:namespace=test;indexname=all', 'ERROR:201:no index')
+  assert.deepEqual((await perigee('index', 'list', ...at)).out.split('\n').map((line) => line.split(/ {2,}/).join('|').trim()), [
+    'namespace|index|set|of|type|index type|state|entries|memory',
+    'test|city|-|doc map-key="home" list-index=0|string|list|ready|1,234|2.0 KiB',
+    'test|half|users|expression|numeric|default|building 7 %|0|0 bytes',
+    'test|all|users|all records|-|set|building 0 %|-|-',
+    ''
+  ])
+  assert.deepEqual(JSON.parse((await perigee('index', 'list', '--namespace', 'test', '--json', ...at)).out)[1], {
+    namespace: 'test', name: 'half', set: 'users', bin: null, context: null, expression: 'kxSTUQKhYQE=', type: 'numeric', indexType: 'default', state: 'building',
+    entries: 0, used_bytes: 0, load_pct: 7
+  })
+  assert.equal((await perigee('index', 'show', 'test', 'city', ...at)).out, [
+    'namespace   test', 'index       city', 'bin         doc', 'context     map-key="home" list-index=0', 'type        string', 'index type  list', 'state       ready',
+    'entries     1234', 'used_bytes  2048', 'load_pct    100', ''
+  ].join('\n'))
+  assert.deepEqual(await perigee('index', 'show', 'test', 'none', ...at), { code: 1, out: '', err: 'perigee: there is no index none in test\n' })
+  node.info.set('sindex-exists:namespace=test;indexname=city', 'true')
+  node.info.set('sindex-exists:namespace=test;indexname=none', 'false')
+  node.info.set('sindex-delete:namespace=test;indexname=city', 'ok')
+  assert.equal((await perigee('index', 'drop', 'test', 'city', ...at)).out, 'dropped index city of test\n')
+  assert.equal((await perigee('index', 'drop', 'test', 'none', ...at)).err, 'perigee: there is no index none in test\n')
+})
+
+test('an index that nobody can mean is refused before a node is asked', async () => {
+  const refused: Record<string, RegExp> = {
+    '--bin a': /--type is missing/,
+    '--type numeric': /either --bin or --expression/,
+    '--bin a --expression AQ== --type numeric': /either --bin or --expression/,
+    '--bin a --type double': /Allowed choices are numeric, string/,
+    '--bin a --type numeric --index-type map': /Allowed choices are default, list/,
+    '--expression AQ== --context map-key=a --type numeric': /--context goes with --bin/,
+    '--bin a --context map-keys=a --type numeric': /is not a step of a context; allowed: list-index/,
+    '--bin a --context list-index=first --type numeric': /list-index takes an integer/,
+    '--index-type set': /needs --set/,
+    '--set users --index-type set --bin a': /goes without --bin/,
+    '--bin a;b --type numeric': /not a name that an info command can carry/
+  }
+  for (const [options, reason] of Object.entries(refused)) {
+    const { code, err } = await perigee('index', 'create', 'test', 'i', ...options.split(' '), '--port', '1')
+    assert.equal(code, 2, options)
+    assert.match(err, reason, options)
+  }
 })
 
 function ships (node: ScratchNode): void {

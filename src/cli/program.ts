@@ -2,9 +2,11 @@
 
 import { createRequire } from 'node:module'
 import { Command, Option } from 'commander'
+import type { IndexKeyType, IndexType } from '../engine/native.js'
 import type { Io } from './io.js'
 import { packageRoot } from './package-root.js'
 import type { BackupCommandOptions } from './commands/backup.js'
+import type { CreateOptions } from './commands/indexes.js'
 import type { RestoreCommandOptions } from './commands/restore.js'
 import type { RecordOptions, WriteOptions } from './commands/record.js'
 import type { TargetOptions } from './target.js'
@@ -28,6 +30,7 @@ export function buildProgram (io: Io, end: End): Command {
 
   serving(program, io)
   asking(program, io)
+  indexes(program, io)
   records(program, io, end)
   backups(program, io, end)
   tools(program, io, end)
@@ -82,6 +85,27 @@ function asking (program: Command, io: Io): void {
     .action(async (options: TargetOptions & { watch?: string | true }) => (await import('./commands/xdr.js')).status(io, options))
 }
 
+function indexes (program: Command, io: Io): void {
+  const index = program.command('index').helpCommand(false).description('secondary indexes')
+  target(index.command('create').description('make an index; it is built in the background').argument('<namespace>').argument('<name>', 'of the index, at most 63 bytes'))
+    .option('-s, --set <set>', 'of the records of this set (default: of all records)')
+    .option('-b, --bin <name>', 'of the values of this bin')
+    .addOption(new Option('-t, --type <type>', 'what is indexed; values of other types are left out').choices(['numeric', 'string', 'blob', 'geo2dsphere'] satisfies IndexKeyType[]))
+    .addOption(new Option('-i, --index-type <type>', 'the value itself, the elements of a list, the keys or the values of a map; or all records of a set')
+      .choices(['default', 'list', 'mapkeys', 'mapvalues', 'set'] satisfies IndexType[]).default('default'))
+    .option('--context <step>', 'way to a value within the bin, such as map-key=address or list-index=0; again for each further step', collected)
+    .option('--expression <base64>', 'of what this expression gives, in place of --bin')
+    .option('-w, --wait', 'wait until it is built on every node')
+    .action(async (namespace: string, name: string, options: CreateOptions) => (await import('./commands/indexes.js')).create(io, namespace, name, options))
+  target(index.command('list').description('list the indexes'))
+    .option('-n, --namespace <name>', 'only those of this namespace')
+    .action(async (options: TargetOptions & { namespace?: string }) => (await import('./commands/indexes.js')).list(io, options))
+  target(index.command('show').description('print what an index is of, and its statistics').argument('<namespace>').argument('<name>'))
+    .action(async (namespace: string, name: string, options: TargetOptions) => (await import('./commands/indexes.js')).show(io, namespace, name, options))
+  target(index.command('drop').description('take an index away').argument('<namespace>').argument('<name>'))
+    .action(async (namespace: string, name: string, options: TargetOptions) => (await import('./commands/indexes.js')).drop(io, namespace, name, options))
+}
+
 function records (program: Command, io: Io, end: End): void {
   const record = (name: string, description: string) => target(program.command(name).description(description)
     .argument('<namespace>').argument('<set>', "'' for none").argument('<key>'))
@@ -112,10 +136,9 @@ function records (program: Command, io: Io, end: End): void {
 }
 
 function backups (program: Command, io: Io, end: End): void {
-  const list = (value: string, before: string[] = []): string[] => [...before, value]
-  target(program.command('backup').description('write the records and Lua modules of a namespace to files in the text format of asbackup'))
+  target(program.command('backup').description('write the records, Lua modules and secondary indexes of a namespace to files in the text format of asbackup'))
     .option('-n, --namespace <name>', 'what to back up')
-    .option('-s, --set <set>', 'only this set; may be given several times, or hold several separated by commas', list)
+    .option('-s, --set <set>', 'only this set; may be given several times, or hold several separated by commas', collected)
     .option('-B, --bin-list <names>', 'only these bins, separated by commas')
     .option('-d, --directory <directory>', 'write files into this directory, made if need be')
     .option('-o, --output-file <file>', 'write a single file; - is stdout')
@@ -133,7 +156,7 @@ function backups (program: Command, io: Io, end: End): void {
     .option('-x, --no-bins', 'write records without bins')
     .option('-R, --no-records', 'write no records')
     .option('-u, --no-udfs', 'write no Lua modules')
-    .option('-I, --no-indexes', 'write no secondary indexes; there are none in this version')
+    .option('-I, --no-indexes', 'write no secondary indexes')
     .option('--no-ttl-only', 'write only records that never expire')
     .option('-e, --estimate', 'tell how large a backup would be, and end')
     .option('--estimate-samples <n>', 'records to read for an estimate', '10000')
@@ -146,7 +169,7 @@ function backups (program: Command, io: Io, end: End): void {
     .option('-v, --verbose', 'tell what is tried again')
     .action(async (options: BackupCommandOptions) => end(await (await import('./commands/backup.js')).backup(io, options)))
 
-  target(program.command('restore').description('write the records and Lua modules of a backup to a cluster'))
+  target(program.command('restore').description('write the records, Lua modules and secondary indexes of a backup to a cluster'))
     .option('-d, --directory <directory>', 'the backup, as a directory')
     .option('-i, --input-file <file>', 'the backup, as a single file; - is stdin')
     .option('-n, --namespace <names>', 'the namespace that the backup must be of; FROM,TO writes to another')
@@ -161,7 +184,7 @@ function backups (program: Command, io: Io, end: End): void {
     .option('-L, --records-per-second <n>', 'at most; 0 for no limit', '0')
     .option('-R, --no-records', 'write no records')
     .option('-F, --no-udfs', 'write no Lua modules')
-    .option('-I, --no-indexes', 'do not tell of secondary indexes, which this version does not create')
+    .option('-I, --no-indexes', 'create no secondary indexes')
     .option('-c, --continue <state>', 'go on with a restore that was stopped')
     .option('--no-verify', 'do not compare the files with their manifest first')
     .option('--validate', 'read the files, write nothing; needs no node')
@@ -179,6 +202,11 @@ function tools (program: Command, io: Io, end: End): void {
     .description('print a completion script for a shell')
     .argument('<shell>', 'bash, zsh or fish')
     .action(async (shell: string) => (await import('./completion.js')).printCompletion(io, program, shell))
+}
+
+/** Of an option that may be given several times. */
+function collected (value: string, before: string[] = []): string[] {
+  return [...before, value]
 }
 
 /** Its arguments are another program's. */

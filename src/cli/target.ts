@@ -54,9 +54,15 @@ export async function askInfo (options: TargetOptions, command: string): Promise
 
 /** The answers to several commands, in order, asked at once. */
 export async function askInfos (options: TargetOptions, commands: readonly string[]): Promise<string[]> {
+  const values = await rawInfos(options, commands)
+  return commands.map((command, i) => checked(command, values[i]))
+}
+
+/** As `askInfos`, whatever the answers are; undefined where there is none. */
+export async function rawInfos (options: TargetOptions, commands: readonly string[]): Promise<Array<string | undefined>> {
   const timeoutMs = timeoutOf(options)
   const values = await infoOnce({ ...endpointOf(options), tls: tlsOf(options), connectTimeoutMs: timeoutMs }, commands, timeoutMs)
-  return commands.map((command) => checked(command, values.get(command)))
+  return commands.map((command) => values.get(command))
 }
 
 export function checked (command: string, value: string | undefined): string {

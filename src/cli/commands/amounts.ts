@@ -1,4 +1,4 @@
-// Numbers, durations and lists as they are typed.
+// Numbers, durations, lists and names as they are typed.
 
 import { DURATION_FORM, parseDuration } from '../../../config/units.js'
 import { UsageError } from '../io.js'
@@ -19,4 +19,10 @@ export function durationOf (option: string, text: string): number {
 /** Names separated by commas. */
 export function listOf (text: string | undefined): string[] {
   return text === undefined ? [] : [...new Set(text.split(',').filter((name) => name !== ''))]
+}
+
+/** A name in an info command, where some characters would end it. */
+export function plainName (name: string): string {
+  if (name === '' || /[;\n\t]/.test(name)) throw new UsageError(`${JSON.stringify(name)} is not a name that an info command can carry`)
+  return name
 }

@@ -1,6 +1,7 @@
 import { parseDuration } from '../../../config/units.js'
 import { UsageError, type Io } from '../io.js'
 import { askInfo, type TargetOptions } from '../target.js'
+import { plainName } from './amounts.js'
 
 const NS_PER_MS = 1_000_000n
 
@@ -14,8 +15,8 @@ export async function truncate (io: Io, namespace: string, set: string | undefin
   if (options.undo === true && options.before !== undefined) throw new UsageError('--undo takes the whole truncation back; it goes without --before')
   const before = options.before === undefined ? undefined : timeOf(options.before)
   const command = `truncate${set === undefined ? '-namespace' : ''}${options.undo === true ? '-undo' : ''}`
-  const parameters = [`namespace=${plain(namespace)}`]
-  if (set !== undefined) parameters.push(`set=${plain(set)}`)
+  const parameters = [`namespace=${plainName(namespace)}`]
+  if (set !== undefined) parameters.push(`set=${plainName(set)}`)
   if (before !== undefined) parameters.push(`lut=${BigInt(before) * NS_PER_MS}`)
   await askInfo(options, `${command}:${parameters.join(';')}`)
   if (options.json === true) {
@@ -37,10 +38,4 @@ function timeOf (text: string): number {
 function isoTime (text: string): number | undefined {
   const time = /^\d{4}-\d{2}-\d{2}(?:T.*)?$/.test(text) ? Date.parse(text) : NaN
   return Number.isNaN(time) ? undefined : time
-}
-
-// A name with one of these would be read as another parameter.
-function plain (name: string): string {
-  if (name === '' || /[;\n\t]/.test(name)) throw new UsageError(`${JSON.stringify(name)} is not a name that an info command can carry`)
-  return name
 }

@@ -4,10 +4,10 @@
 import { Limit, ParticleType } from '../engine/constants.js'
 import type { WireBin, WireRecord } from '../client/query-frame.js'
 import { INT64_MAX, INT64_MIN } from '../client/value.js'
-import { BYTES_LETTERS, GEOJSON_HEAD_BYTES, VERSION_LINE } from './asb-writer.js'
+import { BYTES_LETTERS, EXPRESSIONS_VERSION_LINE, GEOJSON_HEAD_BYTES, VERSION_LINE } from './asb-writer.js'
 
 /** 3.2 is 3.1 and indexes of expressions. */
-const VERSION_LINES: readonly string[] = [VERSION_LINE, 'Version 3.2']
+const VERSION_LINES: readonly string[] = [VERSION_LINE, EXPRESSIONS_VERSION_LINE]
 
 export type AsbItem =
   | { readonly kind: 'record', readonly namespace: string, readonly record: WireRecord, readonly place: Place }

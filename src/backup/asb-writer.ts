@@ -2,13 +2,14 @@
 //
 //   file   = "Version 3.1" LF, "# namespace " escaped LF, ["# first-file" LF], global*, record*
 //   global = "* u L " escaped name " " bytes " " content LF                  a module; its content may hold line feeds
+//          | index                                                           see asb-index.ts
 //   record = ["+ k " key LF] "+ n " escaped LF "+ d " base64 LF ["+ s " escaped LF] "+ g " generation LF "+ t " void time LF "+ b " bins LF bin*
 //   key    = "I " integer | "D " double | "S " bytes " " text | "B " characters " " base64 | "B! " bytes " " raw
 //   bin    = "- N " name LF | "- Z " name " " ("T" | "F") LF | "- " ("I" | "D") " " name " " number LF | "- " ("S" | "G") " " name " " bytes " " text LF
 //          | "- " letter " " name " " characters " " base64 LF | "- " letter "! " name " " bytes " " raw LF
 //
-// Readers take three things more: texts in base64 ("X " characters " " base64 as a key, "- X " name " " characters " " base64 LF as a bin), and secondary
-// indexes ("* i " ... LF; "* e " ... LF with an expression, in version 3.2).
+// A file that has indexes of expressions is of version 3.2. Readers take two things more: texts in base64 ("X " characters " " base64 as a key, "- X " name " "
+// characters " " base64 LF as a bin).
 //
 // Void times are seconds since 2010-01-01, 0 for never. Names are escaped: a backslash stands before a space, a line feed and a backslash.
 // Texts, raw bytes and modules are not: their length says where they end.
@@ -17,6 +18,8 @@ import { ParticleType } from '../engine/constants.js'
 import type { WireBin, WireRecord } from '../client/query-frame.js'
 
 export const VERSION_LINE = 'Version 3.1'
+/** Of a file that has indexes of expressions. */
+export const EXPRESSIONS_VERSION_LINE = 'Version 3.2'
 
 /** Letters of values that are bytes: in base64, or raw behind an exclamation mark. */
 export const BYTES_LETTERS: ReadonlyMap<number, string> = new Map([
@@ -69,14 +72,19 @@ export class AsbWriter {
     return taken
   }
 
-  header (first: boolean): void {
-    this.#text(`${VERSION_LINE}\n# namespace ${escapeName(this.#options.namespace)}\n${first ? '# first-file\n' : ''}`)
+  header (first: boolean, version = VERSION_LINE): void {
+    this.#text(`${version}\n# namespace ${escapeName(this.#options.namespace)}\n${first ? '# first-file\n' : ''}`)
   }
 
   module (name: string, content: Uint8Array): void {
     this.#text(`* u L ${escapeName(Buffer.from(name).toString('latin1'))} ${content.length} `)
     this.#bytes(content)
     this.#text('\n')
+  }
+
+  /** A line of `indexLine`. */
+  index (line: string): void {
+    this.#text(line)
   }
 
   /** Appends a whole record, or throws {@link UnwritableError} and appends nothing. False when its key is left out: one of a language's own blob type has no letter. */

@@ -21,7 +21,7 @@ const VALUE = Buffer.alloc(1000, 'x')
 const TYPE_UNKNOWN = 99
 
 const choice: BackupChoice = {
-  namespace: 'test', sets: [], bins: [], noBins: false, noTtlOnly: false, compact: false, prefix: 'test', records: true, udfs: false, recordsLeft: null
+  namespace: 'test', sets: [], bins: [], noBins: false, noTtlOnly: false, compact: false, prefix: 'test', records: true, udfs: false, indexes: false, recordsLeft: null
 }
 
 function part (info3: number, generation: number, digest?: Buffer, op?: WireOp, key?: Buffer): Buffer {
@@ -90,6 +90,26 @@ test('records that a node could not read, or that have no letter in the format, 
   assert.equal((await readManifest(directory))!.missing, 4)
   assert.match(warnings.join('\n'), /is left out: bin "b" has particle type 99/)
   assert.match(warnings.join('\n'), /3 records could not be read by their node/)
+})
+
+test('indexes of the chosen sets are in the first file, and one that the format has no words for is named', async (t) => {
+  const { node, client, directory } = await connected(t, answer(new Map(), () => ParticleType.BLOB))
+  node.info.set('sindex-list:ns=test;b64=true', [
+    'ns=test:indexname=age:set=users:bin=age:type=numeric:indextype=default:context=null:exp=null:state=RW',
+    'ns=test:indexname=every:set=null:bin=doc:type=string:indextype=list:context=kiKiA24=:exp=null:state=WO',
+    'ns=test:indexname=sum:set=users:bin=null:type=numeric:indextype=default:context=null:exp=kxSTUQKhYQE=:state=RW',
+    'ns=test:indexname=other:set=others:bin=age:type=numeric:indextype=default:context=null:exp=null:state=RW',
+    'ns=test:indexname=all:set=users:indextype=set'
+  ].join(';'))
+  const warnings: string[] = []
+  const state = new BackupState('then', { ...choice, sets: ['users'], indexes: true }, allPartitions())
+  const outcome = await job(client, state, { directory, statePath: join(directory, 'state') }, { onWarning: (text) => warnings.push(text) }).run()
+  assert.equal(outcome.indexes, 3)
+  assert.equal((await readManifest(directory))!.indexes, 3)
+  assert.deepEqual(warnings, ['index all is left out: the format has no words for an index of a whole set'])
+  assert.equal(readFileSync(join(directory, 'test_00000.asb'), 'latin1'), [
+    'Version 3.2', '# namespace test', '# first-file', '* i test users age N 1 age N', '* i test  every L 1 doc S kiKiA24=', '* e test users sum N 1  N kxSTUQKhYQE=', ''
+  ].join('\n'))
 })
 
 test('a key that has no letter in the format is left out, warned about and counted, once however often the backup stops', async (t) => {

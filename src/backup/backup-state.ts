@@ -18,6 +18,7 @@ const choice = z.object({
   prefix: z.string(),
   records: z.boolean(),
   udfs: z.boolean(),
+  indexes: z.boolean().default(true),
   /** Records still to be read, or null for all. */
   recordsLeft: z.number().int().nonnegative().nullable()
 })
@@ -33,9 +34,10 @@ const state = z.object({
   files: z.array(fileEntry),
   /** The number of the next file. */
   nextFile: z.number().int().nonnegative(),
-  /** The file that holds the modules is finished. */
+  /** The file that holds the modules and indexes is finished. */
   firstDone: z.boolean(),
   modules: z.number().int().nonnegative(),
+  indexes: z.number().int().nonnegative().default(0),
   missing: z.number().int().nonnegative(),
   keysLeftOut: z.number().int().nonnegative().default(0)
 })
@@ -63,6 +65,7 @@ export class BackupState {
   nextFile = 0
   firstDone = false
   modules = 0
+  indexes = 0
   missing = 0
   keysLeftOut = 0
 
@@ -83,6 +86,7 @@ export class BackupState {
       nextFile: this.nextFile,
       firstDone: this.firstDone,
       modules: this.modules,
+      indexes: this.indexes,
       missing: this.missing,
       keysLeftOut: this.keysLeftOut
     }
@@ -107,6 +111,7 @@ export class BackupState {
     loaded.nextFile = stored.nextFile
     loaded.firstDone = stored.firstDone
     loaded.modules = stored.modules
+    loaded.indexes = stored.indexes
     loaded.missing = stored.missing
     loaded.keysLeftOut = stored.keysLeftOut
     return loaded

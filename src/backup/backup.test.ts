@@ -44,7 +44,7 @@ test('a manifest notices a file that is missing, longer, altered, or none of its
   const sha256 = await file.finish()
   assert.equal(sha256, createHash('sha256').update('some bytes').digest('hex'))
   const manifest: Manifest = {
-    format: 1, namespace: 'test', sets: [], started: 'then', ended: 'now', files: [{ name: 'a.asb', bytes: 10, records: 1, sha256 }], records: 1, bytes: 10, modules: 0, missing: 0, keysLeftOut: 0
+    format: 1, namespace: 'test', sets: [], started: 'then', ended: 'now', files: [{ name: 'a.asb', bytes: 10, records: 1, sha256 }], records: 1, bytes: 10, modules: 0, indexes: 0, missing: 0, keysLeftOut: 0
   }
   await writeManifest(directory, manifest)
   assert.deepEqual(await readManifest(directory), manifest)
@@ -64,7 +64,7 @@ test('a manifest notices a file that is missing, longer, altered, or none of its
 test('state files come back as they were, and others are refused', async (t) => {
   const path = join(temporary(t), 'state')
   const choice = {
-    namespace: 'test', sets: ['a', 'b'], bins: [], noBins: false, noTtlOnly: false, compact: true, prefix: 'test', records: true, udfs: true, recordsLeft: 5
+    namespace: 'test', sets: ['a', 'b'], bins: [], noBins: false, noTtlOnly: false, compact: true, prefix: 'test', records: true, udfs: true, indexes: true, recordsLeft: 5
   }
   const state = new BackupState('then', choice, new Map([[1, undefined], [partition, digest]]))
   state.open[0]!.partitions.delete(1)

@@ -5,12 +5,14 @@
 
 import { readdir, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { parsePairs } from '../client/info.js'
+import { parseIndexes } from '../client/indexes.js'
+import { infoError, parsePairs } from '../client/info.js'
 import type { Client } from '../client/client.js'
 import { partitionOf } from '../client/digest.js'
 import type { RecordError } from '../client/errors.js'
 import type { WireRecord } from '../client/query-frame.js'
-import { AsbWriter, UnwritableError } from './asb-writer.js'
+import { indexLine } from './asb-index.js'
+import { AsbWriter, EXPRESSIONS_VERSION_LINE, UnwritableError, VERSION_LINE } from './asb-writer.js'
 import type { BackupState } from './backup-state.js'
 import { syncDirectory } from '../files/replace-file.js'
 import { FileInProgress, PART_SUFFIX } from './file-in-progress.js'
@@ -40,6 +42,7 @@ export interface BackupOutcome {
   readonly records: number
   readonly bytes: number
   readonly modules: number
+  readonly indexes: number
   readonly missing: number
   /** Records without the key that they store. */
   readonly keysLeftOut: number
@@ -76,6 +79,9 @@ export class Backup {
   #records = 0
   #bytes = 0
   #modules: readonly Module[] = []
+  /** Lines of `indexLine`. */
+  #indexes: readonly string[] = []
+  #hasExpressions = false
   #keyWarned = false
   readonly #failed = new AbortController()
   /** Records that may still be read; several workers take from it. */
@@ -93,6 +99,7 @@ export class Backup {
   async run (): Promise<BackupOutcome> {
     const { choice } = this.#state
     if (choice.udfs && !this.#state.firstDone) this.#modules = await fetchModules(this.#client)
+    if (choice.indexes && !this.#state.firstDone) await this.#fetchIndexes()
     const unreadable = await this.#unreadable()
     const complete = 'directory' in this.#target ? await this.#intoDirectory(this.#target) : await this.#intoOne(this.#target)
     const lost = await this.#unreadable() - unreadable
@@ -107,6 +114,7 @@ export class Backup {
       records: whole ? files.reduce((sum, file) => sum + file.records, 0) : this.#records,
       bytes: whole ? files.reduce((sum, file) => sum + file.bytes, 0) : this.#bytes,
       modules: this.#state.modules,
+      indexes: this.#state.indexes,
       missing: this.#state.missing,
       keysLeftOut: this.#state.keysLeftOut,
       files: whole ? files.length : 1,
@@ -140,7 +148,7 @@ export class Backup {
       tally.addTo(this.#state)
       if (worker.first) {
         this.#state.firstDone = true
-        this.#state.modules = this.#modules.length
+        this.#noteGlobals()
       }
       worker.commit()
       if (this.#state.choice.recordsLeft !== null) this.#state.choice.recordsLeft -= tally.records
@@ -220,7 +228,7 @@ export class Backup {
     }
     try {
       await this.#begin(sink, true)
-      this.#state.modules = this.#modules.length
+      this.#noteGlobals()
       await Promise.all(Array.from({ length: this.#options.parallel }, work))
       this.#options.signal.throwIfAborted()
       this.#failed.signal.throwIfAborted()
@@ -236,9 +244,35 @@ export class Backup {
 
   async #begin (sink: Sink, first: boolean): Promise<void> {
     const writer = this.#writer()
-    writer.header(first)
+    writer.header(first, first && this.#hasExpressions ? EXPRESSIONS_VERSION_LINE : VERSION_LINE)
     if (first) for (const { name, content } of this.#modules) writer.module(name, content)
+    if (first) for (const line of this.#indexes) writer.index(line)
     await this.#flush(sink, writer)
+  }
+
+  /** Those of the chosen sets; one of all sets belongs to each of them. */
+  async #fetchIndexes (): Promise<void> {
+    const { namespace, sets } = this.#state.choice
+    const answer = await this.#client.info(`sindex-list:ns=${namespace};b64=true`)
+    const error = infoError('sindex-list', answer)
+    if (error !== undefined) {
+      this.#options.onWarning(`secondary indexes are left out: ${error.message}`)
+      return
+    }
+    const lines: string[] = []
+    for (const index of parseIndexes(answer)) {
+      if (index.set !== null && sets.length > 0 && !sets.includes(index.set)) continue
+      const line = indexLine(index)
+      if (line === undefined) this.#options.onWarning(`index ${index.name} is left out: the format has no words for an index of a whole set`)
+      else lines.push(line)
+      this.#hasExpressions ||= line !== undefined && index.expression !== null
+    }
+    this.#indexes = lines
+  }
+
+  #noteGlobals (): void {
+    this.#state.modules = this.#modules.length
+    this.#state.indexes = this.#indexes.length
   }
 
   async #write (sink: Sink, records: readonly WireRecord[], tally: Tally): Promise<void> {
@@ -321,7 +355,7 @@ export class Backup {
   }
 
   async #conclude ({ directory, statePath }: { directory: string, statePath: string }): Promise<void> {
-    const { choice, started, files, modules, missing, keysLeftOut } = this.#state
+    const { choice, started, files, modules, indexes, missing, keysLeftOut } = this.#state
     const content: Manifest = {
       format: 1,
       namespace: choice.namespace,
@@ -332,6 +366,7 @@ export class Backup {
       records: files.reduce((sum, file) => sum + file.records, 0),
       bytes: files.reduce((sum, file) => sum + file.bytes, 0),
       modules,
+      indexes,
       missing,
       keysLeftOut
     }

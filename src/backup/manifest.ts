@@ -26,6 +26,7 @@ const manifest = z.object({
   records: count,
   bytes: count,
   modules: count,
+  indexes: count.default(0),
   /** Records that nodes could not read, or that the format cannot hold: they are missing. */
   missing: count,
   /** Records without the key that they store, since the format has no letter for its type. */

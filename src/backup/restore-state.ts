@@ -8,7 +8,7 @@ import { replaceFile } from '../files/replace-file.js'
 const place = z.object({ offset: z.number().int().nonnegative(), line: z.number().int().positive(), done: z.boolean() })
 const counts = z.object({
   read: z.number(), inserted: z.number(), existed: z.number(), fresher: z.number(), expired: z.number(), skipped: z.number(), tooBig: z.number(), errors: z.number(),
-  modules: z.number(), indexes: z.number(), retries: z.number()
+  modules: z.number(), indexes: z.number(), indexesRefused: z.number().default(0), retries: z.number()
 })
 const state = z.object({ format: z.literal(1), source: z.string(), files: z.record(z.string(), place), counts })
 
@@ -16,7 +16,7 @@ export type RestoreCounts = z.infer<typeof counts>
 export type FilePlace = z.infer<typeof place>
 
 export function noCounts (): RestoreCounts {
-  return { read: 0, inserted: 0, existed: 0, fresher: 0, expired: 0, skipped: 0, tooBig: 0, errors: 0, modules: 0, indexes: 0, retries: 0 }
+  return { read: 0, inserted: 0, existed: 0, fresher: 0, expired: 0, skipped: 0, tooBig: 0, errors: 0, modules: 0, indexes: 0, indexesRefused: 0, retries: 0 }
 }
 
 export class RestoreState {

@@ -154,6 +154,24 @@ test('modules are put, and one whose name would be more than a name is refused',
   await assert.rejects(run('* u L b.lua 2 --\n'), /module b\.lua: /)
 })
 
+test('indexes are created in the namespace that is written to, and what is refused is named and counted', async (t) => {
+  const { node, run, state, warnings } = await rig(t)
+  node.info.set('sindex-create:ns=copy;set=s;indexname=age;indexdata=age,numeric', 'ok')
+  node.info.set('sindex-create:ns=copy;indexname=half;indextype=list;exp=AQ==;type=string', 'ERROR:4:the expression has no type')
+  const lines = '* i test s age N 1 age N\n* e test  half L 1  S AQ==\n* i test s od\\\nd N 1 n N\n* i test s age N 1 age X\n'
+  assert.equal(await run(lines + record(1), { to: 'copy' }), true)
+  assert.deepEqual([state.counts.indexes, state.counts.indexesRefused, state.counts.inserted], [1, 3, 1])
+  assert.deepEqual(warnings.toSorted(), [
+    'a.asb:4: the secondary index is not created, the expression has no type: * e test  half L 1  S AQ==',
+    'a.asb:5: the secondary index is not created, its name cannot be one here: * i test s od\\\nd N 1 n N',
+    'a.asb:7: the secondary index is not created, it is of no known form: * i test s age N 1 age X'
+  ])
+  await assert.rejects(run(lines, { from: 'prod' }), /an index of namespace test, not prod/)
+  const unwanted = await rig(t)
+  await unwanted.run(lines, { indexes: false })
+  assert.deepEqual([unwanted.state.counts.indexes, unwanted.state.counts.indexesRefused, unwanted.warnings], [0, 0, []])
+})
+
 test('a rate is kept to, and a signal ends the restore between two records', async (t) => {
   const { run, state } = await rig(t)
   const abort = new AbortController()

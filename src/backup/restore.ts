@@ -11,6 +11,7 @@ import { infoError } from '../client/info.js'
 import { encodeRequest, type Field, type RequestOp } from '../client/message.js'
 import type { WireBin } from '../client/query-frame.js'
 import { TokenBucket } from '../xdr/token-bucket.js'
+import { createCommand, parseIndexLine } from './asb-index.js'
 import { AsbReader, type AsbItem } from './asb-reader.js'
 import type { FilePlace, RestoreState } from './restore-state.js'
 
@@ -69,6 +70,8 @@ const BURST_MS = 100
 /** Warnings about single records; the rest is counted. */
 const WARNINGS_MAX = 20
 const PARTICLE_HEAD = 1
+/** Modules and indexes take longer than a record. */
+const GLOBAL_TIMEOUT_MS_MIN = 10_000
 const MODULE_NAME = /^[^;:=/\\\s]+$/
 
 /** Answers after which the same write may succeed. */
@@ -182,9 +185,8 @@ export class Restore {
         this.#state.counts[outcome]++
       } else if (item.kind === 'module') {
         await this.#module(item)
-      } else if (this.#options.indexes) {
-        this.#state.counts.indexes++
-        this.#options.onWarning(`${file}:${item.place.line}: the secondary index is not created, this version has none: ${item.text}`)
+      } else {
+        await this.#index(item, file)
       }
       return true
     } catch (error) {
@@ -199,9 +201,32 @@ export class Restore {
     if (!MODULE_NAME.test(name)) throw new RestoreError(`${JSON.stringify(name)} is not the name of a module`)
     const base64 = content.toString('base64')
     const command = `udf-put:filename=${name};content=${base64};content-len=${base64.length};udf-type=LUA;`
-    const error = infoError('udf-put', await this.#client.info(command, { timeoutMs: Math.max(this.#options.timeoutMs, 10_000) }))
+    const error = infoError('udf-put', await this.#client.info(command, { timeoutMs: Math.max(this.#options.timeoutMs, GLOBAL_TIMEOUT_MS_MIN) }))
     if (error !== undefined) throw new RestoreError(`module ${name}: ${error.message}`)
     this.#state.counts.modules++
+  }
+
+  /** One that is refused is named and counted: the records are worth having without it. */
+  async #index ({ text, place }: Extract<AsbItem, { kind: 'index' }>, file: string): Promise<void> {
+    if (!this.#options.indexes) return
+    const refused = await this.#createIndex(text)
+    if (refused === undefined) {
+      this.#state.counts.indexes++
+      return
+    }
+    this.#state.counts.indexesRefused++
+    this.#options.onWarning(`${file}:${place.line}: the secondary index is not created, ${refused}: ${text}`)
+  }
+
+  /** Why not, or undefined when it is done. */
+  async #createIndex (text: string): Promise<string | undefined> {
+    const { from, to, timeoutMs } = this.#options
+    const index = parseIndexLine(text)
+    if (index === undefined) return 'it is of no known form'
+    if (from !== undefined && index.namespace !== from) throw new RestoreError(`an index of namespace ${index.namespace}, not ${from}`)
+    const command = createCommand({ ...index, namespace: to ?? index.namespace })
+    if (command === undefined) return 'its name cannot be one here'
+    return infoError('sindex-create', await this.#client.info(command, { timeoutMs: Math.max(timeoutMs, GLOBAL_TIMEOUT_MS_MIN) }))?.message
   }
 
   async #record (item: Extract<AsbItem, { kind: 'record' }>, file: string): Promise<Outcome> {

@@ -30,6 +30,7 @@ export interface BackupCommandOptions extends TargetOptions {
   readonly compact?: boolean
   readonly records: boolean
   readonly udfs: boolean
+  readonly indexes: boolean
   readonly bins: boolean
   readonly ttlOnly: boolean
   readonly estimate?: boolean
@@ -104,6 +105,7 @@ function choiceOf (namespace: string, options: BackupCommandOptions): BackupChoi
     prefix: options.outputFilePrefix ?? namespace,
     records: options.records,
     udfs: options.udfs,
+    indexes: options.indexes,
     recordsLeft: most === 0 ? null : most
   }
 }
@@ -205,9 +207,9 @@ async function estimate (io: Io, client: Client, { choice }: BackupState, option
   return 0
 }
 
-function summary ({ records, bytes, modules, files, missing, keysLeftOut }: BackupOutcome): string {
+function summary ({ records, bytes, modules, indexes, files, missing, keysLeftOut }: BackupOutcome): string {
   const keys = keysLeftOut === 0 ? '' : `; ${keysLeftOut} keys are left out`
-  return `${records} records, ${modules} modules, ${sizeText(bytes)} in ${files} ${files === 1 ? 'file' : 'files'}${missing === 0 ? '' : `; ${missing} records are MISSING`}${keys}`
+  return `${records} records, ${modules} modules, ${indexes} indexes, ${sizeText(bytes)} in ${files} ${files === 1 ? 'file' : 'files'}${missing === 0 ? '' : `; ${missing} records are MISSING`}${keys}`
 }
 
 function report (io: Io, outcome: BackupOutcome, target: BackupTarget, json: boolean): void {

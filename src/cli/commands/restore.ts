@@ -88,7 +88,7 @@ export async function restore (io: Io, options: RestoreCommandOptions): Promise<
     else await save()
     report(io, state.counts, complete, options.json === true)
     if (!complete) io.err(`perigee: stopped before the end${statePath === undefined ? '' : `; go on with --continue ${statePath}`}\n`)
-    return complete && state.counts.errors === 0 && state.counts.tooBig === 0 ? 0 : 1
+    return complete && state.counts.errors === 0 && state.counts.tooBig === 0 && state.counts.indexesRefused === 0 ? 0 : 1
   }, { connectionsMax: CONNECTIONS })
 }
 
@@ -159,7 +159,7 @@ function report (io: Io, counts: RestoreCounts, complete: boolean, json: boolean
     io.out(`${JSON.stringify({ ...counts, complete })}\n`)
     return
   }
-  const { read, inserted, existed, fresher, expired, skipped, tooBig, errors, modules, indexes, retries } = counts
+  const { read, inserted, existed, fresher, expired, skipped, tooBig, errors, modules, indexes, indexesRefused, retries } = counts
   io.out(`${read} records: ${inserted} inserted, ${existed} existed, ${fresher} fresher, ${expired} expired, ${skipped} skipped, ${tooBig} too big, ${errors} refused; ` +
-    `${modules} modules${indexes === 0 ? '' : `, ${indexes} indexes NOT created`}${retries === 0 ? '' : `; ${retries} retries`}\n`)
+    `${modules} modules, ${indexes} indexes${indexesRefused === 0 ? '' : `, ${indexesRefused} indexes NOT created`}${retries === 0 ? '' : `; ${retries} retries`}\n`)
 }

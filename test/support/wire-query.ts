@@ -4,6 +4,7 @@ import { INFO1_READ, MESSAGE_HEADER_BYTES, RawConnection, TYPE_MESSAGE, frame, i
 const INFO3_LAST = 1
 const INFO3_PARTITION_DONE = 4
 const PARTITIONS = 4096
+const PAGES_MAX = 200
 
 const FIELD_NAMESPACE = 0
 const FIELD_SET = 1
@@ -74,7 +75,7 @@ export function queryFrame (query: RawQuery = {}): Buffer {
 
 export interface QueryAnswer {
   /** In the order in which they came. */
-  records: Array<{ partition: number, digest: string, operations: number }>
+  records: Array<{ partition: number, digest: string, operations: number, bins: Map<string, { particle: number, value: Buffer }> }>
   /** Result by partition. */
   done: Map<number, number>
   result: number
@@ -101,7 +102,13 @@ export function takeFrame (answer: QueryAnswer, body: Buffer): boolean {
       next += 4 + size
     }
     const operations = body.readUInt16BE(at + 20)
-    for (let left = operations; left > 0; left--) next += 4 + body.readUInt32BE(next)
+    const bins = new Map<string, { particle: number, value: Buffer }>()
+    for (let left = operations; left > 0; left--) {
+      const nameEnd = next + 8 + body.readUInt8(next + 7)
+      const end = next + 4 + body.readUInt32BE(next)
+      bins.set(body.toString('utf8', next + 8, nameEnd), { particle: body.readUInt8(next + 5), value: body.subarray(nameEnd, end) })
+      next = end
+    }
     at = next
     if ((info3 & INFO3_LAST) !== 0) {
       if (at !== body.length) throw new Error('something follows the last message')
@@ -113,10 +120,29 @@ export function takeFrame (answer: QueryAnswer, body: Buffer): boolean {
       answer.done.set(generation, result)
     } else {
       if (digest === undefined || result !== 0) throw new Error(`a record without digest, or with result ${result}`)
-      answer.records.push({ partition: partitionOfDigest(digest), digest: digest.toString('hex'), operations })
+      answer.records.push({ partition: partitionOfDigest(digest), digest: digest.toString('hex'), operations, bins })
     }
   }
   return false
+}
+
+/** A query in pages of at most `recordsMax` records, each resumed behind the last digest of every partition; their records together. */
+export async function runPages (connection: RawConnection, query: RawQuery, recordsMax: bigint, resume: (digests: Buffer[]) => Buffer[] = () => []): Promise<QueryAnswer['records']> {
+  const found: QueryAnswer['records'] = []
+  let digests: Buffer[] = []
+  let open = [...new Array(PARTITIONS).keys()]
+  for (let left = PAGES_MAX; open.length > 0 || digests.length > 0; left--) {
+    if (left === 0) throw new Error(`the query does not end within ${PAGES_MAX} pages`)
+    const answer = await runQuery(connection, { ...query, recordsMax, partitions: open, digests, extra: [...query.extra ?? [], ...resume(digests)] })
+    if (answer.result !== 0) throw new Error(`a page ended with ${answer.result}`)
+    if (answer.records.length > recordsMax) throw new Error(`${answer.records.length} records in a page of ${recordsMax}`)
+    found.push(...answer.records)
+    const last = new Map(digests.map((digest) => [partitionOfDigest(digest), digest]))
+    for (const { partition, digest } of answer.records) last.set(partition, Buffer.from(digest, 'hex'))
+    open = open.filter((partition) => !answer.done.has(partition) && !last.has(partition))
+    digests = [...last].filter(([partition]) => !answer.done.has(partition)).map(([, digest]) => digest)
+  }
+  return found
 }
 
 /** Sends a query and reads its whole reply. */

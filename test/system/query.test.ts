@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
 import { eventually } from '../support/eventually.js'
 import { NodeProcess, fileNamespace, memoryNamespace } from '../support/node-process.js'
-import { partitionOfDigest, queryField, queryFrame, runQuery, takeFrame, type QueryAnswer, type RawQuery } from '../support/wire-query.js'
+import { queryField, queryFrame, runPages, runQuery, takeFrame, type QueryAnswer, type RawQuery } from '../support/wire-query.js'
 import { RawConnection, decodeMessage, getAll, putBlob, putInteger, rawInfo, rawInfoPairs, type RawKey } from '../support/wire.js'
 
 const PARTITIONS = 4096
@@ -91,19 +91,7 @@ describe('a query', () => {
   })
 
   test('stops at the most records it was asked for, and pages of it add up', async () => {
-    const found: string[] = []
-    let digests: Buffer[] = []
-    let open = [...new Array(PARTITIONS).keys()]
-    for (let page = 0; open.length > 0 || digests.length > 0; page++) {
-      assert.ok(page < 20, 'the pages do not end')
-      const answer = await runQuery(connection, { set: 'many', recordsMax: 1000n, partitions: open, digests })
-      assert.ok(answer.records.length <= 1000)
-      found.push(...digestsOf(answer))
-      const last = new Map(digests.map((digest) => [partitionOfDigest(digest), digest]))
-      for (const { partition, digest } of answer.records) last.set(partition, Buffer.from(digest, 'hex'))
-      open = open.filter((partition) => !answer.done.has(partition) && !last.has(partition))
-      digests = [...last].filter(([partition]) => !answer.done.has(partition)).map(([, digest]) => digest)
-    }
+    const found = (await runPages(connection, { set: 'many' }, 1000n)).map(({ digest }) => digest)
     assert.equal(found.length, RECORDS)
     assert.deepEqual(new Set(found), all)
   })

@@ -56,7 +56,8 @@ export function build (): string {
   const about = spawnSync('rustc', ['-vV'], { encoding: 'utf8' }).stdout ?? ''
   const host = /^host: (\S+)$/m.exec(about)?.[1]
   if (host === undefined) throw new Error('rustc -vV does not name the machine')
-  const { status } = spawnSync('cargo', ['build', '--release', '--locked', '--quiet', '--target', host], {
+  // Not --locked: the lock file of a workspace of its own misses what another crate has got since.
+  const { status } = spawnSync('cargo', ['build', '--release', '--quiet', '--target', host], {
     cwd: join(NATIVE, 'fuzz', 'libfuzzer'),
     stdio: 'inherit',
     env: { ...process.env, RUSTFLAGS: FLAGS.join(' '), CARGO_TARGET_DIR: WORK }

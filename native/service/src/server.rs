@@ -65,19 +65,9 @@ pub struct ServiceConfig {
     pub udf_workers: usize,
     pub udf_time_limit_ms: u64,
     /// Threads that build secondary indexes, in each namespace.
-    #[serde(default = "default_builder_threads")]
     pub sindex_builder_threads: usize,
     /// Seconds between two sweeps of what records that are gone left in secondary indexes.
-    #[serde(default = "default_gc_period")]
     pub sindex_gc_period: u64,
-}
-
-const fn default_builder_threads() -> usize {
-    4
-}
-
-const fn default_gc_period() -> u64 {
-    10
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -26,9 +26,12 @@ export function namespaceConfigPairs (config: NamespaceConfig): Pair[] {
   return [...flatten(rest), ['storage-engine', type], ...flatten(storage, 'storage-engine.')]
 }
 
+/** Clients name sets as they like; what a set has that the configuration does not name depends on no name. */
+const ANY_SET = 'any'
+
 /** The settings of a set, whether it is named in the configuration or not. */
 export function setConfigPairs (config: NamespaceConfig, name: string): Pair[] {
-  const { name: _, ...settings } = config.sets.find((set) => set.name === name) ?? setDefaults(name)
+  const { name: _, ...settings } = config.sets.find((set) => set.name === name) ?? setDefaults(ANY_SET)
   return flatten(settings)
 }
 

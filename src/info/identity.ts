@@ -7,7 +7,8 @@ import type { InfoCommand } from './registry.js'
 
 /** Clients decide by this what they may send; Perigee speaks the protocol of this version. */
 export const BUILD = '8.1.2.0'
-export const EDITION = 'Perigee'
+/** Tools and test suites that look for `Enterprise` in it use what only servers of that kind have, as this one does. */
+export const EDITION = 'Perigee Enterprise-compatible Edition'
 
 const FEATURES = ['batch-any', 'batch-index', 'blob-bits', 'cdt-index', 'cdt-list', 'cdt-map', 'float', 'geo', 'peers', 'pipelining', 'pquery', 'pscans', 'query-show', 'replicas',
   'replicas-all', 'replicas-master', 'sindex-exists', 'truncate-namespace', 'udf']
@@ -47,7 +48,6 @@ export const identityCommands: Record<string, InfoCommand> = {
   status: (node) => node.ready ? 'ok' : 'starting',
   connection: () => 'admin=false',
   'cluster-name': (node) => node.runtimeConfig.current.service['cluster-name'] ?? 'null',
-  'user-agent-set': () => 'ok',
   service: addresses,
   'service-clear-std': addresses,
   'service-clear-alt': none,

@@ -11,7 +11,8 @@ import { RuntimeConfig } from '../node/runtime-config.js'
 import { BUILD, EDITION } from './identity.js'
 import type { NodeView } from './node-view.js'
 import { answerInfo, commandNames } from './registry.js'
-import { InfoError, pairs, parseInfoCommand } from './request.js'
+import { InfoError, listedName, pairs, parseInfoCommand } from './request.js'
+import { UserAgents } from './user-agents.js'
 
 const CONFIG = `
 service: { node-id: A1, cluster-name: east }
@@ -44,7 +45,7 @@ function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?:
     queries: (task?: string) => task === undefined || task === QUERY.task ? [QUERY] : [],
     native: { abortQueries: (task?: string) => task === undefined || task === QUERY.task ? 1 : 0 }
   }
-  const view: Omit<NodeView, 'engine' | 'latencies' | 'udf' | 'xdr' | 'truncations' | 'secondaryIndexes' | 'runtimeConfig'> = {
+  const view: Omit<NodeView, 'engine' | 'latencies' | 'userAgents' | 'udf' | 'xdr' | 'truncations' | 'secondaryIndexes' | 'runtimeConfig'> = {
     nodeId: 'A1',
     listening: { address: '127.0.0.1', port: 3100, networkLoop: 'epoll' },
     ready: parts.ready ?? true,
@@ -57,7 +58,7 @@ function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?:
   const runtimeConfig = new RuntimeConfig(parseConfigText(CONFIG), engine.native as unknown as NativeNode)
   const latencies = { recent: () => ({ seconds: 1, floorsUs: [], counts: new Map() }) }
   const secondaryIndexes = { list: () => [], describe: () => [] }
-  return { ...view, runtimeConfig, engine, latencies, udf, truncations, secondaryIndexes, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
+  return { ...view, runtimeConfig, engine, latencies, userAgents: new UserAgents(), udf, truncations, secondaryIndexes, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
 }
 
 const QUERY: QueryListing = {
@@ -136,6 +137,12 @@ test('pairs are joined by a semicolon, or by what is asked for', () => {
   assert.equal(pairs([]), '')
   assert.equal(pairs([['a', 1], ['b', true], ['c', 'x']]), 'a=1;b=true;c=x')
   assert.equal(pairs(Object.entries({ a: 1, b: 2 }), ':'), 'a=1:b=2')
+})
+
+test('a name that is listed among pairs separates none of them', () => {
+  assert.equal(listedName('cities'), 'cities')
+  assert.equal(listedName('Zürich/東京'), 'Zürich/東京')
+  assert.equal(listedName('a:b;c=d,e%f\ng'), 'a%3Ab%3Bc%3Dd%2Ce%25f%0Ag')
 })
 
 test('the text of a refusal leaves the code out when it is 1', () => {
@@ -255,6 +262,14 @@ test('histograms are counted once for all who ask at a time, one after another, 
 test('a set is listed with its namespace, and alone without it', async () => {
   assert.match(await ask('sets'), /^ns=test:set=cities:objects=3:tombstones=0:data_used_bytes=96:truncate_lut=5:[^;]*:truncating=true:[^;]*;$/)
   assert.match(await ask('sets/test/cities'), /^objects=3:tombstones=0:[^;]*;$/)
+})
+
+test('a set whose name holds what separates is listed by its encoded name, and found by it', async () => {
+  const set = STATS.sets.test!.cities!
+  const sets = { test: { 'a:b=c;d': set } }
+  const node = scratchNode({ stats: () => ({ ...STATS, sets }) })
+  assert.match(await ask('sets/test', node), /^ns=test:set=a%3Ab%3Dc%3Bd:objects=3:[^;]*;$/)
+  assert.match(await ask('sets/test/a%3Ab%3Dc%3Bd', node), /^objects=3:/)
 })
 
 test('configuration is changed by command, shown at once, and refused where it cannot be', async () => {
@@ -385,6 +400,23 @@ test('a request that names a bulky command again and again gets no reply without
   assert.equal(lines.length, 600)
   assert.match(lines[0]!, /^udf-get:filename=big\.lua;\ttype=LUA;content=/)
   assert.match(lines[599]!, /\tERROR:4:the reply is too long$/)
+})
+
+test('user agents are counted by what they say, and the oldest makes room', async () => {
+  const node = scratchNode()
+  const base64 = (text: string) => Buffer.from(text).toString('base64')
+  assert.equal(await ask('user-agents', node), '')
+  const [first, second] = ['1,nodejs-6.7.1,not-set', '1,go-8.0.0,shop'].map(base64)
+  for (const agent of [first, second, first]) assert.equal(await ask(`user-agent-set:value=${agent}`, node), 'ok')
+  assert.equal(await ask('user-agents', node), `user-agent=${second}:count=1;user-agent=${first}:count=2;`)
+  assert.equal(await ask('user-agent-set', node), "ERROR:4:missing 'value'")
+  for (const value of ['x', 'a;b', '!!!!', base64('y'.repeat(256))]) {
+    assert.equal(await ask(`user-agent-set:value=${value}`, node), "ERROR:4:bad 'value': base64 of 1 to 255 bytes", value)
+  }
+  for (let i = 0; i < 255; i++) await ask(`user-agent-set:value=${base64(`1,python-19.0.0,app-${i}`)}`, node)
+  const kept = (await ask('user-agents', node)).split(';').filter((entry) => entry !== '')
+  assert.equal(kept.length, 256)
+  assert.ok(kept.includes(`user-agent=${first}:count=2`) && !kept.includes(`user-agent=${second}:count=1`))
 })
 
 test('queries are listed as tools read them, with task ids of 64 bits', async () => {

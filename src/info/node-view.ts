@@ -6,6 +6,7 @@ import type { SecondaryIndexes } from '../node/secondary-indexes.js'
 import type { LatencyWindow } from './latencies.js'
 import type { Truncations } from '../node/truncations.js'
 import type { Xdr } from '../xdr/xdr.js'
+import type { UserAgents } from './user-agents.js'
 
 /** What info commands may see of the node that they run on. */
 export interface NodeView {
@@ -17,6 +18,7 @@ export interface NodeView {
   readonly latencies: LatencyWindow
   readonly truncations: Truncations
   readonly secondaryIndexes: SecondaryIndexes
+  readonly userAgents: UserAgents
   readonly udf: UdfHost
   readonly xdr: Xdr
   /** False while the namespaces are being opened: requests for records are refused. */

@@ -3,7 +3,7 @@
 import { ResultCode } from '../engine/constants.js'
 import type { QueryListing } from '../engine/native.js'
 import type { InfoCommand } from './registry.js'
-import { InfoError, pairs, type InfoCommandCall } from './request.js'
+import { InfoError, listedName, pairs, type InfoCommandCall } from './request.js'
 
 const TASK_MAX = 2n ** 64n - 1n
 
@@ -19,7 +19,7 @@ function listed (query: QueryListing): string {
   const done = query.partitions === 0 ? 100 : 100 * query['partitions-done'] / query.partitions
   const status = query.done === null ? 'active(ok)' : `done(${query.done})`
   return pairs([
-    ['trid', query.task], ['ns', query.namespace], ...query.set === '' ? [] : [['set', query.set]] as const, ...query.index === '' ? [] : [['sindex-name', query.index]] as const,
+    ['trid', query.task], ['ns', query.namespace], ...query.set === '' ? [] : [['set', listedName(query.set)]] as const, ...query.index === '' ? [] : [['sindex-name', listedName(query.index)]] as const,
     ['n-pids-requested', query.partitions], ['rps', query['records-per-second']], ['active-threads', query.done === null ? 1 : 0], ['status', status],
     ['job-progress', done.toFixed(2)], ['run-time', query['run-time-ms']], ['time-since-done', query['since-done-ms']], ['recs-throttled', query.throttled],
     ['recs-filtered-meta', 0], ['recs-filtered-bins', query.filtered], ['recs-succeeded', query.records], ['recs-failed', query.failed],

@@ -15,6 +15,7 @@ import { sindexCommands } from './sindex.js'
 import { statisticsCommands } from './statistics.js'
 import { truncateCommands } from './truncate.js'
 import { udfCommands } from './udf.js'
+import { userAgentCommands } from './user-agents.js'
 import { xdrCommands } from './xdr.js'
 
 export type InfoCommand = (node: NodeView, call: InfoCommandCall) => string | Promise<string>
@@ -32,7 +33,7 @@ function notYet (_: NodeView, call: InfoCommandCall): never {
 const commands: ReadonlyMap<string, InfoCommand> = new Map<string, InfoCommand>([
   ...Object.entries({
     ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...limitsCommands, ...histogramCommands, ...latencyCommands, ...truncateCommands,
-    ...sindexCommands, ...udfCommands, ...queryCommands, ...xdrCommands
+    ...sindexCommands, ...udfCommands, ...queryCommands, ...userAgentCommands, ...xdrCommands
   }),
   ...NOT_YET.map((name): [string, InfoCommand] => [name, notYet]),
   ['help', () => [...commandNames].sort().join(';')]
@@ -40,7 +41,7 @@ const commands: ReadonlyMap<string, InfoCommand> = new Map<string, InfoCommand>(
 
 /** What is answered before the node is ready; the rest needs open namespaces, or acts on them. */
 const WHILE_STARTING: ReadonlySet<string> = new Set([
-  ...Object.keys({ ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands }), ...NOT_YET, 'help'
+  ...Object.keys({ ...identityCommands, ...partitionCommands, ...statisticsCommands, ...configCommands, ...userAgentCommands }), ...NOT_YET, 'help'
 ])
 
 const STARTING = new InfoError(ResultCode.UNAVAILABLE, 'the node is starting')

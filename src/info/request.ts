@@ -81,6 +81,11 @@ export function parseInfoCommand (sent: string): InfoCommandCall {
   return { sent, name, path: path.map((part) => part.replace(/;$/, '')), parameters: new InfoParameters(values) }
 }
 
+/** A name within a list of pairs: what would separate pairs, entries or answers there is percent-encoded. */
+export function listedName (name: string): string {
+  return name.replace(/[%:;=,\u0000-\u001f\u007f]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`)
+}
+
 /** `a=1;b=2`, the layout of statistics and configuration. */
 export function pairs (values: Iterable<readonly [string, unknown]>, separator = ';'): string {
   return [...values].map(([name, value]) => `${name}=${String(value)}`).join(separator)

@@ -6,7 +6,7 @@ import type { IndexDescription } from '../node/secondary-indexes.js'
 import { namespaceConfigPairs, setConfigPairs } from './config.js'
 import type { NodeView } from './node-view.js'
 import type { InfoCommand } from './registry.js'
-import { pairs } from './request.js'
+import { listedName, pairs } from './request.js'
 
 type Pair = readonly [string, unknown]
 
@@ -79,12 +79,12 @@ export const statisticsCommands: Record<string, InfoCommand> = {
     const configs = wanted === undefined ? node.runtimeConfig.current.namespaces : node.runtimeConfig.current.namespaces.filter(({ name }) => name === wanted)
     if (configs.length === 0) return 'ns_type=unknown'
     if (set !== undefined) {
-      const stats = sets[wanted ?? '']?.[set]
-      return stats === undefined ? '' : `${pairs(setPairs(configs[0]!, set, stats, indexesOf(node, configs[0]!.name)), ':')};`
+      const found = Object.entries(sets[wanted ?? ''] ?? {}).find(([name]) => name === set || listedName(name) === set)
+      return found === undefined ? '' : `${pairs(setPairs(configs[0]!, ...found, indexesOf(node, configs[0]!.name)), ':')};`
     }
     return configs.flatMap((config) => {
       const indexes = indexesOf(node, config.name)
-      return Object.entries(sets[config.name] ?? {}).map(([name, stats]) => `${pairs([['ns', config.name], ['set', name], ...setPairs(config, name, stats, indexes)], ':')};`)
+      return Object.entries(sets[config.name] ?? {}).map(([name, stats]) => `${pairs([['ns', config.name], ['set', listedName(name)], ...setPairs(config, name, stats, indexes)], ':')};`)
     }).join('')
   },
 }

@@ -9,6 +9,7 @@ import type { InfoRequest, Listening } from '../engine/native.js'
 import { LatencyWindow } from '../info/latencies.js'
 import type { NodeView } from '../info/node-view.js'
 import { answerInfo } from '../info/registry.js'
+import { UserAgents } from '../info/user-agents.js'
 import { clusterDestination } from '../xdr/destination.js'
 import { Xdr } from '../xdr/xdr.js'
 import { nodeIdentity } from './identity.js'
@@ -85,6 +86,7 @@ export class Node {
       engine: this.#engine,
       truncations: this.#truncations,
       secondaryIndexes: this.#secondaryIndexes,
+      userAgents: new UserAgents(),
       listening,
       latencies,
       udf: this.#udf,

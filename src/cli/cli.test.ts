@@ -334,6 +334,27 @@ test('xdr status has a line for each datacenter and namespace', async (t) => {
   assert.equal((await perigee('xdr', 'status', ...at)).out, 'nothing is shipped\n')
 })
 
+test('latency tells each percentile by the finest bound that is known', async (t) => {
+  const { node, at } = await scratch(t)
+  const columns = (...first: number[]) => Array.from({ length: 17 }, (_, i) => (first[i] ?? first.at(-1)!).toFixed(2)).join(',')
+  const slow = columns(100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 60)
+  node.info.set('latencies:unit=usec', `batch-index:;{test}-read:usec,1234.5,${columns(100, 99, 80, 40, 9, 0.5, 0)};{test}-write:usec,2.0,${slow};`)
+  node.info.set('latencies:unit=msec', `batch-index:;{test}-read:msec,1234.5,${columns(0)};{test}-write:msec,2.0,${columns(100, 100, 100, 100, 60, 60, 60, 45, 9.9, 9.9, 9.9, 5)};`)
+  assert.deepEqual((await perigee('latency', ...at)).out.split('\n').map((line) => line.trim().split(/ {2,}/)), [
+    ['histogram', 'requests/s', 'p50', 'p90', 'p99'],
+    ['{test}-read', '1234.5', '<8 us', '<16 us', '<32 us'],
+    ['{test}-write', '2.0', '<128 ms', '<256 ms', 'over a minute'],
+    ['']
+  ])
+  assert.deepEqual(JSON.parse((await perigee('latency', '--json', ...at)).out), [
+    { histogram: '{test}-read', perSecond: 1234.5, p50BelowUs: 8, p90BelowUs: 16, p99BelowUs: 32 },
+    { histogram: '{test}-write', perSecond: 2, p50BelowUs: 128_000, p90BelowUs: 256_000, p99BelowUs: null }
+  ])
+  node.info.set('latencies:unit=usec', 'batch-index:;')
+  node.info.set('latencies:unit=msec', 'batch-index:;')
+  assert.equal((await perigee('latency', ...at)).out, 'nothing was asked of the node in the last seconds\n')
+})
+
 test('watching goes on through an outage until it is interrupted', async (t) => {
   const { node, at } = await scratch(t)
   ships(node)

@@ -11,6 +11,7 @@ import type { RestoreCommandOptions } from './commands/restore.js'
 import type { RecordOptions, WriteOptions } from './commands/record.js'
 import type { TargetOptions } from './target.js'
 import type { KeyType } from './values.js'
+import type { WatchOptions } from './watch.js'
 
 /** Called with the code to end with, by commands for which 1 is an answer rather than an error. */
 export type End = (code: number) => void
@@ -82,7 +83,11 @@ function asking (program: Command, io: Io): void {
   const xdr = program.command('xdr').helpCommand(false).description('shipping to other datacenters')
   target(xdr.command('status').description('how shipping goes, for each datacenter and namespace'))
     .option('--watch [seconds]', 'print it again and again (default: every second)')
-    .action(async (options: TargetOptions & { watch?: string | true }) => (await import('./commands/xdr.js')).status(io, options))
+    .action(async (options: TargetOptions & WatchOptions) => (await import('./commands/xdr.js')).status(io, options))
+
+  target(program.command('latency').description('how long requests took in the last 10 to 20 seconds, for each kind'))
+    .option('--watch [seconds]', 'print it again and again (default: every second)')
+    .action(async (options: TargetOptions & WatchOptions) => (await import('./commands/latency.js')).latency(io, options))
 }
 
 function indexes (program: Command, io: Io): void {

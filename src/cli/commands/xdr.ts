@@ -1,8 +1,8 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { parsePairs } from '../../client/info.js'
-import { UsageError, type Io } from '../io.js'
+import type { Io } from '../io.js'
 import { table, type Column } from '../table.js'
 import { askInfo, askInfos, type TargetOptions } from '../target.js'
+import { printOrWatch, type WatchOptions } from '../watch.js'
 
 interface Shipping {
   readonly dc: string
@@ -10,29 +10,8 @@ interface Shipping {
   readonly stats: ReadonlyMap<string, string>
 }
 
-const CLEAR = '\u001b[H\u001b[J'
-const WATCH_SECONDS = 1
-
-export async function status (io: Io, options: TargetOptions & { watch?: string | true }): Promise<void> {
-  if (options.watch === undefined) {
-    io.out(render(await collect(options), options, io))
-    return
-  }
-  const seconds = options.watch === true ? WATCH_SECONDS : Number(options.watch)
-  if (!(seconds >= 0.1 && seconds <= 3600)) throw new UsageError(`${JSON.stringify(options.watch)} is not a period; allowed: 0.1 to 3600 seconds`)
-  const signal = io.interrupted()
-  while (!signal.aborted) {
-    let text: string
-    try {
-      text = render(await collect(options), options, io)
-    } catch (error) {
-      // A node that restarts is what one watches for.
-      if (!(error instanceof Error) || error instanceof UsageError) throw error
-      text = options.json === true ? `${JSON.stringify({ error: error.message })}\n` : `${error.message}\n`
-    }
-    io.out(io.isTerminal && options.json !== true ? CLEAR + text : text)
-    await sleep(seconds * 1000, undefined, { signal }).catch(() => {})
-  }
+export async function status (io: Io, options: TargetOptions & WatchOptions): Promise<void> {
+  await printOrWatch(io, options, async () => render(await collect(options), options, io))
 }
 
 async function collect (options: TargetOptions): Promise<Shipping[]> {

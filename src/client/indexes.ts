@@ -19,6 +19,13 @@ export interface ListedIndex {
   readonly state: string | null
 }
 
+/** What a node encodes in names that stand in lists of pairs. */
+const ENCODED = /%(?:2C|25|3A|3B|3D|7F|[01][0-9A-F])/g
+
+function decoded (name: string | null): string | null {
+  return name === null ? null : name.replace(ENCODED, (code) => String.fromCharCode(Number.parseInt(code.slice(1), 16)))
+}
+
 /** The answer to `sindex-list:...;b64=true`. */
 export function parseIndexes (answer: string): ListedIndex[] {
   return answer.split(';').filter((part) => part !== '').map((part) => {
@@ -28,7 +35,7 @@ export function parseIndexes (answer: string): ListedIndex[] {
       return value === undefined || value === 'null' ? null : value
     }
     return {
-      namespace: pairs.get('ns') ?? '', name: pairs.get('indexname') ?? '', set: text('set'), bin: text('bin'), context: text('context'), expression: text('exp'),
+      namespace: pairs.get('ns') ?? '', name: pairs.get('indexname') ?? '', set: decoded(text('set')), bin: decoded(text('bin')), context: text('context'), expression: text('exp'),
       type: text('type')?.toLowerCase() ?? null, indexType: text('indextype')?.toLowerCase() ?? 'default', state: text('state')
     }
   })

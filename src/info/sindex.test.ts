@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { parseConfigText } from '../../config/load.js'
+import { parseIndexes } from '../client/indexes.js'
 import { SecondaryIndexes } from '../node/secondary-indexes.js'
 import { SystemMetadata } from '../node/system-metadata.js'
 import { MemoryIndexes } from '../node/testing/memory-indexes.js'
@@ -109,6 +110,15 @@ test('indexes are listed as tools read them, those of whole sets last', async (t
   assert.equal(await ask('sindex-list:;b64=true'), [test, other, ofSet].join(';'))
   for (const command of ['sindex-list:namespace=test', 'sindex-list:ns=test;b64=true', 'sindex/test']) assert.equal(await ask(command), test)
   for (const command of ['sindex-list:namespace=none', 'sindex/none']) assert.equal(await ask(command), 'ERROR:20:namespace not found on node')
+})
+
+test('names of sets and bins cannot break a list', async (t) => {
+  const { ask, ok } = await rig(t)
+  await ok('sindex-create:namespace=test;set=a:b=c;indexname=i,j;bin=d:e;type=numeric')
+  const list = await ask('sindex-list:namespace=test')
+  assert.equal(list, 'ns=test:indexname=i,j:set=a%3Ab%3Dc:bin=d%3Ae:type=numeric:indextype=default:context=null:exp=null:state=WO')
+  const [index] = parseIndexes(list)
+  assert.deepEqual([index!.name, index!.set, index!.bin], ['i,j', 'a:b=c', 'd:e'])
 })
 
 test('statistics of an index are answered in both forms', async (t) => {

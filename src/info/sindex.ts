@@ -8,7 +8,7 @@ import { MetadataFullError } from '../node/system-metadata.js'
 import { namespaceNamed, namespaceOf } from './limits.js'
 import type { NodeView } from './node-view.js'
 import type { InfoCommand } from './registry.js'
-import { InfoError, bounded, pairs, type InfoCommandCall, type InfoParameters } from './request.js'
+import { InfoError, bounded, listedName, pairs, type InfoCommandCall, type InfoParameters } from './request.js'
 
 const NAME_BYTES_MAX = 63
 
@@ -117,9 +117,10 @@ function stateText ({ status, refused }: IndexDescription): string {
 
 function listed (index: IndexDescription): string {
   const { namespace, definition: { name, set, bin, context, expression, 'index-type': indexType, 'key-type': keyType } } = index
-  if (indexType === 'set') return pairs([['ns', namespace], ['indexname', name], ['set', set], ['indextype', indexType]], ':')
+  const shown = (word: string | undefined): string => word === undefined ? 'null' : listedName(word)
+  if (indexType === 'set') return pairs([['ns', namespace], ['indexname', name], ['set', shown(set)], ['indextype', indexType]], ':')
   return pairs([
-    ['ns', namespace], ['indexname', name], ['set', set ?? null], ['bin', bin ?? null], ['type', keyType], ['indextype', indexType], ['context', context ?? null],
+    ['ns', namespace], ['indexname', name], ['set', shown(set)], ['bin', shown(bin)], ['type', keyType], ['indextype', indexType], ['context', context ?? null],
     ['exp', expression ?? null], ['state', stateText(index)]
   ], ':')
 }

@@ -4,12 +4,13 @@ use crate::part::choice;
 use perigee_engine::udf::UdfResult;
 use perigee_engine::xdr::parse_outcomes;
 use perigee_wire::{
-    BatchRows, Message, MessageHeader, PROTO_BODY_BYTES_MAX, PROTO_HEADER_BYTES, RequestHeader,
-    RequestWriter, field, info_commands, parse_proto_header, validate_particle, write_proto_header,
+    BatchRows, Message, MessageHeader, PROTO_BODY_BYTES_MAX, PROTO_HEADER_BYTES, ProtoType,
+    RequestHeader, RequestWriter, deflate_frame, field, inflate_message, info_commands,
+    parse_proto_header, validate_particle, write_proto_header,
 };
 
 pub(crate) fn run(data: &[u8]) {
-    let Some((kind, data)) = choice(data, 6) else {
+    let Some((kind, data)) = choice(data, 8) else {
         return;
     };
     match kind {
@@ -18,7 +19,9 @@ pub(crate) fn run(data: &[u8]) {
         2 => stream(data),
         3 => info(data),
         4 => udf_results(data),
-        _ => outcomes(data),
+        5 => outcomes(data),
+        6 => inflated(data),
+        _ => deflated(data),
     }
 }
 
@@ -172,6 +175,39 @@ fn batch(parent: MessageHeader, data: &[u8]) {
         assert_eq!(again.position(), rows.position());
     }
     assert_eq!(seen, rows.rows());
+}
+
+fn inflated(body: &[u8]) {
+    let mut frame = Vec::new();
+    if let Ok(within) = inflate_message(body, &mut frame) {
+        message(within);
+    }
+    assert!(
+        frame.len() <= 2048 * body.len(),
+        "{} bytes made of {}",
+        frame.len(),
+        body.len()
+    );
+}
+
+/// What is compressed is a message again, and the same.
+fn deflated(body: &[u8]) {
+    let mut frame = Vec::new();
+    write_proto_header(&mut frame, ProtoType::Message, body.len());
+    frame.extend_from_slice(body);
+    let mut compressed = Vec::new();
+    if !deflate_frame(&frame, &mut compressed) {
+        return;
+    }
+    assert!(compressed.len() < frame.len());
+    let header = parse_proto_header(&compressed)
+        .expect("a header")
+        .expect("a whole one");
+    assert_eq!(header.kind, ProtoType::Compressed);
+    let inner = &compressed[PROTO_HEADER_BYTES..];
+    assert_eq!(header.body_bytes, inner.len());
+    let mut again = Vec::new();
+    assert_eq!(inflate_message(inner, &mut again), Ok(body));
 }
 
 fn udf_results(data: &[u8]) {

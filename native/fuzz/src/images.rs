@@ -35,8 +35,10 @@ pub(crate) fn look(view: &ImageView<'_>) {
     });
 }
 
+/// Name, particle type, value, and the index that is kept beside it.
+type Bin<'d> = (&'d [u8], u8, &'d [u8], Option<&'d [u8]>);
 /// Set, key, bins.
-type Content<'d> = (&'d [u8], Option<&'d [u8]>, Vec<(&'d [u8], u8, &'d [u8])>);
+type Content<'d> = (&'d [u8], Option<&'d [u8]>, Vec<Bin<'d>>);
 
 fn take<'d>(rest: &mut &'d [u8], bytes: usize) -> &'d [u8] {
     let (taken, after) = rest.split_at(bytes.min(rest.len()));
@@ -54,7 +56,8 @@ fn content(data: &[u8]) -> Option<Content<'_>> {
         let name = take(&mut rest, usize::from(name % 16));
         let (value, after) = split(rest)?;
         rest = after;
-        bins.push((name, kind, value));
+        let index = (kind & 0x80 != 0).then_some(&value[value.len() / 2..]);
+        bins.push((name, kind & 0x7f, value, index));
     }
     Some((set_name, user_key, bins))
 }
@@ -72,8 +75,8 @@ fn header() -> ImageHeader {
 fn build((set, key, bins): &Content<'_>) -> Vec<u8> {
     let mut image = Vec::new();
     let mut builder = ImageBuilder::begin(&mut image, &header(), set, *key);
-    for (name, kind, value) in bins {
-        builder.bin(name, *kind, value);
+    for (name, kind, value, index) in bins {
+        builder.indexed_bin(name, *kind, value, *index);
     }
     builder.finish();
     image
@@ -111,7 +114,7 @@ fn same_content(image: &[u8], (set, key, bins): &Content<'_>) {
     assert_eq!((view.set_name(), view.key()), (*set, *key));
     let found: Vec<_> = view
         .bins()
-        .map(|bin| (bin.name, bin.particle, bin.value))
+        .map(|bin| (bin.name, bin.particle, bin.value, bin.index))
         .collect();
     assert_eq!(&found, bins);
     assert_eq!(view.generation(), header().generation);
@@ -127,7 +130,7 @@ fn damaged(data: &[u8]) {
     let Some(mut content) = content(data) else {
         return;
     };
-    content.2.push((b"long", 3, &long));
+    content.2.push((b"long", 3, &long, None));
     let plain = build(&content);
     for with in compressions() {
         let mut stored = Vec::new();

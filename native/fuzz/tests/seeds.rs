@@ -4,8 +4,8 @@ use perigee_fuzz::TARGETS;
 use perigee_fuzz::part::join;
 use perigee_wire::msgpack::{Writer, canonical};
 use perigee_wire::{
-    Message, PROTO_HEADER_BYTES, RequestHeader, RequestWriter, field, info1, info2, op,
-    particle_type as particle,
+    Message, PROTO_HEADER_BYTES, ProtoType, RequestHeader, RequestWriter, deflate_frame, field,
+    info1, info2, op, particle_type as particle, write_proto_header,
 };
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -225,6 +225,23 @@ fn by_hand(containers: &[Vec<u8>]) -> Vec<(&'static str, &'static str, Vec<u8>)>
         "xdr-outcomes",
         [&[5], &[7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0][..]].concat(),
     );
+
+    let bins = [&[0, 0, 0, 204, 2, 4, 0, 0][..], &[7; 200]].concat();
+    let header = [
+        22, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+    ];
+    let large = [&header[..], &bins].concat();
+    let mut frame = Vec::new();
+    write_proto_header(&mut frame, ProtoType::Message, large.len());
+    frame.extend_from_slice(&large);
+    let mut compressed = Vec::new();
+    assert!(deflate_frame(&frame, &mut compressed));
+    add(
+        "frames",
+        "compressed",
+        [&[6], &compressed[PROTO_HEADER_BYTES..]].concat(),
+    );
+    add("frames", "to-be-compressed", [&[7], &large[..]].concat());
 
     for value in containers {
         add("values", "container", [&[0], &value[..]].concat());

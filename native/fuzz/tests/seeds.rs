@@ -380,6 +380,12 @@ fn by_hand(containers: &[Vec<u8>]) -> Vec<(&'static str, &'static str, Vec<u8>)>
         add("images", "record", [&[kind], &body.concat()[..]].concat());
     }
     add("devices", "header", vec![0; 24]);
+    // Leases all sequences that there are, so that the next lease has none.
+    add(
+        "devices",
+        "no-sequences-left",
+        b"\x03\x01\x04\x00\x00\x00\xff\x04\x09\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(),
+    );
     add(
         "devices",
         "image",

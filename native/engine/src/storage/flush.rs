@@ -94,7 +94,7 @@ impl Device {
                 }
                 continue;
             }
-            if state.next_sequence + SEQUENCE_LEASE / 2 > state.sequence_limit {
+            if state.next_sequence.saturating_add(SEQUENCE_LEASE / 2) > state.sequence_limit {
                 drop(state);
                 let _ = self.lease();
                 continue;
@@ -192,8 +192,12 @@ impl Device {
     /// Leases the next sequences. A failure latches the device.
     pub(super) fn lease(&self) -> Result<(), DeviceError> {
         let _one_at_a_time = self.flushing.lock();
-        let state = self.state.lock();
-        let limit = state.next_sequence + SEQUENCE_LEASE;
+        let mut state = self.state.lock();
+        let Some(limit) = state.next_sequence.checked_add(SEQUENCE_LEASE) else {
+            // No use of a device comes near; a lease that was written over by somebody may.
+            let error = io::Error::other("no sequences are left");
+            return Err(self.latch(&mut state, "lease of sequences", error));
+        };
         let lease = 1 - state.lease;
         drop(state);
 

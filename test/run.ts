@@ -126,14 +126,23 @@ async function conformance (): Promise<SectionResult> {
 const FUZZ_SECONDS = Number(process.env['PERIGEE_FUZZ_SECONDS'] ?? 60)
 const FUZZ_JOBS = 2
 
+/** The same for the same Rust code, so that a check that passed passes again; another with every change of it. None outside of a checkout. */
+function fuzzSeed (): number | undefined {
+  const { stdout } = spawnSync('git', ['rev-parse', 'HEAD:native'], { cwd: packageRoot, encoding: 'utf8' })
+  const digits = /^[0-9a-f]{7}/.exec(stdout ?? '')?.[0]
+  return digits === undefined ? undefined : 1 + Number.parseInt(digits, 16)
+}
+
 /** Each target is one check. */
 async function fuzzing (): Promise<SectionResult> {
   const wanted = targets()
   const lacking = missing()
   if (lacking !== null) return { totals: { ...NO_TOTALS, skipped: wanted.length }, note: lacking }
   const program = build()
+  const seed = fuzzSeed()
+  if (seed !== undefined) console.log(`seed ${seed} (npm run fuzz -- --seed ${seed} repeats it)`)
   console.log(HEADER)
-  const results = await fuzzAll(program, wanted, { seconds: FUZZ_SECONDS, jobs: FUZZ_JOBS }, result => { console.log(row(result)) })
+  const results = await fuzzAll(program, wanted, { seconds: FUZZ_SECONDS, jobs: FUZZ_JOBS, ...seed === undefined ? {} : { seed } }, result => { console.log(row(result)) })
   const failed = results.filter(({ finding }) => finding !== undefined)
   return {
     totals: { ...NO_TOTALS, passed: results.length - failed.length, failed: failed.length },

@@ -107,13 +107,23 @@ function execute (program: string, target: string, args: readonly string[], time
   })
 }
 
-/** Runs one target for so many seconds, from its seeds and what earlier runs have found. */
-export async function fuzz (program: string, target: string, seconds: number, echo: boolean): Promise<TargetResult> {
+/** How the runs of some targets go. */
+export interface FuzzOptions {
+  seconds: number
+  jobs: number
+  /** Of libFuzzer's choices; drawn by it if absent. */
+  seed?: number
+  /** Shows everything that libFuzzer prints. */
+  echo?: boolean
+}
+
+/** Runs one target for some seconds, from its seeds and what earlier runs have found. */
+export async function fuzz (program: string, target: string, { seconds, seed, echo = false }: FuzzOptions): Promise<TargetResult> {
   const corpus = join(WORK, 'corpus', target)
   mkdirSync(corpus, { recursive: true })
   mkdirSync(CRASHES, { recursive: true })
   const ended = await execute(program, target, [
-    corpus, unpack(target),
+    corpus, unpack(target), ...seed === undefined ? [] : [`-seed=${seed}`],
     `-max_total_time=${seconds}`, `-timeout=${INPUT_SECONDS_MAX}`, `-rss_limit_mb=${MEMORY_MIB_MAX}`,
     `-artifact_prefix=${join(CRASHES, `${target}-`)}`, '-print_final_stats=1'
   ], seconds * 1000 + GRACE_MS, echo)
@@ -139,19 +149,19 @@ export async function again (program: string, target: string, file: string, opti
 /** The targets' results as they come, so many at a time. */
 export async function fuzzAll (
   program: string, wanted: readonly string[],
-  { seconds, jobs, echo = false }: { seconds: number, jobs: number, echo?: boolean },
+  options: FuzzOptions,
   told: (result: TargetResult) => void
 ): Promise<TargetResult[]> {
   const waiting = [...wanted]
   const results: TargetResult[] = []
   const worker = async (): Promise<void> => {
     for (let target = waiting.shift(); target !== undefined; target = waiting.shift()) {
-      const result = await fuzz(program, target, seconds, echo)
+      const result = await fuzz(program, target, options)
       results.push(result)
       told(result)
     }
   }
-  await Promise.all(Array.from({ length: Math.min(jobs, wanted.length) }, worker))
+  await Promise.all(Array.from({ length: Math.min(options.jobs, wanted.length) }, worker))
   return results
 }
 

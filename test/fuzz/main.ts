@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { CRASHES, HEADER, again, build, fuzzAll, missing, row, targets } from './fuzz.js'
 
-const HELP = `npm run fuzz -- [--seconds N] [--jobs N] [--verbose] [target ...]   60 seconds each by default, two at a time
+const HELP = `npm run fuzz -- [--seconds N] [--jobs N] [--seed N] [--verbose] [target ...]   60 seconds each by default, two at a time
 npm run fuzz -- --list
 npm run fuzz -- --reproduce target file      runs one input again
 npm run fuzz -- --minimise target file       looks for a smaller one that fails too`
@@ -22,6 +22,7 @@ async function main (): Promise<number> {
     options: {
       seconds: { type: 'string', default: '60' },
       jobs: { type: 'string', default: String(Math.min(2, availableParallelism())) },
+      seed: { type: 'string' },
       verbose: { type: 'boolean', default: false },
       list: { type: 'boolean', default: false },
       reproduce: { type: 'boolean', default: false },
@@ -35,6 +36,7 @@ async function main (): Promise<number> {
     return 0
   }
   const [seconds, jobs] = [wholeNumber('seconds', values.seconds), wholeNumber('jobs', values.jobs)]
+  const seed = values.seed === undefined ? undefined : wholeNumber('seed', values.seed)
   const one = values.reproduce || values.minimise
   const [target = '', file = ''] = positionals
   const unknown = (one ? [target] : positionals).filter(name => !known.includes(name))
@@ -47,7 +49,7 @@ async function main (): Promise<number> {
 
   console.log(HEADER)
   const wanted = positionals.length > 0 ? [...new Set(positionals)] : known
-  const results = await fuzzAll(program, wanted, { seconds, jobs, echo: values.verbose }, result => { console.log(row(result)) })
+  const results = await fuzzAll(program, wanted, { seconds, jobs, echo: values.verbose, ...seed === undefined ? {} : { seed } }, result => { console.log(row(result)) })
   const failed = results.filter(({ finding }) => finding !== undefined).length
   console.log(failed === 0 ? `${results.length} targets kept their promises` : `${failed} of ${results.length} targets FAILED; inputs are in ${CRASHES}`)
   return failed === 0 ? 0 : 1

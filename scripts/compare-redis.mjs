@@ -155,7 +155,7 @@ async function startRedis (directory) {
     await sleep(50)
     try {
       await send(port, redis, [resp('PING')], 1)
-      return { port, pid: child.pid }
+      return { port, pid: child.pid, end: () => child.kill('SIGKILL') }
     } catch { /* Not yet. */ }
   }
   throw new Error('redis-server does not start')
@@ -192,6 +192,7 @@ namespaces: [{ name: test, storage-engine: { type: memory, data-size: 1G } }]`)
     }
   }
   await node.end('SIGTERM')
+  servers.redis.end()
   console.log(`${given.elements} elements, ${given.connections} connections, medians of ${given.rounds} rounds of ${given.requests} requests`)
   for (const [what, title] of [['read', 'read by rank'], ['add', 'add in order']]) {
     const of = (name, field) => median(rounds[name][what].map((it) => it[field]))

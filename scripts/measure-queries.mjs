@@ -8,7 +8,7 @@ import { ScratchNode, bench, freePort, main, median, options, scratchDirectory, 
 
 const USAGE = 'npm run bench:queries [-- --keys N --seconds N --rounds N --connections N]'
 /** Reads a second while queries run: far below what the node can do, so that its queue is not what is measured. */
-const PACED_READS = 5000
+const PACED_READS = 1000
 
 await main(async () => {
   const given = options(USAGE, { keys: 1_000_000, seconds: 5, rounds: 3, connections: 16 })
@@ -37,7 +37,7 @@ namespaces: [{ name: test, storage-engine: { type: memory, data-size: 4G } }]`)
   const numbers = new Map([...stat.values()][0].split(';').map((pair) => pair.split('=')))
   line('secondary index', `${numbers.get('entries')} entries, ${(Number(numbers.get('used_bytes')) / Number(numbers.get('entries'))).toFixed(1)} bytes each`)
 
-  const read = ['read', '--rate', String(PACED_READS), '--connections', '4', ...common]
+  const read = ['read', '--rate', String(PACED_READS), '--connections', String(given.connections), ...common]
   const alone = []
   const beside = []
   for (let round = 0; round < given.rounds; round++) {

@@ -380,6 +380,12 @@ fn by_hand(containers: &[Vec<u8>]) -> Vec<(&'static str, &'static str, Vec<u8>)>
         add("images", "record", [&[kind], &body.concat()[..]].concat());
     }
     add("devices", "header", vec![0; 24]);
+    // Begins with the last sequence that there is.
+    add(
+        "devices",
+        "last-sequence-first",
+        b"\x02\x00\x00\x00\x00\x00\xff\x04\x09\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(),
+    );
     // Leases all sequences that there are, so that the next lease has none.
     add(
         "devices",

@@ -265,7 +265,7 @@ impl Device {
     pub(super) fn set_next_sequence(&self, header: &DeviceHeader, found: &[Found]) {
         let here = found.iter().filter(|found| found.0 == self.index);
         let largest = here.filter_map(|(.., found)| match found {
-            FoundBlock::Sealed { sequence } => Some(sequence + 1),
+            FoundBlock::Sealed { sequence } => Some(sequence.saturating_add(1)),
             FoundBlock::Blank | FoundBlock::Unreadable => None,
         });
         let largest = largest.max().unwrap_or(0);

@@ -199,7 +199,7 @@ pub(super) fn sequence_by_images(bytes: &[u8], sequences: Range<u64>) -> Option<
             // Checksums come last: in foreign bytes, any 16 may claim to start a large image.
             let low = ImageView::trusted(&bytes[at..]).block_sequence();
             let distance = u64::from(low.wrapping_sub(sequences.start as u32));
-            let sequence = sequences.start + distance;
+            let sequence = sequences.start.checked_add(distance)?;
             let verifies = || ImageView::verify(&bytes[at..], Some(sequence)).is_ok();
             (distance < count && verifies()).then_some(sequence)
         })

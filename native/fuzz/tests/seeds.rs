@@ -243,6 +243,12 @@ fn by_hand(containers: &[Vec<u8>]) -> Vec<(&'static str, &'static str, Vec<u8>)>
     );
     add("frames", "to-be-compressed", [&[7], &large[..]].concat());
 
+    // The mark of a map's order with a text where nil belongs.
+    add(
+        "values",
+        "mark-of-map",
+        vec![0, 0x82, 0xc7, 0, 1, 0xa0, 1, 2],
+    );
     for value in containers {
         add("values", "container", [&[0], &value[..]].concat());
         for code in [0, 16, 17, 5, 13, 75, 96] {

@@ -54,6 +54,8 @@ pub enum MsgpackError {
     Trailing { offset: usize },
     #[error("container at byte {offset} is of the unknown order {found:#x}")]
     Order { offset: usize, found: u8 },
+    #[error("the mark of an order at byte {offset} is not followed by nil")]
+    Mark { offset: usize },
     #[error(
         "extension of type {found} at byte {offset}, which is no value but the mark of an order"
     )]
@@ -294,21 +296,23 @@ pub fn nesting(values: &[u8]) -> usize {
 }
 
 /// Takes the extension that says how a list or map is ordered from its first item, where there is one, and returns how
-/// many items follow and the order's flags. `counted` is what the header announced.
+/// many items follow and the order's flags. `counted` is what the header announced. In a map nil goes with it; anything
+/// else there would be a value that nobody looks at.
 pub fn read_order(
     reader: &mut Reader<'_>,
     counted: u32,
     is_map: bool,
 ) -> Result<(u32, u8), MsgpackError> {
     let mut ahead = *reader;
+    let offset = reader.offset();
     if counted == 0 {
         return Ok((0, 0));
     }
     match ahead.read()? {
         // Negative types are values that comparisons know.
         Value::Ext(flags @ 0.., _) => {
-            if is_map {
-                ahead.skip()?;
+            if is_map && !matches!(ahead.read()?, Value::Nil) {
+                return Err(MsgpackError::Mark { offset });
             }
             *reader = ahead;
             Ok((counted - 1, flags as u8))

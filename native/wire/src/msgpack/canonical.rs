@@ -186,6 +186,16 @@ mod tests {
         assert!(canonical(&unhex("9205d4ff01")).is_ok());
     }
 
+    /// What stood there was looked at by nobody, and so could be what no value may be.
+    #[test]
+    fn nil_goes_with_the_mark_of_a_map() {
+        assert_eq!(canonical_hex("82c70001c00102"), "82c70001c00102");
+        for with in ["a0", "01", "d4ff00", "c70001", "9191d40b76"] {
+            let map = format!("82c70001{with}0102");
+            assert!(canonical(&unhex(&map)).is_err(), "{map}");
+        }
+    }
+
     /// By an order in which a wildcard equals everything nothing is sorted, and a sort may panic.
     #[test]
     fn wildcards_among_what_is_sorted_do_no_harm() {

@@ -99,8 +99,6 @@ impl PartitionCursor {
     }
 }
 
-struct IndexDropped;
-
 /// The entries that a query looks at, in digest order.
 enum Candidates<'a> {
     All(index::Iter<'a>),
@@ -415,11 +413,8 @@ impl Namespace {
         reads: &mut ReadAhead,
         out: &mut Vec<u8>,
     ) -> PieceEnd {
-        if matches!(query.set, SetChoice::Unknown) {
-            return PieceEnd::Done;
-        }
-        if self.find_by_index(query, cursor).is_err() {
-            return PieceEnd::NoIndex;
+        if let Some(end) = self.find_by_index(query, cursor) {
+            return end;
         }
         let now = self.clock.wall_seconds();
         let state = self.partitions()[cursor.partition.index()].lock();
@@ -433,11 +428,7 @@ impl Namespace {
                 return PieceEnd::Done;
             };
             budget.visits -= 1;
-            let unread = self.filter_unread(query.filter(), &entry);
-            if let Ok(unread) = unread
-                && query.is_in_set(&entry)
-                && self.is_live(&entry, now)
-            {
+            if let Some(unread) = self.may_match(query, &entry, now) {
                 let start = out.len();
                 match self.write_query_record(query, &entry, unread, reads, out) {
                     Ok(false) => {}
@@ -479,11 +470,8 @@ impl Namespace {
         budget: &mut QueryBudget,
         selected: &mut Vec<Digest>,
     ) -> PieceEnd {
-        if matches!(query.set, SetChoice::Unknown) {
-            return PieceEnd::Done;
-        }
-        if self.find_by_index(query, cursor).is_err() {
-            return PieceEnd::NoIndex;
+        if let Some(end) = self.find_by_index(query, cursor) {
+            return end;
         }
         let now = self.clock.wall_seconds();
         let state = self.partitions()[cursor.partition.index()].lock();
@@ -493,10 +481,7 @@ impl Namespace {
                 return PieceEnd::Budget;
             }
             budget.visits -= 1;
-            if query.is_in_set(&entry)
-                && self.is_live(&entry, now)
-                && self.filter_unread(query.filter(), &entry).is_ok()
-            {
+            if self.may_match(query, &entry, now).is_some() {
                 budget.records -= 1;
                 selected.push(entry.digest);
             }
@@ -505,28 +490,31 @@ impl Namespace {
         PieceEnd::Done
     }
 
-    /// Has the cursor's partition searched by the query's index, if it has one and that was not done yet.
-    fn find_by_index(
-        &self,
-        query: &RecordQuery,
-        cursor: &mut PartitionCursor,
-    ) -> Result<(), IndexDropped> {
-        let Some(index) = query.index.as_ref().filter(|_| cursor.found.is_none()) else {
-            return Ok(());
-        };
+    /// Has the cursor's partition searched by the query's index, if it has one and that was not done yet. Returns how the
+    /// piece ends where there is nothing to go over.
+    fn find_by_index(&self, query: &RecordQuery, cursor: &mut PartitionCursor) -> Option<PieceEnd> {
+        if matches!(query.set, SetChoice::Unknown) {
+            return Some(PieceEnd::Done);
+        }
+        let index = query.index.as_ref().filter(|_| cursor.found.is_none())?;
         let found = index.find(&self.partitions()[cursor.partition.index()].lock());
         let Some(mut found) = found else {
             // Without an index of the set all records of the partition will do as well.
-            return match index.has_predicate() {
-                true => Err(IndexDropped),
-                false => Ok(()),
-            };
+            return index.has_predicate().then_some(PieceEnd::NoIndex);
         };
         // With no lock held any more.
         found.sort_unstable();
         found.dedup();
         cursor.found = Some(found.into());
-        Ok(())
+        None
+    }
+
+    /// Whether a record is of the query, as far as its index entry tells; the filter is asked last.
+    fn may_match(&self, query: &RecordQuery, entry: &Entry, now: u32) -> Option<filter::Unread> {
+        if !query.is_in_set(entry) || !self.is_live(entry, now) {
+            return None;
+        }
+        self.filter_unread(query.filter(), entry).ok()
     }
 
     /// The next records that are not in memory, as many as are read at once.
@@ -543,8 +531,7 @@ impl Namespace {
         };
         entries
             .take(READ_AHEAD_VISITS_MAX)
-            .filter(|entry| query.is_in_set(entry) && self.is_live(entry, now))
-            .filter(|entry| self.filter_unread(query.filter(), entry).is_ok())
+            .filter(|entry| self.may_match(query, entry, now).is_some())
             .filter(|entry| !in_memory(entry))
             .take(READ_AHEAD_RECORDS_MAX)
             .take_while(|entry| {

@@ -18,7 +18,7 @@ use perigee_engine::stats::count;
 use perigee_wire::{Digest, Message, PartitionId, ResultCode, info3};
 
 use crate::net::Reads;
-use crate::parked::{State, carry_out};
+use crate::parked::{State, carry_out, result_of_part};
 use crate::query_job::Pace;
 use crate::query_registry::{JobType, QueryEnd, QueryRegistry, QueryStatus};
 use crate::server::Shared;
@@ -28,8 +28,6 @@ const TURN_VISITS: usize = 8192;
 const TURN_RECORDS: u64 = 64;
 /// Records of one query that wait for a device, for Lua, or to be durable.
 const WAITING_MAX: usize = 32;
-/// Where a part has its result code.
-const RESULT_AT: usize = 5;
 
 /// The background queries of one service thread.
 #[derive(Default)]
@@ -412,10 +410,7 @@ impl Job {
 
     /// Counts what became of a record.
     fn look_at(&self, part: &[u8]) {
-        let code = part
-            .get(RESULT_AT)
-            .and_then(|code| ResultCode::from_u8(*code));
-        count(match code {
+        count(match result_of_part(part) {
             Some(ResultCode::Ok) => &self.status.records,
             Some(ResultCode::FilteredOut) => &self.status.filtered,
             // It is gone, as if it had been before the query came.

@@ -22,7 +22,7 @@ use perigee_wire::{
 
 use crate::contained::working_for;
 use crate::net::{ConnId, Net, Reads};
-use crate::parked::{Incoming, State};
+use crate::parked::{Incoming, State, result_of_part};
 use crate::reply_compression::{compress_frame, wants_compressed};
 use crate::server::Shared;
 use row::{RowFilter, RowRun, TurnLatencies, filter_of, row_at, run_row};
@@ -38,8 +38,6 @@ const WAITING_ROWS_MAX: usize = 128;
 const UNSENT_BYTES_MAX: usize = 2 << 20;
 /// How long a batch may take whose client does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Where a part has its result code.
-const RESULT_AT: usize = 5;
 
 /// The batches of one service thread.
 #[derive(Default)]
@@ -541,10 +539,7 @@ impl Progress {
 
     /// Ends the batch if a row failed and its client does not want the others then.
     fn look_at(&mut self, out: &mut Vec<u8>, part_at: usize, flags: u8) {
-        let Some(code) = out
-            .get(part_at + RESULT_AT)
-            .and_then(|code| ResultCode::from_u8(*code))
-        else {
+        let Some(code) = out.get(part_at..).and_then(result_of_part) else {
             return;
         };
         let goes_on = matches!(

@@ -10,7 +10,7 @@ use perigee_engine::latency::Latency;
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
 use perigee_engine::request::{Outcome, ReplyShape, Request};
-use perigee_wire::{Digest, Message};
+use perigee_wire::{Digest, Message, ResultCode};
 
 use crate::net::{ConnId, Reads};
 use crate::reply_compression::{compress_frame, wants_compressed};
@@ -129,6 +129,15 @@ pub(crate) fn carry_out(
             Some(State::Lua)
         }
     }
+}
+
+/// Where a part has its result code.
+const RESULT_AT: usize = 5;
+
+/// The result of a request that was answered by a part; `None` if there is no whole one.
+pub(crate) fn result_of_part(part: &[u8]) -> Option<ResultCode> {
+    let code = part.get(RESULT_AT)?;
+    ResultCode::from_u8(*code)
 }
 
 /// What a run came to.

@@ -5,7 +5,7 @@ import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { HEADER, build, fuzzAll, missing, row, targets } from './fuzz/fuzz.js'
+import { HEADER, build, failure, fuzzAll, missing, row, targets } from './fuzz/fuzz.js'
 import { ensureInstalled } from './support/official-client.js'
 import { packageRoot } from './support/package-root.js'
 import { removeTempDirectory, tempDirectory } from './support/temp.js'
@@ -146,7 +146,8 @@ async function fuzzing (): Promise<SectionResult> {
   const failed = results.filter(({ finding }) => finding !== undefined)
   return {
     totals: { ...NO_TOTALS, passed: results.length - failed.length, failed: failed.length },
-    ...(failed.length === 0 ? {} : { note: `failed: ${failed.map(({ target }) => target).join(', ')}` })
+    // Often the end of a log is all that is left of it.
+    ...(failed.length === 0 ? {} : { note: failed.map(result => `${result.target} FAILED: ${failure(result)}`).join('\n') })
   }
 }
 
@@ -208,7 +209,7 @@ async function main (): Promise<void> {
     const { totals, trouble } = settle(result)
     total = addTotals(total, totals)
     const seconds = ((Date.now() - started) / 1000).toFixed(1)
-    const notes = [trouble, result.note].filter(text => text !== undefined).map(text => `\n    ${text}`).join('')
+    const notes = [trouble, result.note].filter(text => text !== undefined).map(text => `\n    ${text.replaceAll('\n', '\n    ')}`).join('')
     summary.push(`${section.name.padEnd(46)} ${describe(totals)}  (${seconds} s)${notes}`)
     console.log(`\n${section.name}: ${describe(totals)}${notes}`)
   }

@@ -4,8 +4,9 @@
 // sanitizer is wanted, and needs an unstable compiler or an installation otherwise. Flags are for the target alone (`--target`): build scripts
 // and macros are programs without libFuzzer.
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join, relative } from 'node:path'
 import { packageRoot } from '../support/package-root.js'
 import { findingOf, numbersOf, type RunNumbers } from './output.js'
 
@@ -21,6 +22,10 @@ const MEMORY_MIB_MAX = 2048
 /** A run that has not ended so long after its time is ended. */
 const GRACE_MS = 120_000
 const OUTPUT_CHARACTERS_MAX = 4 << 20
+/** What a failure shows of its input; a larger one is made smaller first. */
+export const SHOWN_BYTES_MAX = 512
+const SHORTEN_SECONDS = 20
+const MINIMISE_SECONDS = 120
 
 const FLAGS = [
   '-Cpasses=sancov-module',
@@ -30,12 +35,23 @@ const FLAGS = [
   '-Cllvm-args=-sanitizer-coverage-trace-compares'
 ]
 
+/** An input that broke a promise. */
+export interface FoundInput {
+  path: string
+  /** Of the input that failed, or of a smaller one that fails too: at most {@link SHOWN_BYTES_MAX} of them. */
+  bytes: Buffer
+  /** How many it has. */
+  length: number
+  /** How many the one in `path` has. */
+  lengthFound: number
+}
+
 /** What a target came to. `finding` is why it failed, with the input if there is one. */
 export interface TargetResult {
   target: string
   numbers: RunNumbers
   seconds: number
-  finding?: { reason: string, artifact?: string }
+  finding?: { reason: string, input?: FoundInput }
 }
 
 /** All targets, in the order of their names: each has a file of seeds. */
@@ -131,19 +147,49 @@ export async function fuzz (program: string, target: string, { seconds, seed, ec
   const result = { target, numbers, seconds: ended.seconds }
   if (ended.code === 0 && numbers.runs > 0) return result
   const how = ended.signal ?? `exit ${ended.code ?? ''}`
-  const finding = findingOf(ended.output) ?? { reason: `ended by ${how} after ${numbers.runs} runs\n${ended.output.slice(-2000)}` }
-  return { ...result, finding }
+  const { reason, artifact } = findingOf(ended.output) ?? { reason: `ended by ${how} after ${numbers.runs} runs\n${ended.output.slice(-2000)}` }
+  return { ...result, finding: { reason, ...artifact === undefined ? {} : { input: await shown(program, target, artifact) } } }
 }
 
-/** Runs one input again, or has it made smaller. Everything that the program prints is shown. Its exit code is returned. */
-export async function again (program: string, target: string, file: string, options: { minimise: boolean }): Promise<number> {
+/** The input that libFuzzer wrote, as a failure shows it. */
+export async function shown (program: string, target: string, path: string): Promise<FoundInput> {
+  const found = readFileSync(path)
+  // Of a panic alone: each attempt at an input that takes too long would take as long.
+  const isLarge = found.length > SHOWN_BYTES_MAX && /-crash-\w+$/.test(path)
+  const smaller = isLarge ? await minimised(program, target, path, SHORTEN_SECONDS, false) : null
+  const bytes = smaller === null ? found : readFileSync(smaller)
+  return { path, bytes: bytes.subarray(0, SHOWN_BYTES_MAX), length: bytes.length, lengthFound: found.length }
+}
+
+/** The file of a smaller input that fails too; null where none was found in that time. */
+async function minimised (program: string, target: string, file: string, seconds: number, echo: boolean): Promise<string | null> {
   const smaller = `${file}.min`
-  const args = options.minimise
-    ? ['-minimize_crash=1', '-max_total_time=120', `-exact_artifact_path=${smaller}`, file]
-    : [`-timeout=${INPUT_SECONDS_MAX}`, file]
-  const { code } = await execute(program, target, args, 600_000, true)
-  if (options.minimise) console.log(`the smallest input that was found: ${smaller}`)
+  rmSync(smaller, { force: true })
+  await execute(program, target, ['-minimize_crash=1', `-max_total_time=${seconds}`, `-exact_artifact_path=${smaller}`, file], seconds * 1000 + GRACE_MS, echo)
+  return existsSync(smaller) ? smaller : null
+}
+
+/** Runs one input again. Everything that the program prints is shown. Its exit code is returned. */
+export async function reproduce (program: string, target: string, file: string): Promise<number> {
+  const { code } = await execute(program, target, [`-timeout=${INPUT_SECONDS_MAX}`, file], 600_000, true)
   return code ?? 1
+}
+
+/** Has an input that fails made smaller, which is shown, and says what came of it. */
+export async function minimise (program: string, target: string, file: string): Promise<number> {
+  const smaller = await minimised(program, target, file, MINIMISE_SECONDS, true)
+  console.log(smaller === null ? 'no smaller input was found' : `the smallest input that was found: ${smaller}`)
+  return smaller === null ? 1 : 0
+}
+
+/** Puts an input that is given in hexadecimal digits into a file. Throws when they are none. */
+export function fileOfHex (digits: string, directory = CRASHES): string {
+  if (!/^(?:[0-9a-f]{2})*$/i.test(digits)) throw new Error(`${JSON.stringify(digits.slice(0, 80))} is not pairs of hexadecimal digits`)
+  const bytes = Buffer.from(digits, 'hex')
+  mkdirSync(directory, { recursive: true })
+  const path = join(directory, `hex-${createHash('sha256').update(bytes).digest('hex').slice(0, 16)}`)
+  writeFileSync(path, bytes)
+  return path
 }
 
 /** The targets' results as they come, so many at a time. */
@@ -168,10 +214,25 @@ export async function fuzzAll (
 export const HEADER = `${'target'.padEnd(18)}${'runs'.padStart(12)}${'a second'.padStart(10)}${'edges'.padStart(8)}${'features'.padStart(10)}${'corpus'.padStart(8)}${'seconds'.padStart(9)}`
 
 /** A line of the table, and what follows it if the target failed. */
-export function row ({ target, numbers, seconds, finding }: TargetResult): string {
+export function row (result: TargetResult): string {
+  const { target, numbers, seconds, finding } = result
   const line = target.padEnd(18) + String(numbers.runs).padStart(12) + String(numbers.perSecond).padStart(10) +
     String(numbers.coverage).padStart(8) + String(numbers.features).padStart(10) + String(numbers.corpus).padStart(8) + seconds.toFixed(0).padStart(9)
-  if (finding === undefined) return line
-  const input = finding.artifact === undefined ? '' : `\n    npm run fuzz -- --reproduce ${target} ${finding.artifact}`
-  return `${line}  FAILED\n    ${finding.reason} (libFuzzer seed ${numbers.seed})${input}`
+  return finding === undefined ? line : `${line}  FAILED\n    ${failure(result).replaceAll('\n', '\n    ')}`
+}
+
+/** Why a target failed, and all that is needed to see it again on another machine. Empty for one that kept its promises. */
+export function failure ({ target, numbers, finding }: TargetResult): string {
+  if (finding === undefined) return ''
+  const lines = [finding.reason]
+  const { input } = finding
+  if (input === undefined) lines.push(`npm run fuzz -- --seed ${numbers.seed} ${target}`)
+  else {
+    const digits = input.bytes.toString('hex')
+    const from = input.length < input.lengthFound ? `, made smaller from ${input.lengthFound}` : ''
+    lines.push(`libFuzzer seed ${numbers.seed}; input of ${input.length} bytes${from}; as it was found: ${relative(packageRoot, input.path)}`)
+    if (input.length === input.bytes.length) lines.push(`npm run fuzz -- --reproduce ${target} --hex ${digits === '' ? "''" : digits}`)
+    else lines.push(`npm run fuzz -- --reproduce ${target} ${relative(packageRoot, input.path)}`, `its first ${input.bytes.length} bytes: ${digits}`)
+  }
+  return lines.join('\n')
 }

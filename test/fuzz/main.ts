@@ -3,12 +3,12 @@
 import { availableParallelism } from 'node:os'
 import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { CRASHES, HEADER, again, build, fuzzAll, missing, row, targets } from './fuzz.js'
+import { CRASHES, HEADER, build, fileOfHex, fuzzAll, minimise, missing, reproduce, row, targets } from './fuzz.js'
 
 const HELP = `npm run fuzz -- [--seconds N] [--jobs N] [--seed N] [--verbose] [target ...]   60 seconds each by default, two at a time
 npm run fuzz -- --list
-npm run fuzz -- --reproduce target file      runs one input again
-npm run fuzz -- --minimise target file       looks for a smaller one that fails too`
+npm run fuzz -- --reproduce target file      runs one input again; --hex DIGITS in place of the file gives it in the command
+npm run fuzz -- --minimise target file       looks for a smaller one that fails too; takes --hex as well`
 
 function wholeNumber (option: string, text: string): number {
   const value = Number(text)
@@ -27,6 +27,7 @@ async function main (): Promise<number> {
       list: { type: 'boolean', default: false },
       reproduce: { type: 'boolean', default: false },
       minimise: { type: 'boolean', default: false },
+      hex: { type: 'string' },
       help: { type: 'boolean', default: false }
     }
   })
@@ -38,14 +39,17 @@ async function main (): Promise<number> {
   const [seconds, jobs] = [wholeNumber('seconds', values.seconds), wholeNumber('jobs', values.jobs)]
   const seed = values.seed === undefined ? undefined : wholeNumber('seed', values.seed)
   const one = values.reproduce || values.minimise
-  const [target = '', file = ''] = positionals
+  if (values.hex !== undefined && !one) throw new Error('--hex goes with --reproduce or --minimise')
+  const [target = '', path = ''] = positionals
   const unknown = (one ? [target] : positionals).filter(name => !known.includes(name))
   if (unknown.length > 0) throw new Error(`${unknown.join(', ')}: targets are ${known.join(', ')}`)
-  if (one && (positionals.length !== 2 || !existsSync(file))) throw new Error('a target and a file with an input are expected')
+  const isComplete = values.hex === undefined ? positionals.length === 2 && existsSync(path) : positionals.length === 1
+  if (one && !isComplete) throw new Error('a target and a file with an input, or --hex with its digits, are expected')
+  const file = values.hex === undefined ? path : fileOfHex(values.hex)
   const lacking = missing()
   if (lacking !== null) throw new Error(`${lacking}; libFuzzer is compiled with it`)
   const program = build()
-  if (one) return await again(program, target, file, { minimise: values.minimise })
+  if (one) return await (values.minimise ? minimise : reproduce)(program, target, file)
 
   console.log(HEADER)
   const wanted = positionals.length > 0 ? [...new Set(positionals)] : known

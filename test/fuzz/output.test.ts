@@ -31,10 +31,20 @@ test('numbers_are_those_of_the_end_of_a_run', () => {
 
 test('a_run_that_ended_early_says_why_and_where_its_input_is', () => {
   assert.deepEqual(findingOf(CRASHED), {
-    reason: 'assertion failed: is_valid (fuzz/src/values.rs:10:5)',
+    reason: 'fuzz/src/values.rs:10:5: assertion failed: is_valid',
     artifact: '/tmp/crashes/values-crash-da39a3ee'
   })
   assert.equal(numbersOf(CRASHED).runs, 128)
   assert.deepEqual(findingOf('==7== ERROR: libFuzzer: timeout after 20 seconds\n'), { reason: 'timeout after 20 seconds' })
   assert.equal(numbersOf('').runs, 0)
+})
+
+test('a_reason_has_all_lines_of_a_message_but_not_its_backtrace_and_is_bounded', () => {
+  const panicked = (message: string): string => `thread '<unnamed>' (1) panicked at fuzz/src/values.rs:7:9:\n${message}\nstack backtrace:\n   0: rust_begin_unwind\n==9== ERROR: libFuzzer: deadly signal\n`
+  const compared = 'assertion `left == right` failed: 82a161\n  left: [1]\n right: [2]'
+  assert.equal(findingOf(panicked(compared))?.reason, `fuzz/src/values.rs:7:9: ${compared}`)
+  const many = findingOf(panicked('line\n'.repeat(100)))?.reason ?? ''
+  assert.equal(many.split('\n').length, 8)
+  assert.ok(many.endsWith(' ...'))
+  assert.ok((findingOf(panicked('x'.repeat(100_000)))?.reason ?? '').length < 1100)
 })

@@ -27,12 +27,26 @@ export function numbersOf (output: string): RunNumbers {
   }
 }
 
+/** Of what a panic says. */
+const REASON_LINES_MAX = 8
+const REASON_CHARACTERS_MAX = 1000
+/** What follows the message of a panic. */
+const AFTER_MESSAGE = /^(?:stack backtrace:|note: run with |==\d+==)/m
+
 /** Why a run ended before its time; null if it did not. `artifact` is the file that libFuzzer wrote. */
 export function findingOf (output: string): { reason: string, artifact?: string } | null {
   const error = /^==\d+== ?(?:ERROR: )?libFuzzer: (.+)$/m.exec(output)?.[1]
-  const panic = /^thread .*panicked at (.+):\n(.*)$/m.exec(output)
+  const panic = /^thread .*panicked at (.+):\n/m.exec(output)
   const artifact = /Test unit written to (\S+)/.exec(output)?.[1]
   if (error === undefined && panic === null && artifact === undefined) return null
-  const reason = panic === null ? error ?? 'an input was written' : `${panic[2] ?? ''} (${panic[1] ?? ''})`
+  const reason = panic === null ? error ?? 'an input was written' : `${panic[1]}: ${messageAt(output, panic.index + panic[0].length)}`
   return { reason, ...(artifact === undefined ? {} : { artifact }) }
+}
+
+/** The first lines of a message that begins there. */
+function messageAt (output: string, start: number): string {
+  const rest = output.slice(start)
+  const message = rest.slice(0, AFTER_MESSAGE.exec(rest)?.index).trimEnd()
+  const lines = message.split('\n').slice(0, REASON_LINES_MAX).join('\n').slice(0, REASON_CHARACTERS_MAX)
+  return lines.length < message.length ? `${lines} ...` : lines
 }

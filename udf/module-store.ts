@@ -3,8 +3,9 @@
 // After a crash at any moment the old content of a module or the new one is there, whole. Temporary files that a crash left behind are removed at opening.
 
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
+import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { makeDirectory } from '../src/files/make-directory.js'
 import { TEMPORARY_SUFFIX, replaceFile, syncDirectory } from '../src/files/replace-file.js'
 import { CompileCheck } from './compile-check.js'
 import { UdfError } from './errors.js'
@@ -47,7 +48,7 @@ export class ModuleStore {
   }
 
   async open (): Promise<void> {
-    await mkdir(this.#directory, { recursive: true })
+    await makeDirectory(this.#directory)
     for (const entry of await readdir(this.#directory, { withFileTypes: true })) {
       if (!entry.isFile()) continue
       const path = join(this.#directory, entry.name)

@@ -3,9 +3,11 @@
 // it comes again. A file that was moved away (log rotation) is noticed before the next batch and begun anew, and so is one that was cut in place
 // (rotation by copy and truncate): writes go to the end of the file, wherever that is, and a batch counts only if the file then has the size it should.
 
-import { mkdir, open, stat, type FileHandle } from 'node:fs/promises'
+import { open, stat, type FileHandle } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import type { FileDatacenterConfig } from '../../config/schema.js'
+import { makeDirectory } from '../../src/files/make-directory.js'
+import { syncDirectory } from '../../src/files/replace-file.js'
 import { Backoff } from '../backoff.js'
 import { describeChange, type Change } from '../change.js'
 import { LimitedLog, type Connector, type ConnectorOutcome, type Log } from '../connector.js'
@@ -129,7 +131,7 @@ export class FileConnector implements Connector {
   }
 
   async #reopen (): Promise<void> {
-    await mkdir(dirname(this.#path), { recursive: true })
+    await makeDirectory(dirname(this.#path))
     const handle = await this.#openFile(this.#path)
     try {
       const { size, ino } = await handle.stat()
@@ -180,13 +182,4 @@ async function endOfLastLine (handle: WritableHandle, size: number, path: string
   }
   if (size === 0) return 0
   throw new ForeignFileError(`${path} does not look like lines of changes, and will not be touched`)
-}
-
-async function syncDirectory (path: string): Promise<void> {
-  const handle = await open(path, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
 }

@@ -141,7 +141,10 @@ export class Backup {
       if (file === undefined) return
       worker.file = undefined
       const { bytes } = file
-      const sha256 = await file.finish()
+      const sha256 = await file.finish().catch(async (error) => {
+        await file.discard()
+        throw error
+      })
       const { tally } = worker
       worker.tally = new Tally()
       this.#state.files.push({ name: basename(file.path), bytes, records: tally.records, sha256 })

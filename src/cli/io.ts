@@ -23,16 +23,19 @@ export interface Io {
 
 export function processIo (): Io {
   let controller: AbortController | undefined
-  // `perigee ... | head` closes our stdout; that is no error.
+  let sendsBytes = false
+  // `perigee ... | head` closes our stdout; that is no error, unless what goes there has to be whole.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0)
-    throw error
+    if (error.code === 'EPIPE' && !sendsBytes) process.exit(0)
+    process.stderr.write(`perigee: stdout cannot be written (${error.code})\n`)
+    process.exit(1)
   })
   return {
     env: process.env,
     out: (text) => { process.stdout.write(text) },
     err: (text) => { process.stderr.write(text) },
     outBytes: async (bytes) => {
+      sendsBytes = true
       if (!process.stdout.write(bytes)) await once(process.stdout, 'drain')
     },
     input: () => process.stdin as AsyncIterable<Buffer>,

@@ -1,12 +1,13 @@
-import { mkdir, open, rename, rm } from 'node:fs/promises'
+import { open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { makeDirectory } from './make-directory.js'
 
 /** Stands behind the name of a file that is being written. A crash may leave one behind; it is nothing. */
 export const TEMPORARY_SUFFIX = '.tmp'
 
 /** Replaces a file as a whole, durably: whenever power fails, the file is what it was before or what it is to be. Makes its directory when it is missing. */
 export async function replaceFile (path: string, content: string | Uint8Array): Promise<void> {
-  await mkdir(dirname(path), { recursive: true })
+  await makeDirectory(dirname(path))
   const temporary = path + TEMPORARY_SUFFIX
   try {
     const file = await open(temporary, 'w')

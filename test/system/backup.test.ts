@@ -1,8 +1,8 @@
 // Backup and restore between two real nodes, with the processes and a node killed in the middle: in the end both namespaces are equal.
 import assert from 'node:assert/strict'
-import { spawn, type ChildProcess } from 'node:child_process'
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { EVERY_TYPE } from '../../src/backup/testing/every-type.js'
@@ -255,4 +255,55 @@ test('expired records, and those that are too large, are counted and left out', 
   assert.match(ended.err, new RegExp(`made.asb:10: record ${Buffer.from(digest('large'), 'base64').toString('hex')} is larger`))
   const extended = await new Command(target, 'restore', '-i', file, '--json', '--extra-ttl', '7300d').ended
   assert.equal((JSON.parse(extended.out) as Record<string, number>).expired, 0)
+})
+
+/** Ends by itself, with a message and no success. */
+async function refused (says: RegExp, ...args: string[]): Promise<void> {
+  const { code, signal, err } = await new Command(source, ...args).ended
+  assert.equal(code, 1, `perigee ${args.join(' ')}: ${signal ?? ''} ${err}`)
+  assert.match(err, says)
+}
+
+test('a place that cannot be written is refused with a message', async () => {
+  const file = join(scratch, 'a file')
+  writeFileSync(file, 'kept')
+  // The file system of the kernel takes no new entries: Node.js's own way of making directories never ended there.
+  await refused(/\/proc\/nope cannot be made \(ENOENT\)/, 'backup', '-n', 'test', '-d', '/proc/nope')
+  await refused(/a file is not a directory/, 'backup', '-n', 'test', '-d', file)
+  await refused(/below is not a directory/, 'backup', '-n', 'test', '-d', join(file, 'below'), '--remove-files')
+  await refused(/is a directory; --directory/, 'backup', '-n', 'test', '-o', scratch, '--remove-files')
+  await refused(/no such file or directory/, 'backup', '-n', 'test', '-o', join(scratch, 'no', 'such.asb'))
+  assert.equal(readFileSync(file, 'utf8'), 'kept')
+})
+
+test('a backup to a stdout that takes no more fails', async () => {
+  const lost = new Command(source, 'backup', '-n', 'test', '-o', '-')
+  lost.child.stdout!.once('data', () => { lost.child.stdout!.destroy() })
+  const { code, err } = await lost.ended
+  assert.equal(code, 1, err)
+  assert.match(err, /stdout cannot be written \(EPIPE\)/)
+})
+
+test('a restore reads pipes, and from where it cannot write, and refuses what it cannot read', async () => {
+  const file = join(scratch, 'whole.asb')
+  const { records } = JSON.parse((await done(source, 'backup', '-n', 'test', '-o', file, '--json')).out) as { records: number }
+  const read = (out: string): number => (JSON.parse(out) as { read: number }).read
+  await refused(/cannot be read \(ENOENT\)/, 'restore', '-d', '/proc/nope')
+  await refused(/is a directory; --directory/, 'restore', '-i', scratch)
+  const pipe = join(scratch, 'pipe')
+  assert.equal(spawnSync('mkfifo', [pipe]).status, 0)
+  const restore = new Command(target, 'restore', '-i', pipe, '--no-generation', '--json')
+  const writer = spawn('cp', [file, pipe], { stdio: 'ignore' })
+  const piped = await restore.ended
+  writer.kill()
+  assert.equal(piped.code, 0, piped.err)
+  assert.equal(read(piped.out), records)
+  assert.ok(!existsSync(`${pipe}.restore.state`))
+  // A link below /proc: nothing can be made beside it, also by root.
+  const held = openSync(file, 'r')
+  const beside = await new Command(target, 'restore', '-i', `/proc/${process.pid}/fd/${held}`, '--no-generation', '--json').ended
+  closeSync(held)
+  assert.equal(beside.code, 0, beside.err)
+  assert.match(beside.err, /restore\.state cannot be written \(\w+\): a restore that is stopped has to begin anew/)
+  assert.equal(read(beside.out), records)
 })

@@ -1,4 +1,4 @@
-import { mkdir, rm, stat } from 'node:fs/promises'
+import { rm, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { AsbWriter, UnwritableError } from '../../backup/asb-writer.js'
 import { BackupState, type BackupChoice } from '../../backup/backup-state.js'
@@ -8,6 +8,7 @@ import { allPartitions, parsePartitions, partitionsAfter, type PartitionCursors 
 import { Progress, sizeText } from '../../backup/progress.js'
 import type { Client } from '../../client/client.js'
 import { parsePairs } from '../../client/info.js'
+import { makeDirectory } from '../../files/make-directory.js'
 import { CommandError, UsageError, type Io } from '../io.js'
 import { withClient, type TargetOptions } from '../target.js'
 import { durationOf, listOf, numberOf } from './amounts.js'
@@ -131,22 +132,34 @@ async function targetOf (io: Io, options: BackupCommandOptions, state: BackupSta
       if (options.json === true) throw new UsageError('--json and a backup to stdout exclude each other')
       return { write: (bytes) => io.outBytes(bytes) }
     }
-    if (options.removeFiles !== true && await exists(outputFile)) throw new CommandError(`${outputFile} is there already; --remove-files replaces it`)
+    const there = await stat(outputFile).catch(() => undefined)
+    if (there?.isDirectory() === true) throw new CommandError(`${outputFile} is a directory; --directory writes into one`)
+    if (options.removeFiles !== true && there !== undefined) throw new CommandError(`${outputFile} is there already; --remove-files replaces it`)
     return { file: resolve(outputFile) }
   }
   const path = resolve(directory!)
-  await mkdir(path, { recursive: true })
+  const there = await within(path)
   const statePath = options.continue === undefined ? join(path, `${state.choice.namespace}.asb.state`) : resolve(options.continue)
   if (!resumed) {
-    const there = await artifactsOf(path)
     if (there.length > 0 && options.removeFiles !== true) throw new CommandError(`${path} holds a backup already (${there.length} files); --remove-files replaces it, --continue goes on with one that was stopped`)
     await removeArtifacts(path)
   }
   return { directory: path, statePath }
 }
 
-async function exists (path: string): Promise<boolean> {
-  return await stat(path).then(() => true, () => false)
+/** What of a backup is in a directory, which is made if it is not there. */
+async function within (path: string): Promise<string[]> {
+  try {
+    await makeDirectory(path)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    throw new CommandError(code === 'EEXIST' || code === 'ENOTDIR' ? `${path} is not a directory` : `${path} cannot be made (${code})`)
+  }
+  try {
+    return await artifactsOf(path)
+  } catch (error) {
+    throw new CommandError(`${path} cannot be read (${(error as NodeJS.ErrnoException).code})`)
+  }
 }
 
 async function clear (io: Io, { directory, outputFile }: BackupCommandOptions): Promise<number> {

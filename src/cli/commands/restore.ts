@@ -1,6 +1,6 @@
 import { rm, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
-import { createReadStream } from 'node:fs'
+import { createReadStream, type Stats } from 'node:fs'
 import { AsbReader } from '../../backup/asb-reader.js'
 import { backupFiles, readManifest, verifyFiles } from '../../backup/manifest.js'
 import { Progress } from '../../backup/progress.js'
@@ -34,6 +34,7 @@ export interface RestoreCommandOptions extends TargetOptions {
 
 /** Every reader keeps some writes under way; together they need more than one connection. */
 const CONNECTIONS = 4
+const READ_BYTES = 1 << 20
 
 /** Resolves to the code to end with. */
 export async function restore (io: Io, options: RestoreCommandOptions): Promise<number> {
@@ -42,7 +43,7 @@ export async function restore (io: Io, options: RestoreCommandOptions): Promise<
   if (options.validate === true) return await validate(io, sources, options.json === true)
   const [from, to, ...more] = options.namespace?.split(',') ?? []
   if (more.length > 0 || from === '' || to === '') throw new UsageError('--namespace is NAME, or FROM,TO')
-  const statePath = options.continue ?? (where === undefined ? undefined : where.directory ? join(where.path, 'perigee-restore.state') : `${where.path}.restore.state`)
+  let statePath = options.continue ?? (where === undefined ? undefined : where.directory ? join(where.path, 'perigee-restore.state') : `${where.path}.restore.state`)
   const state = options.continue === undefined ? new RestoreState(where?.path ?? '-') : await RestoreState.load(options.continue, where?.path ?? '-')
   const patienceMs = durationOf('--retry-for', options.retryFor)
 
@@ -53,7 +54,12 @@ export async function restore (io: Io, options: RestoreCommandOptions): Promise<
     const save = async (): Promise<void> => {
       if (statePath !== undefined) await state.save(statePath)
     }
-    await save()
+    await save().catch((error: NodeJS.ErrnoException) => {
+      if (options.continue !== undefined) throw error
+      // A backup may well lie where nothing can be written.
+      io.err(`perigee: ${statePath} cannot be written (${error.code}): a restore that is stopped has to begin anew\n`)
+      statePath = undefined
+    })
     const job = new Restore(client, state, {
       from,
       to,
@@ -79,7 +85,8 @@ export async function restore (io: Io, options: RestoreCommandOptions): Promise<
       complete = await job.run(sources)
     } catch (error) {
       progress.end()
-      await save()
+      // Why it failed is what counts; the state is as of a moment ago then.
+      await save().catch(() => {})
       report(io, state.counts, false, options.json === true)
       throw new CommandError(`${(error as Error).message}${statePath === undefined ? '' : `; go on with --continue ${statePath}`}`)
     }
@@ -103,8 +110,7 @@ async function sourcesOf (io: Io, options: RestoreCommandOptions): Promise<Sourc
   const { directory, inputFile } = options
   if ((directory === undefined) === (inputFile === undefined)) throw new UsageError('either --directory or --input-file is needed')
   if (inputFile === '-') {
-    if (options.continue !== undefined) throw new UsageError('what comes from stdin cannot be continued')
-    return { sources: [{ name: 'stdin', path: undefined, stream: io.input() }], bytes: 0, where: undefined }
+    return once('stdin', io.input(), options)
   }
   const path = resolve(directory ?? inputFile!)
   const names = directory === undefined ? [path] : await filesOf(path)
@@ -116,10 +122,24 @@ async function sourcesOf (io: Io, options: RestoreCommandOptions): Promise<Sourc
   const sources: RestoreSource[] = []
   for (const name of names) {
     const file = directory === undefined ? path : join(path, name)
-    bytes += await sizeOf(file)
+    const found = await entryOf(file)
+    if (found.isDirectory()) throw new CommandError(`${file} is a directory${directory === undefined ? '; --directory reads one' : ''}`)
+    if (directory === undefined && !found.isFile()) return once(inputFile!, opened(file), options)
+    bytes += found.size
     sources.push({ name: directory === undefined ? inputFile! : name, path: file })
   }
   return { sources, bytes, where: { path, directory: directory !== undefined } }
+}
+
+/** What can be read only once: stdin, or a pipe. */
+function once (name: string, stream: AsyncIterable<Buffer>, options: RestoreCommandOptions): Sources {
+  if (options.continue !== undefined) throw new UsageError(`what comes from ${name} cannot be continued`)
+  return { sources: [{ name, path: undefined, stream }], bytes: 0, where: undefined }
+}
+
+/** Opened when it is read: the opening of a pipe waits for who writes to it. */
+async function * opened (path: string): AsyncGenerator<Buffer, void> {
+  yield * createReadStream(path, { highWaterMark: READ_BYTES }) as AsyncIterable<Buffer>
 }
 
 async function filesOf (directory: string): Promise<string[]> {
@@ -133,9 +153,9 @@ async function filesOf (directory: string): Promise<string[]> {
   return names
 }
 
-async function sizeOf (file: string): Promise<number> {
+async function entryOf (file: string): Promise<Stats> {
   try {
-    return (await stat(file)).size
+    return await stat(file)
   } catch (error) {
     throw new CommandError(`${file} cannot be read (${(error as NodeJS.ErrnoException).code}, in ${dirname(file)})`)
   }
@@ -145,7 +165,7 @@ async function sizeOf (file: string): Promise<number> {
 async function validate (io: Io, sources: readonly RestoreSource[], json: boolean): Promise<number> {
   const found = { files: sources.length, records: 0, modules: 0, indexes: 0 }
   for (const { name, path, stream } of sources) {
-    for await (const items of new AsbReader(name).items(stream ?? createReadStream(path!, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>)) {
+    for await (const items of new AsbReader(name).items(stream ?? opened(path!))) {
       for (const { kind } of items) found[`${kind === 'index' ? 'indexe' : kind}s`]++
     }
   }

@@ -29,7 +29,7 @@ impl Drop for Changing {
     }
 }
 
-/// Whether a panic that was caught on this thread ended a change half way.
+/// Whether this thread is in the middle of a change; of one that caught a panic, whether that ended a change half way.
 pub fn is_changing() -> bool {
     CHANGING.get() > 0
 }

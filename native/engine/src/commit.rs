@@ -26,6 +26,7 @@ use crate::storage::{AppendError, CommitTicket};
 
 thread_local! {
     static AHEAD: RefCell<CompressedAhead> = RefCell::default();
+    static COMPRESSED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Namespace {
@@ -40,7 +41,6 @@ impl Namespace {
         image: &mut [u8],
         set_id: u16,
     ) -> Result<CommitTicket, ResultCode> {
-        let _changing = changing();
         if image.len() > self.config.max_record_size.get() as usize {
             count(&self.stats.mine().fail_record_too_big);
             return Err(ResultCode::RecordTooBig);
@@ -48,14 +48,31 @@ impl Namespace {
         if self.covers(state, old, &ImageView::trusted(image)) {
             add_flags(image, image_flag::COVERS);
         }
-        let (entry, ticket) = self
-            .replace_compressed(state, old, image, set_id)
-            .map_err(append_code)?;
-        self.reindex(state, indexed, &entry, &ImageView::trusted(image));
-        if ships(&entry) {
-            self.queue_change(state, &entry);
-        }
-        Ok(ticket)
+        COMPRESSED.with_borrow_mut(|compressed| {
+            let plain_bytes = image.len();
+            let is_smaller = self.compress(image, compressed);
+            let stored_bytes = match is_smaller {
+                true => compressed.len(),
+                false => plain_bytes,
+            };
+            // What the users' expressions come to is known before the first step of the change is taken.
+            let view = ImageView::trusted(image);
+            let new = self.keys_of_version(state, &new_entry(&view, set_id, stored_bytes), &view);
+            let stored = match is_smaller {
+                true => compressed.as_mut_slice(),
+                false => image,
+            };
+            let _changing = changing();
+            let (entry, ticket) = self
+                .replace(state, old, stored, set_id)
+                .map_err(append_code)?;
+            self.count_compression(plain_bytes, stored_bytes);
+            self.reindex(state, indexed, new, &entry);
+            if ships(&entry) {
+                self.queue_change(state, &entry);
+            }
+            Ok(ticket)
+        })
     }
 
     /// Takes a record, or a tombstone, out of the index: expiry, and deletes that nobody has to hear of. Where it covers
@@ -128,44 +145,31 @@ impl Namespace {
         });
     }
 
-    /// As `replace`, in the form that the namespace stores versions in.
-    fn replace_compressed(
-        &self,
-        state: &mut PartitionState,
-        old: Option<&Entry>,
-        image: &mut [u8],
-        set_id: u16,
-    ) -> Result<(Entry, CommitTicket), AppendError> {
-        thread_local! {
-            static COMPRESSED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-        }
+    /// Puts the form that the namespace stores a version in into `compressed`, if it is smaller; whether it is.
+    fn compress(&self, image: &[u8], compressed: &mut Vec<u8>) -> bool {
         let compression = self.config.compression();
         if compression.algorithm == CompressionKind::None {
-            return self.replace(state, old, image, set_id);
+            return false;
         }
-        COMPRESSED.with_borrow_mut(|compressed| {
-            let plain_bytes = image.len();
-            let is_smaller = AHEAD
-                .with_borrow_mut(|ahead| {
-                    let is_smaller = ahead.take(image, compression, compressed);
-                    ahead.trim();
-                    is_smaller
-                })
-                .unwrap_or_else(|| compress(image, compression, compressed));
-            let stored = match is_smaller {
-                true => compressed.as_mut_slice(),
-                false => image,
-            };
-            let stored_bytes = stored.len();
-            let replaced = self.replace(state, old, stored, set_id)?;
-            let stats = self.stats.mine();
-            let add = |counter: &AtomicU64, bytes: usize| {
-                counter.fetch_add(bytes as u64, Ordering::Relaxed);
-            };
-            add(&stats.compression_input_bytes, plain_bytes);
-            add(&stats.compression_output_bytes, stored_bytes);
-            Ok(replaced)
-        })
+        AHEAD
+            .with_borrow_mut(|ahead| {
+                let is_smaller = ahead.take(image, compression, compressed);
+                ahead.trim();
+                is_smaller
+            })
+            .unwrap_or_else(|| compress(image, compression, compressed))
+    }
+
+    fn count_compression(&self, plain_bytes: usize, stored_bytes: usize) {
+        if self.config.compression().algorithm == CompressionKind::None {
+            return;
+        }
+        let stats = self.stats.mine();
+        let add = |counter: &AtomicU64, bytes: usize| {
+            counter.fetch_add(bytes as u64, Ordering::Relaxed);
+        };
+        add(&stats.compression_input_bytes, plain_bytes);
+        add(&stats.compression_output_bytes, stored_bytes);
     }
 
     /// Appends a version and swaps the index entry. On an error nothing has changed.
@@ -176,9 +180,7 @@ impl Namespace {
         image: &mut [u8],
         set_id: u16,
     ) -> Result<(Entry, CommitTicket), AppendError> {
-        // Where it will lie is not known yet.
-        let nowhere = Location::new(0, 0, 1);
-        let mut entry = entry_of(&ImageView::trusted(image), set_id, nowhere);
+        let mut entry = new_entry(&ImageView::trusted(image), set_id, image.len());
         // Should the process end between the two, the next one knows what to look for.
         state.table.intend(&entry);
         let appended = match self.store.append(image) {
@@ -212,6 +214,12 @@ impl Namespace {
             shipping.list(&entry.digest, queue);
         }
     }
+}
+
+/// The entry of a version of which it is not known yet where it will lie.
+fn new_entry(version: &ImageView<'_>, set_id: u16, stored_bytes: usize) -> Entry {
+    let units = stored_bytes as u64 / Location::UNIT_BYTES;
+    entry_of(version, set_id, Location::new(0, 0, units as u32))
 }
 
 fn append_code(error: AppendError) -> ResultCode {

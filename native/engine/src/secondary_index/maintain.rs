@@ -9,6 +9,7 @@ use perigee_wire::Digest;
 
 use super::keys::keys_of;
 use super::{KeyTree, SecondaryIndex};
+use crate::changing::is_changing;
 use crate::device_copy::DeviceCopy;
 use crate::filter::StoredRecord;
 use crate::index::{Entry, Location, PartitionTable, prefix_of};
@@ -46,7 +47,15 @@ struct PartitionIndex {
     tree: KeyTree,
 }
 
-/// What the indexes have of the version of a record that a change replaces. It holds as long as the partition is locked.
+impl PartitionIndex {
+    fn insert(&mut self, key: u64, prefix: u64) {
+        if self.tree.insert(key, prefix) {
+            self.index.entries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What the indexes have, or are to have, of a version of a record. It holds as long as the partition is locked.
 #[derive(Default)]
 pub(crate) struct Indexed {
     /// By place in the partition's list, then ascending.
@@ -144,13 +153,14 @@ impl Namespace {
         indexed
     }
 
-    /// Puts a new version in an old one's place in the indexes: `entry` is in the table already.
+    /// Puts a new version in an old one's place in the indexes: `entry` is in the table already. `old` is what the indexes
+    /// have of the one, `new` what they are to have of the other.
     pub(crate) fn reindex(
         &self,
         state: &mut PartitionState,
         old: Indexed,
+        new: Indexed,
         entry: &Entry,
-        view: &ImageView<'_>,
     ) {
         if state.updates.indexes.list.is_empty() {
             return;
@@ -165,16 +175,19 @@ impl Namespace {
             // The prefix is about to be used again: what is left under it would be taken for the new record's.
             self.sweep_orphans(state, Some(&entry.digest));
         }
-        if state.updates.indexes.is_building() {
-            // Of the old version there may be nothing yet, so what stays the same would never come.
-            self.build_version(state, entry, view);
+        let PartitionState { table, updates } = state;
+        let list = &mut updates.indexes.list;
+        // Of the old version there may be nothing yet in an index that is being built, so what stays the same would never
+        // come.
+        for (at, key) in &new.keys {
+            let one = &mut list[*at];
+            if !one.index.is_ready() {
+                one.insert(*key, prefix);
+            }
         }
-        let new = self.keys_of_version(state, entry, view);
         if new.keys == old.keys {
             return;
         }
-        let PartitionState { table, updates } = state;
-        let list = &mut updates.indexes.list;
         // Entries that another record of the same prefix may share stay. They do no harm.
         let is_alone = table.with_prefix(prefix).nth(1).is_none();
         for (at, key) in without(&old.keys, &new.keys).filter(|_| is_alone) {
@@ -184,10 +197,7 @@ impl Namespace {
             }
         }
         for (at, key) in without(&new.keys, &old.keys) {
-            let PartitionIndex { index, tree } = &mut list[at];
-            if tree.insert(key, prefix) {
-                index.entries.fetch_add(1, Ordering::Relaxed);
-            }
+            list[at].insert(key, prefix);
         }
     }
 
@@ -291,6 +301,10 @@ fn with_keys(index: &SecondaryIndex, record: &StoredRecord<'_>, f: impl FnOnce(&
     thread_local! {
         static KEYS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     }
+    debug_assert!(
+        !is_changing(),
+        "what users have written runs before a change"
+    );
     let mut keys = KEYS.take();
     keys.clear();
     keys_of(&index.definition, record, &mut keys);

@@ -17,6 +17,7 @@ use perigee_engine::request::{ReplyShape, Request};
 use perigee_engine::stats::count;
 use perigee_wire::{Digest, Message, PartitionId, ResultCode, info3};
 
+use crate::contained::caught;
 use crate::net::Reads;
 use crate::parked::{State, carry_out, result_of_part};
 use crate::query_job::Pace;
@@ -158,7 +159,10 @@ impl BackgroundJobs {
                 continue;
             };
             job.is_ready = false;
-            self.turn(number, &mut job, reads, context);
+            let shared = context.shared;
+            contained(&mut job, shared, |job| {
+                self.turn(number, job, reads, context);
+            });
             self.go_on(number, job, context);
         }
     }
@@ -295,7 +299,9 @@ impl BackgroundJobs {
             });
             job.look_at(&part);
         } else {
-            self.carry_out(request, change, &mut job, copy, reads, context);
+            contained(&mut job, context.shared, |job| {
+                self.carry_out(request, change, job, copy, reads, context);
+            });
         }
         self.go_on(number, job, context);
     }
@@ -357,6 +363,16 @@ impl BackgroundJobs {
             }
             self.run_again(request, None, reads, context);
         }
+    }
+}
+
+/// Does what a query asked for; should that panic, the query has failed.
+fn contained(job: &mut Job, shared: &Shared, f: impl FnOnce(&mut Job)) {
+    if let Err(panic) = caught(|| f(job)) {
+        job.end = Some(QueryEnd::Failed);
+        count(&shared.stats.requests_panicked);
+        let (task, peer) = (job.status.task, &job.status.peer);
+        tracing::error!(task, %peer, panic, "a background query met a fault of this program: it has failed");
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! No input is to cause one. Should one do all the same, nothing but its own request is lost if it was only decoded or
 //! evaluated by then: what a panic leaves behind is dropped, locks are given up, the connection is closed and the thread goes
-//! on. A panic in the middle of a change, or one that is of no connection, goes through, and ends the process.
+//! on. A background query, which no connection waits for, fails by it. A panic in the middle of a change, or one that is of
+//! neither, goes through, and ends the process.
 
-use std::any::Any;
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
@@ -65,22 +65,29 @@ impl<H: Handler> Contained<H> {
         net: &mut dyn Net,
         call: impl FnOnce(&mut H, &mut dyn Net),
     ) -> Option<ConnId> {
-        let panic = catch_unwind(AssertUnwindSafe(|| call(&mut self.0, net))).err()?;
-        let Some(work) = WORK.take().filter(|_| !is_changing()) else {
-            resume_unwind(panic)
+        let text = caught(|| call(&mut self.0, net)).err()?;
+        let Some(work) = WORK.take() else {
+            resume_unwind(Box::new(text))
         };
         let head = &work.head[..work.head_bytes];
-        self.0.panicked(work.conn, text_of(&*panic), head);
+        self.0.panicked(work.conn, &text, head);
         net.close(work.conn);
         Some(work.conn)
     }
 }
 
-/// What a panic says.
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or(panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no text")
+/// Runs `f`, whose panic, if it ends by one, is returned as what it says. What `f` had in hand is not to be used any more. A
+/// panic in the middle of a change goes through.
+pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| match is_changing() {
+        true => resume_unwind(panic),
+        false => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            text.or(panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no text")
+                .to_owned()
+        }
+    })
 }
 
 impl<H: Handler> Handler for Contained<H> {
@@ -96,18 +103,13 @@ impl<H: Handler> Handler for Contained<H> {
         reads: &mut Reads,
     ) -> Consumed {
         let before = output.len();
-        let call = AssertUnwindSafe(|| self.0.on_input(conn, input, output, reads));
-        match catch_unwind(call) {
-            Ok(consumed) => consumed,
-            Err(panic) if is_changing() => resume_unwind(panic),
-            Err(panic) => {
-                WORK.set(None);
-                output.truncate(before);
-                let head = &input[..input.len().min(HEAD_BYTES)];
-                self.0.panicked(conn, text_of(&*panic), head);
-                Consumed::close()
-            }
-        }
+        caught(|| self.0.on_input(conn, input, output, reads)).unwrap_or_else(|text| {
+            WORK.set(None);
+            output.truncate(before);
+            let head = &input[..input.len().min(HEAD_BYTES)];
+            self.0.panicked(conn, &text, head);
+            Consumed::close()
+        })
     }
 
     fn on_close(&mut self, conn: ConnId) {

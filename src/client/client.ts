@@ -72,12 +72,15 @@ export class Client {
   readonly #connectTimeoutMs: number
   readonly #retriesMax: number
 
-  /** Resolves when the cluster can be used. Rejects with CLIENT_NO_NODE when it cannot within `timeoutMs` (at least the time to connect). */
+  /**
+   * Resolves when the cluster can be used. Rejects with CLIENT_NO_NODE when it cannot within `timeoutMs` (at least the time to connect), and at once with
+   * CLIENT_TLS where no host accepts how it is spoken to, or none has a certificate that is accepted.
+   */
   static async connect (options: ClientOptions): Promise<Client> {
     const client = new Client(options)
     const timeoutMs = Math.max(options.timeoutMs ?? TIMEOUT_MS, options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS)
     let timer: NodeJS.Timeout | undefined
-    const opening = client.#cluster.open()
+    const opening = client.#cluster.open({ givesUp: true })
     const late = new Promise<never>((_resolve, reject) => {
       timer = setTimeout(() => reject(client.#unreachable(timeoutMs)), timeoutMs)
     })

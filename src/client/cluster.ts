@@ -79,6 +79,7 @@ export class Cluster {
   readonly #nodes = new Map<string, Node>()
   readonly #partitions = new PartitionMap()
   #opening: Promise<void> | undefined
+  #givesUp = false
   #opened: { resolve: () => void, reject: (error: Error) => void } | undefined
   #timer: NodeJS.Timeout | undefined
   #tending = false
@@ -91,8 +92,12 @@ export class Cluster {
     this.#options = options
   }
 
-  /** Resolves when a node and its partitions are known; goes on looking until then. Rejects when closed before. */
-  open (): Promise<void> {
+  /**
+   * Resolves when a node and its partitions are known; goes on looking until then. Rejects when closed before, and with `givesUp` as soon as every seed
+   * was met and refuses to speak TLS with us, or we with it: time alone does not change that.
+   */
+  open ({ givesUp = false } = {}): Promise<void> {
+    this.#givesUp ||= givesUp
     this.#opening ??= new Promise((resolve, reject) => {
       this.#opened = { resolve, reject }
       this.#schedule(0)
@@ -158,7 +163,7 @@ export class Cluster {
   async #tend (): Promise<void> {
     this.#tending = true
     this.#tendedAt = performance.now()
-    if (this.#nodes.size === 0) await Promise.all(this.#options.seeds.map((seed) => this.#join(this.#targetOf(seed, seed.tlsName))))
+    if (this.#nodes.size === 0) await this.#joinSeeds()
     await Promise.all([...this.#nodes.values()].map((node) => this.#refresh(node)))
     await this.#joinPeers()
     this.#dropLost()
@@ -171,14 +176,19 @@ export class Cluster {
     this.#schedule(this.#searches > 0 ? Math.min(tendIntervalMs, SEARCH_MS_MIN * 2 ** this.#searches) : tendIntervalMs)
   }
 
+  async #joinSeeds (): Promise<void> {
+    const failures = await Promise.all(this.#options.seeds.map((seed) => this.#join(this.#targetOf(seed, seed.tlsName))))
+    if (this.#givesUp && failures.every((failure) => failure?.result === ClientCode.TLS)) this.#opened?.reject(failures[0]!)
+  }
+
   /** A node's certificate carries the name that its peers know, or else the one that all are expected to carry. */
   #targetOf ({ host, port }: Endpoint, tlsName = ''): Target {
     const { tls } = this.#options
     return { host, port, tls: tls === undefined || tlsName === '' ? tls : { ...tls, name: tlsName } }
   }
 
-  /** Makes the node behind an endpoint known, if it is one that can be used and is not known yet. */
-  async #join (endpoint: Target, expected?: string): Promise<void> {
+  /** Makes the node behind an endpoint known, if it is one that can be used and is not known yet. Resolves to why that failed. */
+  async #join (endpoint: Target, expected?: string): Promise<RecordError | undefined> {
     let connection: Connection | undefined
     try {
       connection = await Connection.open({ ...endpoint, connectTimeoutMs: this.#options.connectTimeoutMs })
@@ -191,16 +201,20 @@ export class Cluster {
       // A name other than the peers gave means that their word is old; its new one will come.
       if (expected !== undefined && expected !== name) throw new RecordError(ClientCode.NO_NODE, `${endpoint.host}:${endpoint.port} is ${name}, not ${expected}`, false)
       // -1 until the node has taken its place in the cluster.
-      if (this.#closed || this.#nodes.has(name) || this.#nodes.size >= NODES_MAX || Number(answer('partition-generation')) < 0) return connection.close()
+      if (this.#closed || this.#nodes.has(name) || this.#nodes.size >= NODES_MAX || Number(answer('partition-generation')) < 0) {
+        connection.close()
+        return undefined
+      }
 
       const { connectTimeoutMs, pool } = this.#options
       const node = new Node(name, endpoint, connection, new NodePool({ ...endpoint, connectTimeoutMs, ...pool }))
       this.#nodes.set(name, node)
       this.#options.onEvent?.({ kind: 'node-added', node: name, host: node.host, port: node.port })
       await this.#refresh(node)
+      return undefined
     } catch (error) {
       connection?.close()
-      this.#failed(undefined, endpoint, error)
+      return this.#failed(undefined, endpoint, error)
     }
   }
 
@@ -277,8 +291,9 @@ export class Cluster {
     }
   }
 
-  #failed (node: string | undefined, { host, port }: Endpoint, error: unknown): void {
+  #failed (node: string | undefined, { host, port }: Endpoint, error: unknown): RecordError {
     this.#lastFailure = error instanceof RecordError ? error : new RecordError(ClientCode.NO_NODE, `${host}:${port}: ${(error as Error).message}`, false)
     this.#options.onEvent?.({ kind: 'tend-failed', node, host, port, reason: this.#lastFailure.message })
+    return this.#lastFailure
   }
 }

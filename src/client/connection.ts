@@ -5,7 +5,7 @@ import type { Socket } from 'node:net'
 import { ResultCode } from '../engine/constants.js'
 import { ClientCode, RecordError } from './errors.js'
 import { FrameReader } from './frame-reader.js'
-import { openSocket, reasonOf, type Target } from './transport.js'
+import { isTlsRecord, isTlsRefusal, openSocket, reasonOf, type Target } from './transport.js'
 
 export interface ConnectionOptions extends Target {
   /** Bound on the time to connect. */
@@ -37,19 +37,19 @@ export class Connection {
   #corked = false
   #ended = false
 
-  /** Rejects with CLIENT_CONNECTION. */
+  /** Rejects with CLIENT_CONNECTION, or CLIENT_TLS where trying again changes nothing. */
   static async open (options: ConnectionOptions): Promise<Connection> {
     const { host, port, connectTimeoutMs } = options
     const { socket, ready } = openFor(options)
     await new Promise<void>((resolve, reject) => {
-      const fail = (reason: string) => {
+      const fail = (reason: string, result: number = ClientCode.CONNECTION) => {
         socket.destroy()
-        reject(new RecordError(ClientCode.CONNECTION, `${host}:${port}: ${reason}`, false))
+        reject(new RecordError(result, `${host}:${port}: ${reason}`, false))
       }
       const timer = setTimeout(() => fail(`no connection within ${connectTimeoutMs} ms`), connectTimeoutMs)
       socket.once('error', (error) => {
         clearTimeout(timer)
-        fail(reasonOf(error))
+        fail(reasonOf(error), resultOf(error))
       })
       socket.once(ready, () => {
         clearTimeout(timer)
@@ -65,7 +65,7 @@ export class Connection {
     this.#inFlightMax = options.inFlightMax ?? IN_FLIGHT_MAX
     this.#onEnd = options.onEnd
     socket.on('data', (chunk) => this.#receive(chunk))
-    socket.on('error', (error) => this.#end(reasonOf(error)))
+    socket.on('error', (error) => this.#end(reasonOf(error), resultOf(error)))
     socket.on('close', () => this.#end('closed by the other side'))
   }
 
@@ -83,8 +83,8 @@ export class Connection {
   }
 
   /**
-   * Sends a request that is answered by one frame, and resolves to that frame. Rejects with TIMEOUT, CLIENT_CONNECTION (in doubt: the request was
-   * on its way), or CLIENT_QUEUE_FULL.
+   * Sends a request that is answered by one frame, and resolves to that frame. Rejects with TIMEOUT, CLIENT_CONNECTION or CLIENT_TLS (in doubt: the
+   * request was on its way), or CLIENT_QUEUE_FULL.
    */
   request (frame: Buffer, timeoutMs: number): Promise<Buffer> {
     if (this.#ended) return Promise.reject(new RecordError(ClientCode.CONNECTION, `${this.#target}: the connection is closed`, false))
@@ -118,6 +118,7 @@ export class Connection {
   }
 
   #receive (chunk: Buffer): void {
+    if (this.#heardAt === 0 && isTlsRecord(chunk)) return this.#end('TLS: the port speaks TLS, and is spoken to without', ClientCode.TLS)
     this.#heardAt = performance.now()
     try {
       for (const frame of this.#reader.push(chunk)) {
@@ -145,7 +146,7 @@ export class Connection {
     if (this.#heardAt < pending.sentAt) this.#end(`silent for ${timeoutMs} ms`)
   }
 
-  #end (reason: string): void {
+  #end (reason: string, result: number = ClientCode.CONNECTION): void {
     if (this.#ended) return
     this.#ended = true
     this.#socket.destroy()
@@ -154,7 +155,7 @@ export class Connection {
     this.#oldest = 0
     for (const { settle } of pending) {
       clearTimeout(settle?.timer)
-      settle?.reject(new RecordError(ClientCode.CONNECTION, `${this.#target}: ${reason}`, true))
+      settle?.reject(new RecordError(result, `${this.#target}: ${reason}`, true))
     }
     this.#onEnd?.()
   }
@@ -164,6 +165,10 @@ function openFor (target: Target): ReturnType<typeof openSocket> {
   try {
     return openSocket(target)
   } catch (error) {
-    throw new RecordError(ClientCode.CONNECTION, `${target.host}:${target.port}: ${reasonOf(error as Error)}`, false)
+    throw new RecordError(resultOf(error as Error), `${target.host}:${target.port}: ${reasonOf(error as Error)}`, false)
   }
+}
+
+function resultOf (error: Error): number {
+  return isTlsRefusal(error) ? ClientCode.TLS : ClientCode.CONNECTION
 }

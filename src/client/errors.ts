@@ -5,6 +5,8 @@ import { RESULT_CODES, ResultCode } from '../engine/constants.js'
 export const ClientCode = {
   ABORTED: -5,
   NO_NODE: -8,
+  /** A certificate or a version of TLS that one side does not accept, or a port that speaks TLS where the other side does not: trying again changes nothing. */
+  TLS: -9,
   CONNECTION: -10,
   QUEUE_FULL: -11
 } as const
@@ -13,6 +15,7 @@ const NAMES = new Map<number, { name: string, retriable: boolean }>([
   ...RESULT_CODES.map(({ code, name, retriable }) => [code, { name, retriable }] as const),
   [ClientCode.ABORTED, { name: 'CLIENT_ABORTED', retriable: false }],
   [ClientCode.NO_NODE, { name: 'CLIENT_NO_NODE', retriable: true }],
+  [ClientCode.TLS, { name: 'CLIENT_TLS', retriable: false }],
   [ClientCode.CONNECTION, { name: 'CLIENT_CONNECTION', retriable: true }],
   [ClientCode.QUEUE_FULL, { name: 'CLIENT_QUEUE_FULL', retriable: true }]
 ])

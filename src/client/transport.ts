@@ -40,16 +40,33 @@ export function openSocket ({ host, port, tls }: Target): { socket: Socket, read
   return { socket, ready: 'secureConnect' }
 }
 
+/** Codes of OpenSSL's own errors, and those of Node.js about a certificate that it does not accept. */
+const OPENSSL_CODE = /^ERR_O?SSL_/
+const CERTIFICATE_CODE = /^ERR_TLS_|CERT|SIGNATURE|HOSTNAME|PATH_LENGTH|INVALID_(CA|PURPOSE)/
+
+/** Whether a socket failed since one side does not accept what the other has to show, or how it speaks TLS. */
+export function isTlsRefusal (error: Error): boolean {
+  const { code = '' } = error as NodeJS.ErrnoException
+  return OPENSSL_CODE.test(code) || CERTIFICATE_CODE.test(code)
+}
+
+/** Alerts and handshakes of TLS, to somebody who did not expect any. */
+export function isTlsRecord (bytes: Buffer): boolean {
+  const [type = 0, version] = bytes
+  return type >= 20 && type <= 23 && version === 3
+}
+
 /** Why a socket failed, in words. */
 export function reasonOf (error: Error): string {
-  const { code, reason } = error as NodeJS.ErrnoException & { reason?: string }
-  // OpenSSL's own words, and those of Node.js about a certificate that it does not accept.
-  if (/^ERR_O?SSL_/.test(code ?? '')) return `TLS: ${reason ?? error.message}`
-  if (/^ERR_TLS_|CERT|SIGNATURE|HOSTNAME|PATH_LENGTH|INVALID_(CA|PURPOSE)/.test(code ?? '')) return `TLS: ${error.message}`
+  const { code = '', reason } = error as NodeJS.ErrnoException & { reason?: string }
+  if (OPENSSL_CODE.test(code)) return `TLS: ${reason ?? error.message}`
+  if (CERTIFICATE_CODE.test(code)) return `TLS: ${error.message}`
+  // Node.js has no code of its own for it.
+  if (error.message.includes('before secure TLS connection')) return 'closed by the other side before TLS began; is it a port without TLS?'
   switch (code) {
     case 'ECONNREFUSED': return 'nothing listens there'
     case 'ENOTFOUND': return 'there is no such host'
     case 'ECONNRESET': case 'EPIPE': return 'closed by the other side'
-    default: return code ?? error.message
+    default: return code === '' ? error.message : code
   }
 }

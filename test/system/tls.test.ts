@@ -105,6 +105,25 @@ describe('TLS', { skip: noOpenssl }, () => {
     await refuses({ ca: authority.pem }, /TLS: .*127\.0\.0\.1/)
   })
 
+  // It waited for all of its time, as for a node that is not there yet.
+  test('what_no_waiting_changes_ends_a_connect_at_once', async () => {
+    const rounds: string[] = []
+    const refused = async (port: number, tls: TlsOptions | undefined, says: RegExp): Promise<void> => {
+      rounds.length = 0
+      const options = { hosts: [{ host: '127.0.0.1', port }], tls, timeoutMs: 600_000, connectTimeoutMs: 600_000 }
+      await assert.rejects(Client.connect({ ...options, onEvent: ({ kind }) => rounds.push(kind) }), (error: RecordError) => error.code === 'CLIENT_TLS' && says.test(error.message))
+      assert.deepEqual(rounds, ['tend-failed'], 'it was tried once')
+    }
+    await refused(open.port, { ca: stranger.pem, name: NAME }, /certificate|signature/)
+    await refused(open.port, { ca: authority.pem, name: 'other.example' }, /other\.example/)
+    await refused(open.port, undefined, /the port speaks TLS/)
+    await refused(open.node.port, { ca: authority.pem, name: NAME }, /TLS: .*version/)
+    // One host that may yet come up is reason enough to wait.
+    const absent = await freePort()
+    const waiting = Client.connect({ hosts: [{ host: '127.0.0.1', port: open.port }, { host: '127.0.0.1', port: absent }], tls: { ca: stranger.pem, name: NAME }, timeoutMs: 500, connectTimeoutMs: 500 })
+    await assert.rejects(waiting, (error: RecordError) => error.code === 'CLIENT_NO_NODE')
+  })
+
   test('the_two_versions_of_tls_are_spoken_and_no_older_one', async () => {
     for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
       const { protocol, answer } = await ask(open.port, { ca: authority.pem, minVersion: version, maxVersion: version })

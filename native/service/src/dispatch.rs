@@ -33,6 +33,11 @@ use crate::server::{InfoRequest, Shared};
 /// Body of a security reply, and its result's place in it (PROTOCOL section 17).
 const SECURITY_BODY_BYTES: usize = 16;
 const SECURITY_RESULT_AT: usize = 1;
+/// What a client that speaks TLS begins with: a record of type handshake, of version 3.x.
+const TLS_HANDSHAKE: [u8; 2] = [22, 3];
+/// A fatal alert, protocol_version (RFC 8446, 6.2): without it such a client learns only that the connection was
+/// closed, as it is by a node that ends, and tries again.
+const TLS_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
 
 /// Memory for inflated messages that a thread keeps.
 const INFLATED_KEPT_BYTES_MAX: usize = 1 << 20;
@@ -418,10 +423,13 @@ impl Handler for ServiceThread {
             Ok(Some(header)) => header,
             Ok(None) => return Consumed::more(0),
             Err(error) => {
-                return Consumed {
-                    bytes: 0,
-                    flow: self.malformed(conn, &error),
+                let flow = if input.starts_with(&TLS_HANDSHAKE) {
+                    output.extend_from_slice(&TLS_ALERT);
+                    self.malformed(conn, &"it speaks TLS, and this port is without")
+                } else {
+                    self.malformed(conn, &error)
                 };
+                return Consumed { bytes: 0, flow };
             }
         };
         let end = PROTO_HEADER_BYTES + header.body_bytes;

@@ -183,17 +183,26 @@ const service = z.strictObject({
   'network-loop': choice(['auto', 'io_uring', 'epoll'], { default: 'auto', doc: 'Event loop of the service threads; `auto` takes io_uring where the kernel allows it.' })
 })
 
+/** Where clients are told to connect. */
+const accessAddress = (doc: string) => optional(textLeaf('an address', hostAllowed, (text) => HOST.test(text), { doc }))
+const accessPort = (doc: string) => optional(integerLeaf({ min: 1, max: 65_535, doc }))
+
 const network = z.strictObject({
   service: z.strictObject({
     address: defaulted(leaf('an address', `any, ${hostAllowed}`, (input) => {
       return input === 'any' ? '0.0.0.0' : typeof input === 'string' && HOST.test(input) ? input : undefined
     }, { defaultText: 'any', doc: 'Where clients connect; `any` is every IPv4 address of the machine.' }), () => '0.0.0.0'),
     port: integer({ min: 0, max: 65_535, default: 3000, doc: 'TCP port for clients; 0 takes a free one.' }),
-    'access-address': optional(textLeaf('an address', hostAllowed, (text) => HOST.test(text), {
-      doc: 'The address that clients are told, when it is not the one above (NAT, containers).'
-    })),
+    'access-address': accessAddress('The address that clients are told, when it is not the one above (NAT, containers).'),
+    'access-port': accessPort('The port that clients are told, when it is not the one above.'),
+    'alternate-access-address': accessAddress('The address that clients are told which ask for alternate ones (`useAlternateAccessAddress`): those on the other side of a NAT.'),
+    'alternate-access-port': accessPort('The port that goes with it; `port` if there is none.'),
     'tls-port': optional(integerLeaf({ min: 0, max: 65_535, doc: 'TCP port for clients that speak TLS, beside the other one; 0 takes a free one. 4333 is customary.' })),
     'tls-name': optional(tlsNameLeaf({ doc: 'Which entry of `network.tls` has the certificate. Required with `tls-port`.' })),
+    'tls-access-address': accessAddress('As `access-address`, for clients that speak TLS; `access-address` if there is none.'),
+    'tls-access-port': accessPort('As `access-port`, for clients that speak TLS; `tls-port` if there is none.'),
+    'tls-alternate-access-address': accessAddress('As `alternate-access-address`, for clients that speak TLS; `alternate-access-address` if there is none.'),
+    'tls-alternate-access-port': accessPort('The port that goes with it; `tls-port` if there is none.'),
     'tls-authenticate-client': defaulted(leaf<'any' | 'false' | string[]>('a way to authenticate clients',
       'any (a certificate of the authorities of `ca-file` or `ca-path`), false (none is asked for), or names of which it must carry one', (input) => {
         if (input === 'any' || input === 'false') return input

@@ -2,7 +2,6 @@
 
 import { networkInterfaces } from 'node:os'
 import { isIPv6 } from 'node:net'
-import type { NodeView } from './node-view.js'
 import type { InfoCommand } from './registry.js'
 
 /** Clients decide by this what they may send; Perigee speaks the protocol of this version. */
@@ -18,18 +17,37 @@ function endpoint (host: string, port: number): string {
   return `${isIPv6(host) ? `[${host}]` : host}:${port}`
 }
 
-/** The addresses that clients are told, with a port: the configured one, or each of this machine's when the node listens on all. */
-export function accessAddresses (node: NodeView, port = node.listening.port): string[] {
-  const { address, 'access-address': access } = node.runtimeConfig.current.network.service
-  if (access !== undefined) return [endpoint(access, port)]
-  if (address !== '0.0.0.0' && address !== '::') return [endpoint(node.listening.address, port)]
+/** An address as clients are told it; each of this machine's if it stands for all. */
+function toldAddresses (address: string, port: number): string {
+  if (address !== '0.0.0.0' && address !== '::') return endpoint(address, port)
   const all = Object.values(networkInterfaces()).flatMap((entries) => entries ?? []).filter((entry) => entry.family === 'IPv4')
   const outside = all.filter((entry) => !entry.internal)
-  return (outside.length > 0 ? outside : all).map((entry) => endpoint(entry.address, port))
+  return (outside.length > 0 ? outside : all).map((entry) => endpoint(entry.address, port)).join(',')
 }
 
-const addresses: InfoCommand = (node) => accessAddresses(node).join(',')
-const tlsAddresses: InfoCommand = (node) => node.listening.tlsPort === undefined ? '' : accessAddresses(node, node.listening.tlsPort).join(',')
+const addresses: InfoCommand = ({ listening, runtimeConfig }) => {
+  const { 'access-address': address = listening.address, 'access-port': port = listening.port } = runtimeConfig.current.network.service
+  return toldAddresses(address, port)
+}
+
+const tlsAddresses: InfoCommand = ({ listening, runtimeConfig }) => {
+  if (listening.tlsPort === undefined) return ''
+  const { 'access-address': plain = listening.address, 'tls-access-address': address = plain, 'tls-access-port': port = listening.tlsPort } = runtimeConfig.current.network.service
+  return toldAddresses(address, port)
+}
+
+/** For clients that ask for alternate addresses; empty when there is none. */
+const alternateAddresses: InfoCommand = ({ listening, runtimeConfig }) => {
+  const { 'alternate-access-address': address, 'alternate-access-port': port = listening.port } = runtimeConfig.current.network.service
+  return address === undefined ? '' : toldAddresses(address, port)
+}
+
+const tlsAlternateAddresses: InfoCommand = ({ listening, runtimeConfig }) => {
+  if (listening.tlsPort === undefined) return ''
+  const { 'alternate-access-address': plain, 'tls-alternate-access-address': address = plain, 'tls-alternate-access-port': port = listening.tlsPort } = runtimeConfig.current.network.service
+  return address === undefined ? '' : toldAddresses(address, port)
+}
+
 const none: InfoCommand = () => ''
 const nodeId: InfoCommand = (node) => node.nodeId
 /** `<generation>,<default port>,[peers]`: this node has no peers. */
@@ -50,9 +68,9 @@ export const identityCommands: Record<string, InfoCommand> = {
   'cluster-name': (node) => node.runtimeConfig.current.service['cluster-name'] ?? 'null',
   service: addresses,
   'service-clear-std': addresses,
-  'service-clear-alt': none,
+  'service-clear-alt': alternateAddresses,
   'service-tls-std': tlsAddresses,
-  'service-tls-alt': none,
+  'service-tls-alt': tlsAlternateAddresses,
   services: none,
   'peers-generation': () => '0',
   'peers-clear-std': noPeers,

@@ -16,7 +16,7 @@ import { UserAgents } from './user-agents.js'
 
 const CONFIG = `
 service: { node-id: A1, cluster-name: east }
-network: { service: { address: 127.0.0.1, port: 3100 } }
+network: { service: { port: 3100, address: 127.0.0.1 } }
 namespaces:
   - { name: test, storage-engine: { type: memory, data-size: 1G } }
   - { name: other, storage-engine: { type: memory, data-size: 1G } }
@@ -91,6 +91,21 @@ test('the port for TLS is told where there is one', async () => {
   const withTls = { ...node, listening: { ...node.listening, tlsPort: 4333 } }
   assert.equal(await ask('service-tls-std', withTls), '127.0.0.1:4333')
   assert.equal(await ask('service-clear-std', withTls), '127.0.0.1:3100')
+})
+
+test('addresses are told as they are configured', async () => {
+  const over = (text: string): NodeView => {
+    const runtimeConfig = new RuntimeConfig(parseConfigText(CONFIG.replace('port: 3100', `port: 3100, ${text}`)), scratchNode().engine.native as unknown as NativeNode)
+    return { ...scratchNode(), runtimeConfig, listening: { address: '127.0.0.1', port: 3100, tlsPort: 4333, networkLoop: 'epoll' } }
+  }
+  const told = async (node: NodeView): Promise<string[]> => await Promise.all(['clear-std', 'clear-alt', 'tls-std', 'tls-alt'].map(async (kind) => await ask(`service-${kind}`, node)))
+  assert.deepEqual(await told(over('tls-access-address: 127.0.0.1')), ['127.0.0.1:3100', '', '127.0.0.1:4333', ''])
+  assert.deepEqual(await told(over('access-address: db.example, access-port: 31000, tls-access-port: 31433')),
+    ['db.example:31000', '', 'db.example:31433', ''])
+  assert.deepEqual(await told(over('alternate-access-address: 192.0.2.7')), ['127.0.0.1:3100', '192.0.2.7:3100', '127.0.0.1:4333', '192.0.2.7:4333'])
+  assert.deepEqual(await told(over('alternate-access-address: 192.0.2.7, alternate-access-port: 1, tls-alternate-access-address: "2001:db8::7", tls-alternate-access-port: 2, tls-access-address: a')),
+    ['127.0.0.1:3100', '192.0.2.7:1', 'a:4333', '[2001:db8::7]:2'])
+  assert.equal(await ask('service-tls-alt', { ...over('alternate-access-address: 192.0.2.7'), listening: scratchNode().listening }), '', 'no port for TLS')
 })
 
 test('a name ends at the first slash, colon or semicolon', () => {

@@ -23,6 +23,20 @@ test('a_listed_failure_is_known_only_in_its_own_file', () => {
   assert.equal(judge([outcome('put', { b: 'failed' })], known, true).unexpected.length, 1)
 })
 
+test('a_pending_title_is_listed_as_that', () => {
+  const run = [outcome('get', { a: 'pending', b: 'failed' })]
+  const listed = gaps({ file: 'get', reason: 'r', pending: true, titles: ['a'] }, { file: 'get', reason: 'r', titles: ['b'] })
+  assert.deepEqual(judge(run, listed, true), { unexpected: [], known: 1, closed: [], vanished: [] })
+  assert.equal(judge(run, gaps({ file: 'get', reason: 'r', titles: ['a', 'b'] }), true).unexpected.length, 1, 'as a failure')
+  assert.equal(judge(run, gaps(), true).unexpected.length, 2)
+  const passing = [outcome('get', { a: 'passed', b: 'failed' })]
+  assert.deepEqual(judge(passing, listed, true).closed, [{ file: 'get', title: 'a' }])
+  assert.deepEqual(updated(gaps({ file: 'get', reason: 'r', titles: ['a', 'b'] }), run, () => 'r').gaps, [
+    { file: 'get', reason: 'r', titles: ['b'] },
+    { file: 'get', reason: 'r', pending: true, titles: ['a'] }
+  ])
+})
+
 test('a_listed_title_that_passes_must_leave_the_list_unless_it_is_flaky', () => {
   const run = [outcome('get', { a: 'passed' })]
   assert.equal(judge(run, gaps({ file: 'get', reason: 'r', titles: ['a'] }), true).closed.length, 1)

@@ -1,13 +1,15 @@
-// The list of what is known not to work, and the comparison of a run with it. The list is kept honest from both sides: a
-// failure that it does not name fails the run, and so does a name on it that passes.
+// The list of what is known not to work, or not to be run by the suite, and the comparison of a run with it. The list is kept
+// honest from both sides: a failed or pending title that it does not name fails the run, and so does a name on it that passes.
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { FileOutcome, TitleResult } from './outcome.js'
 
-/** Titles of one file that fail for one reason. */
+/** Titles of one file that fail, or are left pending by the suite, for one reason. */
 export interface GapGroup {
   file: string
   reason: string
   titles: string[]
+  /** The suite itself leaves these out. */
+  pending?: true
   /** These may pass or fail. For titles that depend on timing; not for "not done yet". */
   flaky?: true
 }
@@ -18,7 +20,7 @@ export interface ExcludedFile { file: string, reason: string }
 export interface KnownGaps { excluded: ExcludedFile[], gaps: GapGroup[] }
 
 export interface Verdict {
-  /** Failed and not on the list. */
+  /** Failed or pending, and not on the list as that. */
   unexpected: Array<{ file: string, result: TitleResult }>
   /** Failed, on the list. */
   known: number
@@ -58,9 +60,11 @@ export function judge (outcomes: readonly FileOutcome[], { gaps }: KnownGaps, co
       if (group.file === file) for (const title of group.titles) listed.set(title, group)
     }
     for (const result of results) {
-      if (result.state !== 'failed') continue
-      if (listed.has(result.title)) verdict.known++
-      else verdict.unexpected.push({ file, result })
+      if (result.state === 'passed') continue
+      const group = listed.get(result.title)
+      const expected = group?.pending === true ? 'pending' : 'failed'
+      if (group === undefined || expected !== result.state) verdict.unexpected.push({ file, result })
+      else if (expected === 'failed') verdict.known++
     }
     for (const [title, { flaky }] of listed) {
       const state = states.get(title)
@@ -73,17 +77,19 @@ export function judge (outcomes: readonly FileOutcome[], { gaps }: KnownGaps, co
 }
 
 /**
- * The list that a complete run asks for: new failures join the group of their file that has `reasonOf`'s reason, what passes
- * or vanished leaves, flaky titles stay. Files that did not run keep their groups.
+ * The list that a complete run asks for: what failed or was pending anew joins the group of its file that has `reasonOf`'s
+ * reason, what passes or vanished leaves, flaky titles stay. Files that did not run keep their groups.
  */
 export function updated (before: KnownGaps, outcomes: readonly FileOutcome[], reasonOf: (file: string, result: TitleResult) => string): KnownGaps {
   const verdict = judge(outcomes, before, true)
-  const leaving = new Set([...verdict.closed, ...verdict.vanished].map(({ file, title }) => `${file}\n${title}`))
+  const moving = verdict.unexpected.map(({ file, result: { title } }) => ({ file, title }))
+  const leaving = new Set([...verdict.closed, ...verdict.vanished, ...moving].map(({ file, title }) => `${file}\n${title}`))
   const gaps = before.gaps.map(group => ({ ...group, titles: group.titles.filter(title => !leaving.has(`${group.file}\n${title}`)) }))
   for (const { file, result } of verdict.unexpected) {
     const reason = reasonOf(file, result)
-    const group = gaps.find(one => one.file === file && one.reason === reason && one.flaky !== true)
-    if (group === undefined) gaps.push({ file, reason, titles: [result.title] })
+    const pending = result.state === 'pending'
+    const group = gaps.find(one => one.file === file && one.reason === reason && one.flaky !== true && (one.pending === true) === pending)
+    if (group === undefined) gaps.push({ file, reason, ...pending ? { pending } : {}, titles: [result.title] })
     else group.titles.push(result.title)
   }
   return { excluded: before.excluded, gaps: gaps.filter(({ titles }) => titles.length > 0) }

@@ -127,7 +127,7 @@ impl Target {
             Err(error) => return Err(failed("open it")(error)),
         };
         // The engine holds this lock on its devices.
-        let locked = when_free(|| {
+        let locked = when_free(path, || {
             // SAFETY: flock takes a descriptor that `file` keeps open.
             match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
                 0 => Ok(()),

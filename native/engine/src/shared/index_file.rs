@@ -134,12 +134,11 @@ impl SharedStore {
         let from = ledger.next_multiple_of(PAGE_BYTES);
         let name = file_name(&identity.namespace, identity.store_id);
         // Of a process that was just killed, they may be in use a little longer than its devices.
-        let (map, index_was_whole) = when_free(|| {
-            let path = directory.join(format!("{name}.index"));
-            SharedMap::open(&path, from + INDEX_BYTES_MAX)
-        })?;
-        let (pool, pool_was_whole) = when_free(|| {
-            let path = directory.join(format!("{name}.blocks"));
+        let path = directory.join(format!("{name}.index"));
+        let (map, index_was_whole) =
+            when_free(&path, || SharedMap::open(&path, from + INDEX_BYTES_MAX))?;
+        let path = directory.join(format!("{name}.blocks"));
+        let (pool, pool_was_whole) = when_free(&path, || {
             BlockPool::open(&path, identity.block_bytes, identity.buffers_max)
         })?;
         map.reserve(0, from)?;

@@ -235,7 +235,7 @@ fn open_all(
     paths: &[PathBuf],
     open: impl Fn(&Path) -> io::Result<FileMedium>,
 ) -> Result<Vec<Arc<dyn Medium>>, OpenError> {
-    let open = |path: &PathBuf| match when_free(|| open(path)) {
+    let open = |path: &PathBuf| match when_free(path, || open(path)) {
         Ok(medium) => Ok(Arc::new(medium) as Arc<dyn Medium>),
         Err(error) if is_in_use(&error) => Err(OpenError::InUse { path: path.clone() }),
         Err(error) => Err(io_error(path, error)),

@@ -19,9 +19,9 @@ use perigee_wire::{
 
 use crate::clock::HybridClock;
 use crate::config::{CommonStorageConfig, IndexType, NamespaceConfig, StorageConfig};
-use crate::namespace::{Namespace, NamespaceError};
+use crate::namespace::Namespace;
 use crate::progress::OpenProgress;
-use crate::storage::{CommitSink, CommitWaiter, DeviceError, OpenError};
+use crate::storage::{CommitSink, CommitWaiter, DeviceError};
 use crate::testing::{Random, Reply, TempDirectory, namespace_config, run_frame};
 
 const KEYS: u16 = 600;
@@ -61,37 +61,18 @@ fn config(directory: &std::path::Path) -> NamespaceConfig {
     config
 }
 
-/// Starts until the files of a killed process have to be free.
-const STARTS_MAX: usize = 10;
-
 fn cold(mut config: NamespaceConfig) -> NamespaceConfig {
     config.index_type = IndexType::Memory;
     config.shmem_directory = None;
     config
 }
 
-/// Opens, again while the kernel keeps the files of a process that was killed, as a supervisor would: on a loaded machine it
-/// takes longer to give them up than one start waits.
+/// Opens at the first attempt, also when a process was just killed.
 fn open(config: NamespaceConfig) -> Arc<Namespace> {
-    let mut opened = Err(None);
-    for _ in 0..STARTS_MAX {
-        let clock = Arc::new(HybridClock::new());
-        let progress = OpenProgress::default();
-        opened = Namespace::open(config.clone(), clock, vec![], 20, &progress).map_err(Some);
-        let in_use = |error: &NamespaceError| {
-            matches!(
-                error,
-                NamespaceError::Open {
-                    source: OpenError::InUse { .. },
-                    ..
-                }
-            )
-        };
-        if !matches!(&opened, Err(Some(error)) if in_use(error)) {
-            break;
-        }
-    }
-    let (namespace, report) = opened.expect("the namespace opens");
+    let clock = Arc::new(HybridClock::new());
+    let progress = OpenProgress::default();
+    let (namespace, report) =
+        Namespace::open(config, clock, vec![], 20, &progress).expect("the namespace opens");
     assert_eq!(report.damaged, 0);
     namespace.set_ownership(1, &[0xFF; PARTITIONS / 8]);
     namespace.start(Arc::new(Nobody));

@@ -4,6 +4,7 @@ mod buffer;
 mod encrypted;
 mod faulty;
 mod file;
+mod in_use;
 mod memory;
 mod ring;
 
@@ -11,12 +12,12 @@ pub use buffer::AlignedBuf;
 pub(crate) use encrypted::EncryptedMedium;
 pub use faulty::{Fault, FaultyMedium};
 pub use file::FileMedium;
+pub use in_use::{is_in_use, when_free};
 pub use memory::{Mapping, MemoryMedium};
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// The unit of device I/O: offsets, lengths and addresses of transfers are multiples of it.
 pub const PAGE_BYTES: usize = 4096;
@@ -69,31 +70,6 @@ pub trait Medium: Send + Sync {
 
     /// Turns bytes read from `file()` at `offset` into what was written there. Whole pages.
     fn decode(&self, _offset: u64, _bytes: &mut [u8]) {}
-}
-
-/// How long a device may be in use before that is an error: of a process that was killed, the kernel gives up the
-/// rings that it submitted I/O by, and the files in them, only some time after its end.
-const IN_USE_WAIT: Duration = Duration::from_secs(3);
-
-/// Whether an error says that somebody else has the device.
-pub fn is_in_use(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy
-    )
-}
-
-/// Opens or locks a device, again while it is in use, for at most [`IN_USE_WAIT`].
-pub fn when_free<R>(mut open: impl FnMut() -> io::Result<R>) -> io::Result<R> {
-    let until = Instant::now() + IN_USE_WAIT;
-    loop {
-        match open() {
-            Err(error) if is_in_use(&error) && Instant::now() < until => {
-                std::thread::sleep(IN_USE_WAIT / 100);
-            }
-            result => return result,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -448,6 +448,14 @@ test('completion knows every command, in a script that its shell can read', asyn
   assert.equal(complete('perigee', 'qu'), 'quickstart')
   assert.equal(complete('perigee', 'udf', 'p'), 'put')
   assert.equal(complete('perigee', 'xdr', 'status', '--w'), '--watch')
+  // What an option or a command wants, and not the options again.
+  assert.equal(complete('perigee', 'completion', ''), 'bash zsh fish --help')
+  assert.equal(complete('perigee', 'index', 'create', '--type', 'g'), 'geo2dsphere')
+  assert.equal(complete('perigee', 'index', 'create', 'test', 'name', '-t', ''), 'numeric string blob geo2dsphere')
+  assert.equal(complete('perigee', 'serve', '--config', 'package.j'), 'package.json')
+  assert.equal(complete('perigee', 'info', '--tls-ca-file', 'package.j'), 'package.json')
+  assert.equal(complete('perigee', 'info', '--port', ''), '')
+  assert.equal(complete('perigee', 'info', '--port', '3000', '--js'), '--json')
 })
 
 test('the reference page lists every command and option', () => {

@@ -1,7 +1,7 @@
 // Every command with its arguments and options. A command's code is loaded when it runs, so that `perigee --help` is quick.
 
 import { createRequire } from 'node:module'
-import { Command, Option } from 'commander'
+import { Argument, Command, Option } from 'commander'
 import type { IndexKeyType, IndexType } from '../engine/native.js'
 import type { Io } from './io.js'
 import { packageRoot } from './package-root.js'
@@ -205,7 +205,7 @@ function tools (program: Command, io: Io, end: End): void {
 
   program.command('completion')
     .description('print a completion script for a shell')
-    .argument('<shell>', 'bash, zsh or fish')
+    .addArgument(new Argument('<shell>', 'that it is for').choices(['bash', 'zsh', 'fish']))
     .action(async (shell: string) => (await import('./completion.js')).printCompletion(io, program, shell))
 }
 

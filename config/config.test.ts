@@ -262,7 +262,7 @@ test('what a set has of its own is checked like the rest', () => {
   const text = (more: string) => `namespaces: [{ name: a, ${more}, storage-engine: { type: memory, data-size: 1G } }]`
   const [set] = parseConfigText(text('sets: [{ name: users, default-ttl: 1d, stop-writes-size: 10G }]')).namespaces[0]!.sets
   assert.deepEqual(set, {
-    name: 'users', 'default-ttl': 86_400, 'default-read-touch-ttl-pct': 0, 'disable-eviction': false, 'stop-writes-count': 0, 'stop-writes-size': 10 * 1024 * MiB
+    name: 'users', 'default-ttl': 86_400, 'default-read-touch-ttl-pct': 0, 'disable-eviction': false, 'enable-index': false, 'stop-writes-count': 0, 'stop-writes-size': 10 * 1024 * MiB
   })
   assert.match(theMessage(text('sets: [{ name: users, default-read-touch-ttl-pct: -2 }]')), /sets\[0\]\.default-read-touch-ttl-pct: "-2" is out of bounds/)
   assert.match(theMessage(text('sets: [{ name: users }, { name: users }]')), /sets\[1\]\.name: "users" is used twice/)

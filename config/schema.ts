@@ -289,6 +289,7 @@ const set = z.strictObject({
   'default-ttl': duration('s', { dynamic: true, min: 0, max: TTL_SECONDS_MAX, default: 0, doc: 'Time to live of a record that is written without one; 0 takes the namespace\'s.' }),
   'default-read-touch-ttl-pct': integer({ dynamic: true, min: -1, max: 100, default: 0, doc: 'As for the namespace; 0 takes the namespace\'s, -1 never renews.' }),
   'disable-eviction': flag({ dynamic: true, default: false, doc: 'Records of the set are never evicted.' }),
+  'enable-index': flag({ dynamic: true, default: false, doc: 'Keeps an index of the records of the set, so that queries of the set visit these alone, however large the namespace is.' }),
   'stop-writes-count': integer({ dynamic: true, min: 0, max: 1e12, default: 0, doc: 'Writes to the set are answered with FORBIDDEN from this many records on; 0 never.' }),
   'stop-writes-size': size({ dynamic: true, min: 0, max: 1024 * TiB, default: 0, doc: 'As `stop-writes-count`, by stored bytes; 0 never.' })
 })

@@ -2,6 +2,7 @@
 
 import { setDefaults, type NamespaceConfig } from '../../config/schema.js'
 import { ResultCode } from '../engine/constants.js'
+import { EngineError } from '../engine/engine.js'
 import { ConfigChangeError } from '../node/runtime-config.js'
 import { namespaceOf } from './limits.js'
 import type { InfoCommand } from './registry.js'
@@ -71,9 +72,13 @@ const setConfig: InfoCommand = (node, call) => {
   const values = call.parameters.others('context', 'id', 'namespace', 'ns', 'set')
   if (values.size === 0) throw new InfoError(ResultCode.PARAMETER, 'no key to change')
   try {
-    node.runtimeConfig.setNamespace(name, set, values)
+    node.runtimeConfig.setNamespace(name, set, values, (changed) => {
+      // While the namespace is not open yet, its opening sees to it.
+      if (values.has('enable-index') && node.secondaryIndexes.hasSetsOf(name)) node.secondaryIndexes.indexSets(changed)
+    })
   } catch (error) {
     if (error instanceof ConfigChangeError) throw new InfoError(ResultCode.PARAMETER, error.message)
+    if (error instanceof EngineError && error.code === 'PERIGEE_LIMIT') throw new InfoError(ResultCode.SINDEX_MAX_COUNT, error.message)
     throw error
   }
   return 'ok'

@@ -57,7 +57,7 @@ function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?:
   const engine = { stats, histograms, queries: queries.queries, native: { ...queries.native, resetEviction, raidTombstones, configure: () => {} } }
   const runtimeConfig = new RuntimeConfig(parseConfigText(CONFIG), engine.native as unknown as NativeNode)
   const latencies = { recent: () => ({ seconds: 1, floorsUs: [], counts: new Map() }) }
-  const secondaryIndexes = { list: () => [], describe: () => [] }
+  const secondaryIndexes = { list: () => [], describe: () => [], describeSet: () => undefined, hasSetsOf: () => false }
   return { ...view, runtimeConfig, engine, latencies, userAgents: new UserAgents(), udf, truncations, secondaryIndexes, xdr: { stats: () => ({ lag: 0 }) } } as unknown as NodeView
 }
 

@@ -3,7 +3,7 @@
 import { Limit, ResultCode } from '../engine/constants.js'
 import { EngineError } from '../engine/engine.js'
 import type { IndexDefinition, IndexKeyType, IndexType } from '../engine/native.js'
-import type { IndexDescription } from '../node/secondary-indexes.js'
+import { isWholeSetName, type IndexDescription } from '../node/secondary-indexes.js'
 import { MetadataFullError } from '../node/system-metadata.js'
 import { namespaceNamed, namespaceOf } from './limits.js'
 import type { NodeView } from './node-view.js'
@@ -34,6 +34,7 @@ function malformed (message: string): never {
 
 function nameOf (parameters: InfoParameters): string {
   const name = bounded('indexname', parameters.need('indexname'), NAME_BYTES_MAX)
+  if (isWholeSetName(name)) malformed(`'${name}' belongs to enable-index of a set`)
   return NOT_IN_A_NAME.test(name) ? malformed(`bad 'indexname' '${name}': no colon, equals sign or control character`) : name
 }
 

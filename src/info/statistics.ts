@@ -22,13 +22,13 @@ function namespaceConfig (node: NodeView, name: string | undefined) {
   return node.runtimeConfig.current.namespaces.find((namespace) => namespace.name === name)
 }
 
-function setPairs (config: NamespaceConfig, name: string, set: EngineStats['sets'][string][string], indexes: readonly IndexDescription[]): Pair[] {
+function setPairs (node: NodeView, config: NamespaceConfig, name: string, set: EngineStats['sets'][string][string], indexes: readonly IndexDescription[]): Pair[] {
   const own = indexes.filter(({ definition }) => definition.set === name)
   const isOfSet = ({ definition }: IndexDescription): boolean => definition['index-type'] === 'set'
   return [['objects', set.objects], ['tombstones', set.tombstones], ['data_used_bytes', set.data_used_bytes], ['truncate_lut', set.truncate_lut],
     ['sindexes', own.filter((index) => !isOfSet(index)).length],
-    ['index_populating', own.some((index) => isOfSet(index) && index.status?.state === 'building')],
-    ['truncating', set.truncating], ['enable-index', false], ...setConfigPairs(config, name)]
+    ['index_populating', [...own.filter(isOfSet).map(({ status }) => status), node.secondaryIndexes.describeSet(config.name, name)].some((status) => status?.state === 'building')],
+    ['truncating', set.truncating], ...setConfigPairs(config, name)]
 }
 
 /** The secondary indexes of a namespace; none before it is open. */
@@ -80,11 +80,11 @@ export const statisticsCommands: Record<string, InfoCommand> = {
     if (configs.length === 0) return 'ns_type=unknown'
     if (set !== undefined) {
       const found = Object.entries(sets[wanted ?? ''] ?? {}).find(([name]) => name === set || listedName(name) === set)
-      return found === undefined ? '' : `${pairs(setPairs(configs[0]!, ...found, indexesOf(node, configs[0]!.name)), ':')};`
+      return found === undefined ? '' : `${pairs(setPairs(node, configs[0]!, ...found, indexesOf(node, configs[0]!.name)), ':')};`
     }
     return configs.flatMap((config) => {
       const indexes = indexesOf(node, config.name)
-      return Object.entries(sets[config.name] ?? {}).map(([name, stats]) => `${pairs([['ns', config.name], ['set', listedName(name)], ...setPairs(config, name, stats, indexes)], ':')};`)
+      return Object.entries(sets[config.name] ?? {}).map(([name, stats]) => `${pairs([['ns', config.name], ['set', listedName(name)], ...setPairs(node, config, name, stats, indexes)], ':')};`)
     }).join('')
   },
 }

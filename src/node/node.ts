@@ -1,7 +1,7 @@
 // One running node: listen -> open -> drain -> close. It decides; records are the engine's.
 
 import type { Logger } from 'pino'
-import type { NodeConfig } from '../../config/schema.js'
+import type { NamespaceConfig, NodeConfig } from '../../config/schema.js'
 import { UdfHost } from '../../udf/host.js'
 import { addonPath } from '../engine/addon.js'
 import { Engine, EngineError } from '../engine/engine.js'
@@ -116,11 +116,21 @@ export class Node {
     this.#secondaryIndexes.restore(new Set(namespaces), ({ namespace, definition }, error) => {
       this.#log.error({ err: error, namespace, index: definition.name }, 'a secondary index cannot be made: queries by it are refused')
     })
+    for (const config of this.#runtimeConfig.current.namespaces) this.#indexSets(config)
     await this.#udf.open()
     if (this.#closed !== undefined || this.#drained !== undefined) throw new EngineError('PERIGEE_CLOSED', 'the node was stopped while it opened')
     this.#engine.serve()
     this.#view = { ...this.#view!, ready: true, masters: this.#masters, partitionGeneration: OWNERSHIP_EPOCH }
     this.#xdr.start()
+  }
+
+  /** One that cannot be made keeps the node from nothing: queries of the set look at every record, as without it. */
+  #indexSets (config: NamespaceConfig): void {
+    try {
+      this.#secondaryIndexes.indexSets(config)
+    } catch (error) {
+      this.#log.error({ err: error, namespace: config.name }, 'enable-index: the index of a set cannot be made')
+    }
   }
 
   get nodeId (): string {

@@ -32,12 +32,14 @@ export class RuntimeConfig {
 
   /**
    * Changes values of a namespace, or of one of its sets: all of them, or none when it throws `ConfigChangeError`. They are checked like a file, and in
-   * force when this returns. Keys of storage-engine may be written with or without that in front.
+   * force when this returns. Keys of storage-engine may be written with or without that in front. `prepare` is told of the namespace as it is to be; when it
+   * throws, nothing has changed.
    */
-  setNamespace (name: string, set: string | undefined, values: ReadonlyMap<string, string>): void {
+  setNamespace (name: string, set: string | undefined, values: ReadonlyMap<string, string>, prepare: (namespace: NamespaceConfig) => void = () => {}): void {
     const namespaces = this.#config.namespaces.map((namespace) => namespace.name === name ? changed(namespace, set, values) : namespace)
     const config = checked({ ...this.#config, namespaces })
     const namespace = config.namespaces.find((candidate) => candidate.name === name)!
+    prepare(namespace)
     this.#native.configure(name, JSON.stringify(namespace))
     this.#config = config
   }

@@ -3,8 +3,9 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
+import { setDefaults } from '../../config/schema.js'
 import type { IndexDefinition } from '../engine/native.js'
-import { SecondaryIndexes, type KnownIndex } from './secondary-indexes.js'
+import { SecondaryIndexes, isWholeSetName, type KnownIndex } from './secondary-indexes.js'
 import { SystemMetadata } from './system-metadata.js'
 import { MemoryIndexes } from './testing/memory-indexes.js'
 
@@ -100,4 +101,31 @@ test('a kept definition that is refused at a start is named, stands in the list,
   assert.deepEqual(restarted.describe('test').map(({ definition, refused: why }) => [definition.name, definition.bin, why]), [['tags', 'tags', undefined], ['age', 'tags', undefined]])
   // Its namespace may be configured again.
   assert.deepEqual(names(restarted.list('gone')), ['gone/age'])
+})
+
+test('indexes of whole sets are those that the configuration asks for, and are neither kept nor listed', async (t) => {
+  const { engine, indexes, open } = await rig(t)
+  const config = (...names: string[]) => ({ name: 'test', sets: ['users', 's'.repeat(63), 'plain'].map((name) => ({ ...setDefaults(name), 'enable-index': names.includes(name) })) })
+  const made = (): string[] => [...engine.made.get('test')?.values() ?? []].map(({ name, set, 'index-type': type }) => {
+    assert.ok(Buffer.byteLength(name) <= 63 && isWholeSetName(name), name)
+    return `${type} ${set}`
+  })
+  assert.equal(indexes.hasSetsOf('test'), false)
+  indexes.indexSets(config('users', 's'.repeat(63)))
+  assert.equal(indexes.hasSetsOf('test'), true)
+  assert.deepEqual(made(), ['set users', `set ${'s'.repeat(63)}`])
+  assert.equal(indexes.describeSet('test', 'users')?.state, 'building')
+  assert.equal(indexes.describeSet('test', 'plain'), undefined)
+  assert.deepEqual([indexes.list(), indexes.describe('test'), (await open()).list()], [[], [], []])
+  indexes.indexSets(config('users'))
+  assert.deepEqual(made(), ['set users'])
+  indexes.indexSets(config())
+  assert.deepEqual(made(), [])
+})
+
+test('an index of a set that is refused leaves the others', async (t) => {
+  const { engine, indexes } = await rig(t, new MemoryIndexes({ refuses: ({ set }) => set === 'a' }))
+  const sets = ['a', 'b'].map((name) => ({ ...setDefaults(name), 'enable-index': true }))
+  assert.throws(() => indexes.indexSets({ name: 'test', sets }), { code: 'PERIGEE_ARGUMENT' })
+  assert.deepEqual([...engine.made.get('test')!.values()].map(({ set }) => set), ['b'])
 })

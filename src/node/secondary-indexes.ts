@@ -1,6 +1,8 @@
 // Secondary indexes: decided here, their definitions kept in system metadata before they are in force, built and used by the engine. What the engine has of
-// an index is gone with the process, so every start makes them anew.
+// an index is gone with the process, so every start makes them anew. Those of whole sets that the configuration asks for (`enable-index`) are kept by it alone.
 
+import { createHash } from 'node:crypto'
+import type { NamespaceConfig } from '../../config/schema.js'
 import type { Engine } from '../engine/engine.js'
 import type { IndexDefinition, IndexStatus } from '../engine/native.js'
 import type { SystemMetadata } from './system-metadata.js'
@@ -24,6 +26,8 @@ export class SecondaryIndexes {
   readonly #engine: Pick<Engine, 'createIndex' | 'dropIndex' | 'indexes'>
   /** Why a kept definition is not in force, by its key. */
   readonly #refused = new Map<string, string>()
+  /** By namespace the sets of which the configuration wants an index, once the namespace is open. */
+  readonly #sets = new Map<string, Set<string>>()
   #busy: Promise<unknown> = Promise.resolve()
 
   constructor (metadata: SystemMetadata, engine: Pick<Engine, 'createIndex' | 'dropIndex' | 'indexes'>) {
@@ -45,6 +49,41 @@ export class SecondaryIndexes {
         onRefused(index, error as Error)
       }
     }
+  }
+
+  /**
+   * Makes the indexes of whole sets that the configuration of a namespace asks for, and takes away those that it asked for before: first when the namespace
+   * is open, and then at each change. Throws the engine's error for one that it refuses; the others are as asked for then.
+   */
+  indexSets ({ name: namespace, sets }: Pick<NamespaceConfig, 'name' | 'sets'>): void {
+    const wanted = new Set(sets.filter((set) => set['enable-index']).map(({ name }) => name))
+    const there = this.#sets.get(namespace) ?? new Set()
+    this.#sets.set(namespace, there)
+    for (const set of there) {
+      if (!wanted.has(set) && there.delete(set)) this.#engine.dropIndex(namespace, wholeSetName(set))
+    }
+    const refused: unknown[] = []
+    for (const set of wanted) {
+      if (there.has(set)) continue
+      try {
+        this.#engine.createIndex(namespace, { name: wholeSetName(set), set, 'index-type': 'set', 'key-type': 'numeric' })
+        there.add(set)
+      } catch (error) {
+        refused.push(error)
+      }
+    }
+    if (refused.length > 0) throw refused[0]
+  }
+
+  /** Whether `indexSets` was told of the namespace: it is open. */
+  hasSetsOf (namespace: string): boolean {
+    return this.#sets.has(namespace)
+  }
+
+  /** The index of a whole set that the configuration asks for, if it is there. */
+  describeSet (namespace: string, set: string): IndexStatus | undefined {
+    if (this.#sets.get(namespace)?.has(set) !== true) return undefined
+    return this.#engine.indexes()[namespace]?.find(({ name }) => name === wholeSetName(set))
   }
 
   /**
@@ -114,6 +153,16 @@ export class SecondaryIndexes {
     this.#busy = done.catch(() => {})
     return done
   }
+}
+
+/** No longer than a name may be, whatever the set is called. */
+function wholeSetName (set: string): string {
+  return `enable-index ${createHash('sha256').update(set).digest('hex').slice(0, 40)}`
+}
+
+/** Whether a name is that of an index which the configuration asks for: nobody else may make or drop it. */
+export function isWholeSetName (name: string): boolean {
+  return /^enable-index [0-9a-f]{40}$/.test(name)
 }
 
 function keyOf (namespace: string, name: string): string {

@@ -1,5 +1,6 @@
 // Secondary indexes of a real node: how they come and go, and what queries by them find.
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
 import { inspect } from 'node:util'
 import { Client, GeoJSON, RawString, digestOf, encodeMsgpack, type Bins, type Value } from '../../src/client/index.js'
@@ -289,6 +290,26 @@ describe('secondary indexes', { concurrency: 1 }, () => {
     assert.equal(await refusedBytes(Buffer.concat([Buffer.of(2), whole.subarray(1)])), PARAMETER, 'two ranges')
     assert.equal(await refusedBytes(Buffer.concat([whole, Buffer.of(0)])), PARAMETER, 'a byte too many')
     assert.deepEqual(await found({ bin: 'age', integers: [5, 5] }), those(({ age }) => age === 5), 'the connection goes on')
+  })
+
+  test('of a whole set are made and taken away by enable-index, and serve queries of the set', async () => {
+    const enable = (value: boolean): Promise<string> => node.info(`set-config:context=namespace;id=test;set=${SET};enable-index=${value}`)
+    const bytes = async (): Promise<number> => Number((await rawInfoPairs(node.port, 'namespace/test')).get('set_index_used_bytes'))
+    // What an index takes while it is empty (docs/guides/indexes.md).
+    const EMPTY_BYTES = 160 << 10
+    const listed = await node.info('sindex-list:namespace=test')
+    assert.match(await node.info(`sets/test/${SET}`), /:index_populating=false:.*:enable-index=false:/)
+    assert.equal(await enable(true), 'ok')
+    await eventually('it is built', () => node.info(`sets/test/${SET}`), (set) => /:index_populating=false:.*:enable-index=true:/.test(set))
+    await eventually('it takes memory', bytes, (now) => now >= EMPTY_BYTES)
+    assert.equal(await node.info('sindex-list:namespace=test'), listed)
+    const answer = await runQuery(connection, { set: SET })
+    assert.deepEqual(answer.records.map(({ digest }) => digest).sort(), [...digests].sort())
+    const name = `enable-index ${createHash('sha256').update(SET).digest('hex').slice(0, 40)}`
+    for (const command of ['create', 'delete']) assert.match(await node.info(`sindex-${command}:namespace=test;indexname=${name};bin=a;type=numeric`), /^ERROR:4:.*enable-index/)
+    assert.equal(await enable(false), 'ok')
+    await eventually('its memory is given back', bytes, (now) => now < EMPTY_BYTES)
+    assert.match(await node.info(`set-config:context=namespace;id=test;set=${SET};enable-index=perhaps`), /^ERROR:4:/)
   })
 
   test('of a whole set serve queries of the set', async () => {

@@ -162,11 +162,21 @@ async function within (path: string): Promise<string[]> {
   }
 }
 
-async function clear (io: Io, { directory, outputFile }: BackupCommandOptions): Promise<number> {
+async function clear (io: Io, { directory, outputFile, json }: BackupCommandOptions): Promise<number> {
   if ((directory === undefined) === (outputFile === undefined)) throw new UsageError('either --directory or --output-file is needed')
-  if (directory !== undefined) io.out(`removed ${await removeArtifacts(directory)} files\n`)
-  else await rm(outputFile!, { force: true })
+  const files = directory === undefined ? await removed(outputFile!) : await removeArtifacts(directory).catch((error: NodeJS.ErrnoException) => {
+    throw new CommandError(`${directory} cannot be read (${error.code})`)
+  })
+  io.out(json === true ? `${JSON.stringify({ removed: files })}\n` : `removed ${files} ${files === 1 ? 'file' : 'files'}\n`)
   return 0
+}
+
+/** How many files that were. */
+async function removed (file: string): Promise<number> {
+  return await rm(file).then(() => 1, (error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return 0
+    throw new CommandError(`${file} cannot be removed (${error.code})`)
+  })
 }
 
 async function verify (io: Io, directory: string, json: boolean): Promise<number> {

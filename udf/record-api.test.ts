@@ -81,6 +81,19 @@ describe('record API', () => {
     assert.equal(run('return aerospike:exists(rec)', { bins: [bin('a', 1)] }).value, true)
   })
 
+  // The usual way of modules that clients come with: create first, assign, update.
+  it('a_record_can_be_created_before_it_has_bins', () => {
+    const body = 'local s = aerospike:create(rec); rec.a = 2; return list{s, aerospike:exists(rec), aerospike:update(rec), aerospike:create(rec)}'
+    const created = run(body)
+    assert.deepEqual([created.value, created.action, created.changes], [[0, true, 0, 1], WRITE, { a: 2 }])
+    const again = run(`aerospike:remove(rec); ${body}`, { bins: [bin('a', 1), bin('b', 2)] })
+    assert.deepEqual([again.value, again.action, again.changes], [[0, true, 0, 1], WRITE, { a: 2, b: null }])
+    const empty = run('return aerospike:create(rec)')
+    assert.deepEqual([empty.value, empty.action], [0, 0])
+    const emptied = run('aerospike:remove(rec); return aerospike:create(rec)', { bins: [bin('a', 1)] })
+    assert.deepEqual([emptied.value, emptied.action], [0, REMOVE])
+  })
+
   it('a_removed_record_can_be_created_again', () => {
     const task = { bins: [bin('a', 1), bin('b', 2)] }
     const removed = run('return aerospike:remove(rec)', task)

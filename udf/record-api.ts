@@ -157,6 +157,8 @@ export class LuaRecord extends HostObject {
     this.task(L)
     if (this.#exists) return STATUS_REFUSED
     this.#apply(L)
+    // Its bins may come with an update.
+    this.#exists = true
     return STATUS_DONE
   }
 
@@ -260,7 +262,8 @@ export class LuaRecord extends HostObject {
 
   /** Appends what became of the record to the task's result. */
   writeChange (results: ResultBatch): void {
-    if (!this.#exists) {
+    // What was created and got no bins is not there.
+    if (!this.#exists || (this.#written && this.#bins().size === 0)) {
       if (this.#existed) results.change(Action.REMOVE, TtlAction.DEFAULT, 0, false)
       return
     }

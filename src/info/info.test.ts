@@ -404,6 +404,10 @@ test('modules are listed and read back, and a missing one is named so', async ()
   assert.equal(await ask('udf-get:filename=a.lua;'), 'type=LUA;content=cmV0dXJuIDE=;')
   assert.equal(await ask('udf-get:filename=b.lua;'), 'error=not_found')
   assert.equal(await ask('udf-remove:filename=b.lua;'), 'ok')
+  assert.equal(await ask('udf-remove:'), 'error=invalid_filename')
+  const refusing = (code: 'udf-name' | 'udf-storage'): NodeView => scratchNode({ udf: { remove: async () => { throw new UdfError(code, 'no') } } })
+  assert.equal(await ask('udf-remove:filename=b;', refusing('udf-name')), 'ok')
+  assert.equal(await ask('udf-remove:filename=b.lua;', refusing('udf-storage')), `error=udf-storage;message=${Buffer.from('no').toString('base64')}`)
 })
 
 test('a request that names a bulky command again and again gets no reply without bound', async () => {

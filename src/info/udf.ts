@@ -43,8 +43,12 @@ const get: InfoCommand = (node, { parameters }) => {
 const list: InfoCommand = (node) => node.udf.list().map(({ name, hash }) => `filename=${name},hash=${hash},type=LUA;`).join('')
 
 const remove: InfoCommand = async (node, { parameters }) => {
-  const filename = parameters.get('filename') ?? ''
-  return await answered(filename, node.udf.remove(filename))
+  const filename = parameters.get('filename')
+  if (filename === undefined || filename === '') return 'error=invalid_filename'
+  return await answered(filename, node.udf.remove(filename).catch((error: unknown) => {
+    // A module that there cannot be is not there, as clients expect it of any other that is not.
+    if (!(error instanceof UdfError && error.code === 'udf-name')) throw error
+  }))
 }
 
 export const udfCommands: Record<string, InfoCommand> = {

@@ -86,6 +86,12 @@ impl Step {
                     pairs.sort_by(|a, b| a.0.compare(&b.0));
                 }
             }
+            (Item::List(1, items), StepKind::ListIndex, Item::Int(index))
+                if usize::try_from(*index) == Ok(items.len()) =>
+            {
+                items.push(child);
+                items.sort_by(Item::compare);
+            }
             (Item::List(0, items), StepKind::ListIndex, Item::Int(index)) => {
                 let beyond = usize::try_from(*index)
                     .ok()
@@ -214,8 +220,7 @@ impl Call {
         let mut args = Args(&self.args);
         let returns = args.int();
         let view = View::of(container);
-        let picked = view.pick(select, &mut args)?;
-        let picked = view.turned(picked, returns);
+        let picked = view.pick(select, returns, &mut args)?;
         Ok(Changed {
             result: view.result(&picked, returns)?,
             value: self.is_modify().then(|| without(container, &picked)),
@@ -305,6 +310,11 @@ impl<'a> Args<'a> {
         }
     }
 
+    /// The same arguments, to be read once more.
+    pub(crate) fn peek(&self) -> Args<'a> {
+        Args(self.0)
+    }
+
     pub(crate) fn list(&mut self) -> &'a [Item] {
         match self.value() {
             Item::List(_, items) => items,
@@ -355,7 +365,7 @@ pub(crate) fn selection(
 pub(crate) fn counted(args: &mut Vec<Item>, input: &mut Unstructured<'_>) -> Result<()> {
     args.push(Item::Int(index(input)?));
     if input.ratio(3, 4)? {
-        args.push(Item::Int(input.int_in_range(0..=6)?));
+        args.push(Item::Int(input.int_in_range(-1..=6)?));
     }
     Ok(())
 }

@@ -133,7 +133,10 @@ fn modelled(
         return modelled(Some(&Item::empty(step.kind.shape(), 0)), steps, call);
     };
     if value.shape() != Some(step.kind.shape()) {
-        return Err(ResultCode::IncompatibleType);
+        return Err(match steps.len() == call.steps.len() {
+            true => ResultCode::IncompatibleType,
+            false => ResultCode::OpNotApplicable,
+        });
     }
     let Some(at) = step.place(value) else {
         if !call.is_modify() {

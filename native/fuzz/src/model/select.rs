@@ -62,7 +62,10 @@ pub(crate) fn clip(len: usize, index: i64, count: Option<i64>) -> std::ops::Rang
 }
 
 fn within(len: usize, start: i128, count: Option<i64>) -> std::ops::Range<usize> {
-    let end = count.map_or(i128::from(u64::MAX), |count| start + i128::from(count));
+    let end = match count {
+        Some(count @ 0..) => start + i128::from(count),
+        _ => i128::from(u64::MAX),
+    };
     let clamp = |at: i128| at.clamp(0, len as i128) as usize;
     clamp(start)..clamp(end).max(clamp(start))
 }
@@ -118,10 +121,10 @@ impl<'i> View<'i> {
         self.items.iter().position(|(known, _)| known.equals(key))
     }
 
-    /// An unordered list is told backwards where the lower end is the nearer one.
+    /// An unordered list is told backwards where the upper end is not the nearer one.
     fn at_ranks(&self, ranks: std::ops::Range<usize>) -> Picked {
         let backwards =
-            self.shape == Shape::List && !self.is_ordered && ranks.end < self.len() - ranks.start;
+            self.shape == Shape::List && !self.is_ordered && ranks.end <= self.len() - ranks.start;
         let mut picked = self.by_rank[ranks].to_vec();
         if backwards {
             picked.reverse();
@@ -129,7 +132,46 @@ impl<'i> View<'i> {
         Picked::Many(picked)
     }
 
-    pub(crate) fn pick(&self, select: Select, args: &mut Args<'_>) -> Result<Picked, ResultCode> {
+    /// What a selection means, in the order in which it is told.
+    pub(crate) fn pick(
+        &self,
+        select: Select,
+        returns: i64,
+        args: &mut Args<'_>,
+    ) -> Result<Picked, ResultCode> {
+        let (wants_rank, is_inverted) = (
+            matches!(returns & !INVERTED, 3 | 4),
+            returns & INVERTED != 0,
+        );
+        let wanted = match select {
+            Select::Values if !is_inverted => args.peek().list(),
+            _ => &[],
+        };
+        let picked = self.picked(select, args)?;
+        let mut picked = self.turned(picked, returns);
+        if let Picked::Many(picked) = &mut picked {
+            let is_list_by_value = self.shape == Shape::List && self.is_ordered;
+            let place = |at: &usize| wanted.iter().position(|it| it.equals(self.value(*at)));
+            match select {
+                Select::RankRange | Select::RelativeRanks if is_inverted => self.rank(picked),
+                Select::OneValue | Select::Value | Select::Interval if wants_rank => {
+                    self.rank(picked);
+                }
+                Select::Values if wants_rank || is_list_by_value => {
+                    self.rank(picked);
+                    picked.sort_by_key(place);
+                }
+                _ => {}
+            }
+        }
+        Ok(picked)
+    }
+
+    fn rank(&self, picked: &mut [usize]) {
+        picked.sort_by_key(|at| self.by_rank.iter().position(|other| other == at));
+    }
+
+    fn picked(&self, select: Select, args: &mut Args<'_>) -> Result<Picked, ResultCode> {
         let len = self.len();
         let is_within = |value: &Item, begin: &Item, end: Option<&Item>| {
             value.compare(begin).is_ge() && end.is_none_or(|end| value.compare(end).is_lt())
@@ -188,7 +230,7 @@ impl<'i> View<'i> {
     }
 
     /// All others, if the return type says so.
-    pub(crate) fn turned(&self, picked: Picked, returns: i64) -> Picked {
+    fn turned(&self, picked: Picked, returns: i64) -> Picked {
         if returns & INVERTED == 0 {
             return picked;
         }

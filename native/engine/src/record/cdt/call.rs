@@ -105,12 +105,17 @@ impl<'a> Call<'a> {
         u64::try_from(self.int_or(0)?).map_err(|_| ResultCode::Parameter)
     }
 
-    /// How many items are wanted; all that follow where it is left out.
+    /// How many items are wanted; all that follow where it is left out, or negative, which clients send for it.
     pub fn count(&mut self) -> Result<u64, ResultCode> {
         if self.args_left == 0 {
             return Ok(u64::MAX);
         }
-        u64::try_from(self.int()?).map_err(|_| ResultCode::Parameter)
+        match self.next(|args| args.read())? {
+            Value::Int(count) => Ok(u64::try_from(count).unwrap_or(u64::MAX)),
+            // A negative number in a client that knows none here.
+            Value::Unsigned(count) => Ok(count),
+            _ => Err(ResultCode::Parameter),
+        }
     }
 
     /// Any value.

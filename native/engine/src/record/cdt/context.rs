@@ -7,11 +7,14 @@ use super::{Changed, Shape, Stored};
 use perigee_wire::ResultCode;
 use perigee_wire::msgpack::{Writer, compare, has_sentinel, order};
 
-/// The container at the end of the steps. OP_NOT_APPLICABLE if one of them leads nowhere.
+/// The container at the end of the steps. OP_NOT_APPLICABLE if one of them leads nowhere; INCOMPATIBLE_TYPE
+/// if the first is none into such a value.
 pub fn find<'a>(value: Stored<'a>, steps: &[Step<'_>]) -> Result<Stored<'a>, ResultCode> {
     let mut found = value;
+    let mut otherwise = ResultCode::IncompatibleType;
     for step in steps {
-        let container = container_for(found, step.kind)?;
+        let container = container_for(found, step.kind, otherwise)?;
+        otherwise = ResultCode::OpNotApplicable;
         let at = locate(&container, step)?.ok_or(ResultCode::OpNotApplicable)?;
         found = container.value(at).into();
     }
@@ -26,11 +29,22 @@ pub fn modify(
     shape: Shape,
     change: &mut dyn FnMut(Option<Stored<'_>>) -> Result<Changed, ResultCode>,
 ) -> Result<Changed, ResultCode> {
+    modify_or(value, steps, shape, change, ResultCode::IncompatibleType)
+}
+
+/// As `modify`; `otherwise` is the error if the first step is none into such a value.
+fn modify_or(
+    value: Option<Stored<'_>>,
+    steps: &[Step<'_>],
+    shape: Shape,
+    change: &mut dyn FnMut(Option<Stored<'_>>) -> Result<Changed, ResultCode>,
+    otherwise: ResultCode,
+) -> Result<Changed, ResultCode> {
     let [step, rest @ ..] = steps else {
         return change(value);
     };
     let container = match value {
-        Some(value) => container_for(value, step.kind)?,
+        Some(value) => container_for(value, step.kind, otherwise)?,
         None if step.create.is_some() => Container::empty(step.kind.is_of_map(), order::UNORDERED),
         None => return Err(ResultCode::OpNotApplicable),
     };
@@ -38,7 +52,8 @@ pub fn modify(
     let Some(at) = found else {
         return create(&container, step, rest, shape, change);
     };
-    let changed = modify(Some(container.value(at).into()), rest, shape, change)?;
+    let child = Some(container.value(at).into());
+    let changed = modify_or(child, rest, shape, change, ResultCode::OpNotApplicable)?;
     let Some(child) = changed.value else {
         return Ok(changed);
     };
@@ -73,16 +88,20 @@ fn create(
                 .ok_or(ResultCode::Unknown)?;
             (at, [step.value, child].concat())
         }
-        StepKind::ListIndex if !container.is_ordered() => {
+        StepKind::ListIndex => {
             let beyond = usize::try_from(int_of(step.value)?)
                 .ok()
                 .and_then(|index| index.checked_sub(container.len()))
                 .ok_or(ResultCode::OpNotApplicable)?;
-            if beyond > 0 && create != Create::PaddedOrByKey {
+            if container.is_ordered() && beyond == 0 {
+                // What is made goes where it belongs.
+                (container.equal_range(child).end, child.to_vec())
+            } else if container.is_ordered() || beyond > 0 && create != Create::PaddedOrByKey {
                 return Err(ResultCode::OpNotApplicable);
+            } else {
+                let value = insert_padded(container, beyond, child)?;
+                return Ok(Changed::to(value, changed.result));
             }
-            let value = insert_padded(container, beyond, child)?;
-            return Ok(Changed::to(value, changed.result));
         }
         _ => return Err(ResultCode::OpNotApplicable),
     };
@@ -149,12 +168,18 @@ pub fn with_child(container: &Container<'_>, at: usize, child: &[u8]) -> Edited 
     }
 }
 
-fn container_for(value: Stored<'_>, kind: StepKind) -> Result<Container<'_>, ResultCode> {
-    let container = value.container()?;
-    if container.is_map != kind.is_of_map() {
-        return Err(ResultCode::IncompatibleType);
+/// The container that a step of this kind leads into. A bin that is none is of another type; a value within one is a place
+/// that the way does not lead through, which callers say with `otherwise`.
+fn container_for(
+    value: Stored<'_>,
+    kind: StepKind,
+    otherwise: ResultCode,
+) -> Result<Container<'_>, ResultCode> {
+    match value.container() {
+        Ok(container) if container.is_map == kind.is_of_map() => Ok(container),
+        Ok(_) | Err(ResultCode::IncompatibleType) => Err(otherwise),
+        Err(code) => Err(code),
     }
-    Ok(container)
 }
 
 /// Where the item lies that a step leads to.

@@ -6,7 +6,7 @@ use super::context::insert_padded;
 use super::number::add;
 use super::selection::{
     Picked, ReturnType, Wants, at_ranks, clip, filtered, int, is_within, place, rank_of, relative,
-    result_of,
+    result_of, with_values,
 };
 use super::{Changed, MANY, NIL, PADDING_MAX};
 use perigee_wire::ResultCode;
@@ -122,7 +122,7 @@ fn pick(
         Select::Value => equal(list, call.value()?),
         Select::Values => {
             let wants = Wants::parse(call.value()?, len)?;
-            filtered(list, |item| wants.has(item))
+            with_values(list, &wants, returns)
         }
         Select::IndexRange => Picked::Range(clip(len, call.int()?, call.count()?)),
         Select::RankRange => at_ranks(list, clip(len, call.int()?, call.count()?)),
@@ -143,7 +143,15 @@ fn pick(
         }
     };
     call.finish()?;
-    Ok((picked.turned(list, returns), returns))
+    let picked = match select {
+        Select::OneValue | Select::Value | Select::Interval => {
+            picked.turned_by_value(list, returns)
+        }
+        Select::Values if returns.inverted => picked.turned_by_value(list, returns),
+        Select::RankRange | Select::RelativeRanks => picked.turned_by_rank(list, returns),
+        _ => picked.turned(list, returns),
+    };
+    Ok((picked, returns))
 }
 
 fn equal(list: &Container<'_>, value: &[u8]) -> Picked {

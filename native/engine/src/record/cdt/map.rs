@@ -5,7 +5,7 @@ use super::container::{Container, Edit, Order, of_items, split_pair};
 use super::number::{add, subtract};
 use super::selection::{
     Picked, ReturnType, Wants, at_places, at_ranks, clip, filtered, index_of_key, int, is_within,
-    place, rank_of, relative, result_of,
+    place, rank_of, relative, result_of, with_values,
 };
 use super::{Changed, MANY};
 use perigee_wire::ResultCode;
@@ -100,7 +100,7 @@ fn pick(
         Select::Keys => keys(map, &Wants::parse(call.value()?, len)?),
         Select::Values => {
             let wants = Wants::parse(call.value()?, len)?;
-            filtered(map, |pair| wants.has(map.value_of(pair)))
+            with_values(map, &wants, returns)
         }
         Select::KeyInterval => {
             let begin = call.value()?;
@@ -127,7 +127,13 @@ fn pick(
         }
     };
     call.finish()?;
-    Ok((picked.turned(map, returns), returns))
+    let picked = match select {
+        Select::OneValue | Select::Value | Select::Interval => picked.turned_by_value(map, returns),
+        Select::Values if returns.inverted => picked.turned_by_value(map, returns),
+        Select::RankRange | Select::RelativeRanks => picked.turned_by_rank(map, returns),
+        _ => picked.turned(map, returns),
+    };
+    Ok((picked, returns))
 }
 
 fn equal(map: &Container<'_>, value: &[u8]) -> Picked {

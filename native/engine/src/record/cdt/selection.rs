@@ -46,12 +46,16 @@ impl ReturnType {
             13 => Wanted::Exists,
             16 => Wanted::UnorderedMap,
             17 => Wanted::OrderedMap,
-            _ => return Err(ResultCode::Parameter),
+            _ => return Err(ResultCode::OpNotApplicable),
         };
         Ok(ReturnType {
             wanted,
             inverted: value & INVERTED != 0,
         })
+    }
+
+    pub fn wants_rank(self) -> bool {
+        matches!(self.wanted, Wanted::Rank | Wanted::ReverseRank)
     }
 }
 
@@ -111,6 +115,33 @@ impl Picked {
             self
         }
     }
+
+    /// As the request's return type asks, of items that are selected by their values: ranks are told in order.
+    pub fn turned_by_value(self, of: &Container<'_>, returns: ReturnType) -> Picked {
+        match self.turned(of, returns) {
+            picked if returns.wants_rank() => picked.ranked(of),
+            picked => picked,
+        }
+    }
+
+    /// As the request's return type asks, of items that are selected by their ranks: the others come by rank, too.
+    pub fn turned_by_rank(self, of: &Container<'_>, returns: ReturnType) -> Picked {
+        match self.turned(of, returns) {
+            picked if returns.inverted => picked.ranked(of),
+            picked => picked,
+        }
+    }
+
+    /// Items that come by index, by rank.
+    fn ranked(self, of: &Container<'_>) -> Picked {
+        match self {
+            Picked::Some(mut items) => {
+                items.sort_by(|a, b| compare(of.value(*a as usize), of.value(*b as usize)));
+                Picked::Some(items)
+            }
+            picked => picked,
+        }
+    }
 }
 
 /// The part of `len` items from `index` on, which counts from the end where it is negative: what of it there is.
@@ -144,9 +175,9 @@ pub fn at_places(order: Order<'_>, places: Range<usize>) -> Picked {
 }
 
 /// The items at a range of ranks. The nearer end decides the direction in an unordered list, as clients of this protocol
-/// are used to: away from the lowest ranks they come highest first.
+/// are used to: away from the lowest ranks, or as far from both, they come highest first.
 pub fn at_ranks(of: &Container<'_>, ranks: Range<usize>) -> Picked {
-    let is_near_lowest = ranks.end < of.len() - ranks.start;
+    let is_near_lowest = ranks.end <= of.len() - ranks.start;
     match at_places(of.by_rank(), ranks) {
         Picked::Some(mut items) if !of.is_map && is_near_lowest => {
             items.reverse();
@@ -186,9 +217,10 @@ const WILDCARD_WORK_MAX: usize = 1 << 24;
 
 /// The values to look for, of an argument that is a list of them, and how a value is looked for among them.
 pub struct Wants<'a> {
-    sorted: Vec<&'a [u8]>,
-    /// Those that have a sentinel in them.
-    with_wildcards: Vec<&'a [u8]>,
+    /// Each with its place in the argument; of equal ones the first comes first.
+    sorted: Vec<(&'a [u8], usize)>,
+    /// Those that have a sentinel in them, as they come in the argument.
+    with_wildcards: Vec<(&'a [u8], usize)>,
 }
 
 impl<'a> Wants<'a> {
@@ -198,12 +230,13 @@ impl<'a> Wants<'a> {
         if list.is_map {
             return Err(ResultCode::Parameter);
         }
+        let places = list.items().zip(0..);
         let (with_wildcards, mut sorted): (Vec<_>, Vec<_>) =
-            list.items().partition(|item| has_sentinel(item));
+            places.partition(|(item, _)| has_sentinel(item));
         if with_wildcards.len().saturating_mul(among) > WILDCARD_WORK_MAX {
             return Err(ResultCode::Parameter);
         }
-        sorted.sort_by(|a, b| compare(a, b));
+        sorted.sort_by(|(a, _), (b, _)| compare(a, b));
         Ok(Wants {
             sorted,
             with_wildcards,
@@ -212,12 +245,21 @@ impl<'a> Wants<'a> {
 
     pub fn has(&self, value: &[u8]) -> bool {
         self.sorted
-            .binary_search_by(|want| compare(want, value))
+            .binary_search_by(|(want, _)| compare(want, value))
             .is_ok()
             || self
                 .with_wildcards
                 .iter()
-                .any(|want| compare(want, value).is_eq())
+                .any(|(want, _)| compare(want, value).is_eq())
+    }
+
+    /// The place in the argument of the first that a value equals.
+    fn place_of(&self, value: &[u8]) -> Option<usize> {
+        let is_it = |want: &&(&[u8], usize)| compare(want.0, value).is_eq();
+        let first = (self.sorted).partition_point(|(want, _)| compare(want, value).is_lt());
+        let plain = self.sorted.get(first).filter(is_it);
+        let wildcard = self.with_wildcards.iter().find(is_it);
+        plain.into_iter().chain(wildcard).map(|want| want.1).min()
     }
 
     pub fn has_wildcard(&self) -> bool {
@@ -226,8 +268,24 @@ impl<'a> Wants<'a> {
 
     /// Those without a wildcard, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
-        self.sorted.iter().copied()
+        self.sorted.iter().map(|(want, _)| *want)
     }
+}
+
+/// The items that have one of the wanted values. An ordered list gives them in the order of the argument, and so does any
+/// container when it is asked for ranks; otherwise they come by index.
+pub fn with_values(of: &Container<'_>, wants: &Wants<'_>, returns: ReturnType) -> Picked {
+    let is_list_by_value = !of.is_map && of.is_ordered();
+    if returns.inverted || !(is_list_by_value || returns.wants_rank()) {
+        return filtered(of, |item| wants.has(of.value_of(item)));
+    }
+    let by_rank = of.by_rank();
+    let at = (0..of.len()).map(|rank| by_rank.at(rank));
+    let mut placed: Vec<(usize, u32)> = at
+        .filter_map(|at| Some((wants.place_of(of.value(at))?, at as u32)))
+        .collect();
+    placed.sort_by_key(|(place, _)| *place);
+    Picked::Some(placed.into_iter().map(|(_, at)| at).collect())
 }
 
 /// The items for which `is_wanted` holds, by index.

@@ -23,7 +23,10 @@ fn pack(json: &Json, out: &mut Vec<u8>) {
         Json::Bool(value) => writer.bool(*value),
         Json::Number(number) => match number.as_i64() {
             Some(value) => writer.int(value),
-            None => writer.float(number.as_f64().unwrap()),
+            None => match number.as_u64() {
+                Some(value) => writer.unsigned(value),
+                None => writer.float(number.as_f64().unwrap()),
+            },
         },
         Json::String(text) if text == "$any" => writer.ext(-1, &[0]),
         Json::String(text) if text == "$end" => writer.ext(-1, &[1]),
@@ -371,6 +374,11 @@ fn lists_shrink() {
     check(list(), json!([8, 3, 9]), json!([1, 2, 3]), json!(2));
     check(list(), json!([8, 7]), list(), json!(0));
     check(list(), json!([10, 1, 3]), json!([2, 3, 4]), json!(2));
+    // Some clients send a negative count as the large number that its bits are.
+    for count in [json!(-5), json!(u64::MAX - 4)] {
+        let call = json!([10, 1, count]);
+        check(list(), call, json!([2, 3, 4, 5]), json!(1));
+    }
     check(list(), json!([11]), json!([]), json!(null));
     fails(list(), json!([5, 5]), ResultCode::OpNotApplicable);
     fails(list(), json!([7, -6]), ResultCode::OpNotApplicable);
@@ -443,7 +451,14 @@ fn lists_are_read() {
     reads(list(), json!([22, EXISTS, 4]), json!(false));
     reads(list(), json!([22, RANK, 3]), json!([0, 1]));
     reads(list(), json!([23, INDEX, [9, 5, 7]]), json!([0, 2]));
+    reads(list(), json!([23, RANK, [9, 5, 3]]), json!([3, 2, 0, 1]));
+    reads(list(), json!([23, 4, [9, 5]]), json!([0, 1]));
+    reads(list(), json!([23, RANK | INVERTED, [3]]), json!([2, 3]));
+    reads(list(), json!([22, RANK | INVERTED, 5]), json!([0, 1, 3]));
+    reads(list(), json!([25, RANK, 3, 6]), json!([0, 1, 2]));
     reads(list(), json!([24, VALUE, 1, 2]), json!([3, 9]));
+    reads(list(), json!([24, VALUE, 1, -3]), json!([3, 9, 3]));
+    reads(list(), json!([18, 2, -1]), json!([9, 3]));
     reads(list(), json!([24, 2, 1, 2]), json!([2, 1]));
     reads(list(), json!([25, VALUE, 3, 6]), json!([5, 3, 3]));
     reads(list(), json!([25, VALUE, null, 5]), json!([3, 3]));
@@ -456,7 +471,12 @@ fn lists_are_read() {
         json!([42, 41]),
     );
     reads(list(), json!([27, VALUE, 4, 0]), json!([5, 9]));
-    reads(list(), json!([27, VALUE, 4, -1, 2]), json!([3, 5]));
+    reads(list(), json!([27, VALUE, 4, -1, 2]), json!([5, 3]));
+    reads(
+        json!([26, 27, 28, 6]),
+        json!([27, VALUE, 26, 0, 2]),
+        json!([27, 26]),
+    );
     reads(
         json!([["a", 1], ["b", 2], ["a", 3]]),
         json!([22, VALUE, ["a", "$any"]]),
@@ -472,8 +492,27 @@ fn lists_are_read() {
         json!([25, INDEX, 2, 7]),
         json!([1, 2]),
     );
+    let ordered = || json!({"$ordered": [1, 3, 3, 7, 8]});
+    reads(ordered(), json!([23, RANK, [7, 5, 3, 7]]), json!([3, 1, 2]));
+    reads(ordered(), json!([23, VALUE, [7, 1]]), json!([7, 1]));
+    reads(
+        ordered(),
+        json!([23, VALUE, ["$any", 1]]),
+        json!([1, 3, 3, 7, 8]),
+    );
+    reads(
+        ordered(),
+        json!([23, VALUE | INVERTED, [7, 1]]),
+        json!([3, 3, 8]),
+    );
+    check(
+        ordered(),
+        json!([36, INDEX, [7, 1]]),
+        json!({"$ordered": [3, 3, 8]}),
+        json!([3, 0]),
+    );
     fails(list(), json!([19, KEY, 0]), ResultCode::Parameter);
-    fails(list(), json!([19, 9, 0]), ResultCode::Parameter);
+    fails(list(), json!([19, 9, 0]), ResultCode::OpNotApplicable);
     fails(list(), json!([96]), ResultCode::IncompatibleType);
     fails(list(), json!([28]), ResultCode::Parameter);
 }
@@ -604,7 +643,13 @@ fn maps_are_read_and_shrink() {
         json!([107, 17, ["c", "b"]]),
         json!({"$by_key": {"b": 2, "c": 1}}),
     );
-    reads(map(), json!([108, RANK, [1, 3, 9]]), json!([2, 0]));
+    reads(map(), json!([108, RANK, [3, 9, 1]]), json!([2, 0]));
+    reads(map(), json!([108, KEY, [1, 3, 9]]), json!(["a", "c"]));
+    reads(map(), json!([102, RANK | INVERTED, 2]), json!([0, 2]));
+    reads(map(), json!([105, RANK, 0, 9]), json!([0, 1, 2]));
+    reads(map(), json!([106, RANK | INVERTED, 0, 1]), json!([1, 2]));
+    reads(map(), json!([105, RANK | INVERTED, 2, 3]), json!([0, 2]));
+    reads(map(), json!([106, VALUE, 1, -5]), json!([2, 3]));
     reads(map(), json!([109, KEY, "b", -1, 2]), json!(["a", "b"]));
     reads(
         json!({"$by_key": {"e": 2, "j": 10, "f": 15, "a": 17}}),
@@ -628,7 +673,7 @@ fn maps_are_read_and_shrink() {
         map(),
         json!([87, VALUE | INVERTED, 0, 1]),
         json!({"c": 1}),
-        json!([3, 2]),
+        json!([2, 3]),
     );
     check(
         json!({"$by_key": {"a": 1, "b": 2, "c": 3}}),
@@ -694,6 +739,16 @@ fn contexts_lead_to_nested_containers() {
         json!([255, [0x22, "list", 0x10, 0], [16]]),
         ResultCode::IncompatibleType,
     );
+    // A way that goes on through what has no elements, or not such ones, leads nowhere.
+    for steps in [
+        json!([0x22, "list", 0x10, 0, 0x10, 0]),
+        json!([0x22, "list", 0x22, "a"]),
+    ] {
+        for call in [json!([16]), json!([1, 4])] {
+            let call = json!([255, steps, call]);
+            fails(nested(), call, ResultCode::OpNotApplicable);
+        }
+    }
     fails(nested(), json!([255, [0x22], [16]]), ResultCode::Parameter);
     fails(
         nested(),
@@ -738,6 +793,18 @@ fn contexts_make_what_is_missing_where_they_say_so() {
         json!([255, [0x10 | 0x80, 3], [1, 5]]),
         json!([1, null, null, [5]]),
         json!(1),
+    );
+    // In an ordered list what is made goes where it belongs, and is made only behind the last element.
+    check(
+        json!({"$ordered": [[1, 2], [4]]}),
+        json!([255, [0x10 | 0xc0, 2], [1, 3]]),
+        json!({"$ordered": [[1, 2], {"$ordered": [3]}, [4]]}),
+        json!(1),
+    );
+    fails(
+        json!({"$ordered": [[1]]}),
+        json!([255, [0x10 | 0x80, 2], [1, 3]]),
+        ResultCode::OpNotApplicable,
     );
     fails(
         json!([1]),

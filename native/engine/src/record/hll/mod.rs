@@ -348,6 +348,7 @@ fn union_with(own: &Given<'_>, given: &[Given<'_>]) -> Sketch<Vec<u8>> {
 
 struct Intersection {
     count: u64,
+    /// The share of the union that all have; of nothing there is none (NaN).
     similarity: f64,
 }
 
@@ -381,11 +382,13 @@ fn intersection(own: &Given<'_>, given: &[Given<'_>]) -> Result<Intersection, Re
         _ => alone(0) + alone(1) + alone(2) - pair(0, 1) - pair(0, 2) - pair(1, 2) + total,
     };
     let count = count.clamp(0, total) as u64;
-    let similarity = match total {
-        0 => 0.0,
-        _ => count as f64 / total as f64,
-    };
-    Ok(Intersection { count, similarity })
+    Ok(Intersection {
+        count,
+        similarity: match total {
+            0 => f64::NAN,
+            _ => count as f64 / total as f64,
+        },
+    })
 }
 
 /// A list of elements, in canonical form. PARAMETER for those that have elements themselves.

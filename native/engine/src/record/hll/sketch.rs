@@ -240,7 +240,7 @@ fn sigma(share: f64) -> f64 {
 }
 
 /// How many of the registers that are used in any of the sketches are the same in all, which estimates the share of
-/// elements that are in all of them. They are of one shape, with minhash bits.
+/// elements that are in all of them; NaN where there is no element. They are of one shape, with minhash bits.
 ///
 /// Different elements may put the same into a register. For two sketches what that adds is taken off, after Yu and Weber,
 /// "HyperMinHash: MinHash in LogLog space" (2017), where they are large enough that the approximation holds.
@@ -260,6 +260,9 @@ pub fn similarity<B: AsRef<[u8]>>(sketches: &[Sketch<B>]) -> f64 {
         }
         same += u32::from(is_same);
         used += u32::from(is_used);
+    }
+    if used == 0 {
+        return f64::NAN;
     }
     if same == 0 {
         return 0.0;

@@ -361,7 +361,7 @@ fn intersections_of_many_need_minhash_bits() {
         .unwrap();
     assert!((similarity - 0.5).abs() < 0.1, "{similarity}");
     bins.run("empty", json!([0, 8])).unwrap();
-    bins.gives("empty", json!([54, ["$empty"]]), json!(0.0));
+    bins.gives("empty", json!([54, ["$empty"]]), json!(f64::NAN));
     bins.gives("empty", json!([53, ["$empty", "$p"]]), json!(0));
 }
 
@@ -483,6 +483,21 @@ fn similarity_of_sets_is_that_of_their_sketches() {
                 "{minhash_bits} bits: {found}, {expected}"
             );
         }
+    }
+}
+
+/// Where there is no element there is no share of them: NaN, which JSON has as null.
+#[test]
+fn sets_without_elements_have_no_similarity() {
+    for minhash_bits in [0, 4] {
+        let mut bins = Bins::default();
+        for name in ["a", "b"] {
+            bins.gives(name, json!([0, 8, minhash_bits, 0]), json!(null));
+        }
+        bins.gives("a", json!([54, ["$b"]]), json!(f64::NAN));
+        bins.gives("a", json!([53, ["$b"]]), json!(0));
+        bins.gives("b", json!([1, [1], -1, -1, 0]), json!(1));
+        bins.gives("a", json!([54, ["$b"]]), json!(0.0));
     }
 }
 

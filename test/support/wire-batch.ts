@@ -13,6 +13,7 @@ const FIELD_NAMESPACE = 0
 const FIELD_SET = 1
 const FIELD_UDF = [30, 31, 32] as const
 const FIELD_BATCH = 41
+const FIELD_FILTER = 43
 const ROW_REPEATS = 1
 /** info1 to info3, and ttl. */
 const ROW_READ = 0x0a
@@ -53,7 +54,7 @@ function row (row: RawRow, number: number): Buffer {
   return Buffer.concat([head, row.key.digest, Buffer.from([ROW_READ, info1, info2, 0]), Buffer.alloc(4), counts, ...fields, ...operations])
 }
 
-export function batchFrame (rows: readonly RawRow[], { flags = RESPOND_ALL, claimedRows = rows.length, timeoutMs = 0, info1 = 0 } = {}): Buffer {
+export function batchFrame (rows: readonly RawRow[], { flags = RESPOND_ALL, claimedRows = rows.length, timeoutMs = 0, info1 = 0, filter }: { flags?: number, claimedRows?: number, timeoutMs?: number, info1?: number, filter?: Buffer } = {}): Buffer {
   const head = Buffer.alloc(5)
   head.writeUInt32BE(claimedRows)
   head.writeUInt8(flags, 4)
@@ -61,8 +62,9 @@ export function batchFrame (rows: readonly RawRow[], { flags = RESPOND_ALL, clai
   header.writeUInt8(MESSAGE_HEADER_BYTES, 0)
   header.writeUInt8(INFO1_BATCH | info1, 1)
   header.writeUInt32BE(timeoutMs, 14)
-  header.writeUInt16BE(1, 18)
-  return frame(TYPE_MESSAGE, Buffer.concat([header, queryField(FIELD_BATCH, Buffer.concat([head, ...rows.map(row)]))]))
+  header.writeUInt16BE(filter === undefined ? 1 : 2, 18)
+  const filters = filter === undefined ? [] : [queryField(FIELD_FILTER, filter)]
+  return frame(TYPE_MESSAGE, Buffer.concat([header, ...filters, queryField(FIELD_BATCH, Buffer.concat([head, ...rows.map(row)]))]))
 }
 
 export interface RowAnswer { result: number, bins: Map<string, Buffer> }

@@ -170,6 +170,8 @@ describe('batch', () => {
     assert.equal(tooFew.result, PARAMETER)
     const nothingBefore = await runBatch(connection, [{ do: 'repeat', key: keyOf(1) }])
     assert.equal(nothingBefore.result, PARAMETER)
+    const noFilter = await runBatch(connection, [{ do: 'get', key: keyOf(1) }], { filter: Buffer.from([0x93, 0x01, 0x02]) })
+    assert.deepEqual([noFilter.result, noFilter.rows.size], [PARAMETER, 0], 'refused once, for all rows')
     assert.equal((await runBatch(connection, [])).result, OK)
     checkReads(await runBatch(connection, reads('test')))
   })

@@ -330,9 +330,14 @@ impl RecordQuery {
                 None => SetChoice::Unknown,
             },
         };
-        let index = match (IndexQuery::of(namespace, message)?, &set) {
-            (None, SetChoice::Id(id)) => IndexQuery::of_set(namespace, *id),
-            (index, _) => index,
+        let index = match set {
+            // Nothing is in it, whatever would find that.
+            SetChoice::Unknown => None,
+            SetChoice::All => IndexQuery::of(namespace, message)?,
+            SetChoice::Id(id) => match IndexQuery::of(namespace, message)? {
+                None => IndexQuery::of_set(namespace, id),
+                index => index,
+            },
         };
         Ok(RecordQuery {
             set,
@@ -361,12 +366,13 @@ impl RecordQuery {
         }
     }
 
+    /// False if there is nothing to be sent: the query names bins, and the record has none of them.
     fn write_bins(
         &self,
         view: &ImageView<'_>,
         metadata: Metadata<'_>,
         reply: &mut ReplyWriter<'_>,
-    ) {
+    ) -> bool {
         match &self.bins {
             BinChoice::Results(projections) => {
                 let record = StoredRecord { view, metadata };
@@ -389,15 +395,15 @@ impl RecordQuery {
             BinChoice::All => view
                 .bins()
                 .for_each(|bin| reply.op(bin.name, bin.particle, bin.value)),
-            BinChoice::Named(names) => view
-                .bins()
-                .filter(|bin| {
-                    names
-                        .binary_search_by(|name| (**name).cmp(bin.name))
-                        .is_ok()
-                })
-                .for_each(|bin| reply.op(bin.name, bin.particle, bin.value)),
+            BinChoice::Named(names) => {
+                let is_named = |name: &[u8]| names.binary_search_by(|it| (**it).cmp(name)).is_ok();
+                let mut named = view.bins().filter(|bin| is_named(bin.name)).peekable();
+                let has_any = named.peek().is_some();
+                named.for_each(|bin| reply.op(bin.name, bin.particle, bin.value));
+                return has_any;
+            }
         }
+        true
     }
 }
 
@@ -543,7 +549,7 @@ impl Namespace {
             .collect()
     }
 
-    /// False if the record does not pass the query's filter.
+    /// False if the record does not pass the query's filter, or has none of the bins that it names.
     fn write_query_record(
         &self,
         query: &RecordQuery,
@@ -572,8 +578,7 @@ impl Namespace {
                 if let Some(key) = view.key() {
                     reply.field(field::KEY, key);
                 }
-                query.write_bins(view, self.metadata(entry), &mut reply);
-                true
+                query.write_bins(view, self.metadata(entry), &mut reply)
             })?;
             if !passes {
                 reply.abandon();

@@ -202,6 +202,8 @@ fn bins_and_keys_are_sent_as_asked_for() {
     assert_eq!(all.key.as_ref(), Some(&key));
     let some = only(&query_frame(0, "demo", &["c", "missing", "b", "c"]));
     assert_eq!(some.bins, [int_bin("b", 2), int_bin("c", 3)]);
+    // A record with none of the bins that are asked for is left out.
+    assert_eq!(run(&namespace, &query_frame(0, "demo", &["missing"])), []);
     let none = only(&query_frame(info1::GET_NO_BINS, "demo", &["a"]));
     assert_eq!((none.bins.len(), none.key), (0, Some(key)));
     assert_eq!(none.set.as_deref(), Some(&b"demo"[..]));

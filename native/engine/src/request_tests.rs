@@ -127,6 +127,37 @@ fn operations_apply_in_order_and_reply_in_order() {
     assert_eq!(reply.bins, [int_bin("n", 5), int_bin("n", -2), hello]);
 }
 
+/// With nothing to add to, clients expect what they gave to be written.
+#[test]
+fn what_is_added_to_nothing_is_written_whatever_it_is() {
+    let ns = open(namespace_config(), vec![]);
+    let added = |code, kind, name: &[u8], value: &[u8]| {
+        let frame = request("k", write(0, 0), |w| w.op(code, kind, name, value));
+        run_frame(&ns, &frame).code
+    };
+    let list: &[u8] = &[0x91, 1];
+    let cases: [(u8, u8, &[u8], &[u8]); 3] = [
+        (op::INCR, particle::STRING, b"text", b"abc"),
+        (op::APPEND, particle::LIST, b"list", list),
+        (op::PREPEND, particle::INTEGER, b"n", &7i64.to_be_bytes()),
+    ];
+    for (code, kind, name, value) in cases {
+        assert_eq!(added(code, kind, name, value), ResultCode::Ok);
+        assert_eq!(added(code, kind, name, value), ResultCode::IncompatibleType);
+    }
+    let text = ("text".to_owned(), particle::STRING, b"abc".to_vec());
+    let list = ("list".to_owned(), particle::LIST, list.to_vec());
+    assert_eq!(get(&ns, "k").bins, [text, list, int_bin("n", 7)]);
+    for code in [op::INCR, op::APPEND] {
+        assert_eq!(
+            added(code, particle::NULL, b"x", b""),
+            ResultCode::Parameter
+        );
+        let bad = added(code, particle::INTEGER, b"x", b"12");
+        assert_eq!(bad, ResultCode::Parameter, "an integer of two bytes");
+    }
+}
+
 #[test]
 fn an_operation_that_fails_changes_nothing() {
     let ns = open(namespace_config(), vec![]);
@@ -319,6 +350,33 @@ fn a_set_has_a_time_to_live_and_a_read_touch_of_its_own() {
     get(&ns, "k");
     assert_eq!(ttl(get(&ns, "k")), 100, "now as the namespace says");
     assert_eq!(ttl(put_int(&ns, "k", "a", 1)), 500);
+}
+
+/// Records that live for seconds: less than half of two seconds is left after 1.1.
+#[test]
+fn what_is_left_of_a_life_is_known_to_the_millisecond() {
+    let time = Arc::new(AtomicU64::new(500_000_000_000));
+    let ns = open_at(namespace_config(), vec![], HybridClock::given(time.clone()));
+    let lasting = RequestHeader {
+        record_ttl: 2,
+        ..write(0, 0)
+    };
+    let frame = request("k", lasting, |w| {
+        w.op(op::WRITE, particle::INTEGER, b"a", &1i64.to_be_bytes());
+    });
+    let written = run_frame(&ns, &frame).void_time;
+    let touching = RequestHeader {
+        info1: info1::READ | info1::GET_ALL,
+        record_ttl: 50,
+        ..RequestHeader::default()
+    };
+    let read = request("k", touching, |_| {});
+    time.fetch_add(1000, Ordering::Relaxed);
+    run_frame(&ns, &read);
+    assert_eq!(get(&ns, "k").void_time, written, "half of it is left");
+    time.fetch_add(1, Ordering::Relaxed);
+    run_frame(&ns, &read);
+    assert_eq!(get(&ns, "k").void_time, written + 1);
 }
 
 #[test]

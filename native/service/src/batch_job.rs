@@ -238,6 +238,12 @@ impl BatchJobs {
         if !progress.all_begun && progress.deadline <= latencies.began {
             end(progress, ResultCode::Timeout);
         }
+        // What is wrong with the filter of all rows is wrong with the batch.
+        if !progress.all_begun
+            && let Err(code) = progress.filter.of(message.filter)
+        {
+            end(progress, code);
+        }
         let data = message.batch.unwrap_or_default();
         let rows = BatchRows::parse(message.header, data).and_then(|mut rows| {
             if progress.next != BatchPosition::default() {

@@ -239,19 +239,21 @@ impl<'a> WorkingRecord<'a> {
         self.live = 0;
     }
 
+    /// Adds to a number. With nothing to add to, what is given is written, whatever it is.
     fn increment(&mut self, operation: &Op<'a>) -> Result<(), ResultCode> {
         check_bin_name(operation.name)?;
-        if !matches!(operation.particle, particle::INTEGER | particle::FLOAT) {
+        if operation.particle == particle::NULL {
             return Err(ResultCode::Parameter);
         }
-        let delta = number(operation.value)?;
         let Some(at) = self.live_position(operation.name) else {
-            return self.put(operation.name, operation.particle, Value::Number(delta));
+            return self.set(operation.name, operation.particle, operation.value);
         };
         let bin = &mut self.bins[at];
-        if bin.particle != operation.particle {
+        let is_number = matches!(operation.particle, particle::INTEGER | particle::FLOAT);
+        if !is_number || bin.particle != operation.particle {
             return Err(ResultCode::IncompatibleType);
         }
+        let delta = number(operation.value)?;
         let old = number(bin.value.bytes())?;
         bin.value = Value::Number(match operation.particle {
             particle::INTEGER => i64::from_be_bytes(old)
@@ -264,18 +266,15 @@ impl<'a> WorkingRecord<'a> {
 
     fn concatenate(&mut self, operation: &Op<'a>, side: Side) -> Result<(), ResultCode> {
         check_bin_name(operation.name)?;
-        if !matches!(operation.particle, particle::STRING | particle::BLOB) {
+        if operation.particle == particle::NULL {
             return Err(ResultCode::Parameter);
         }
         let Some(at) = self.live_position(operation.name) else {
-            return self.put(
-                operation.name,
-                operation.particle,
-                Value::Borrowed(operation.value),
-            );
+            return self.set(operation.name, operation.particle, operation.value);
         };
         let bin = &mut self.bins[at];
-        if bin.particle != operation.particle {
+        let is_text = matches!(operation.particle, particle::STRING | particle::BLOB);
+        if !is_text || bin.particle != operation.particle {
             return Err(ResultCode::IncompatibleType);
         }
         if bin.value.bytes().len() + operation.value.len() > self.bytes_max {

@@ -102,8 +102,8 @@ impl Namespace {
         }
         let written = (entry.last_update_time / 1000) as u32;
         let life = entry.void_time.saturating_sub(written);
-        let remaining = entry.void_time.saturating_sub(now);
-        let due = u64::from(remaining) * 100 < u64::from(life) * u64::from(percent);
+        let remaining_ms = (u64::from(entry.void_time) * 1000).saturating_sub(self.clock.wall_ms());
+        let due = remaining_ms * 100 < u64::from(life) * 1000 * u64::from(percent);
         Ok(due.then_some(now + life))
     }
 

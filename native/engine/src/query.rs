@@ -160,6 +160,25 @@ pub struct QueryBudget {
 }
 
 impl QueryBudget {
+    /// Takes a part out of the budget, `most` at most. What is left of it is given back.
+    pub fn take(&mut self, most: &QueryBudget) -> QueryBudget {
+        let part = QueryBudget {
+            visits: self.visits.min(most.visits),
+            records: self.records.min(most.records),
+            bytes: self.bytes.min(most.bytes),
+        };
+        self.visits -= part.visits;
+        self.records -= part.records;
+        self.bytes -= part.bytes;
+        part
+    }
+
+    pub fn give_back(&mut self, part: &QueryBudget) {
+        self.visits += part.visits;
+        self.records += part.records;
+        self.bytes += part.bytes;
+    }
+
     pub fn is_spent(&self) -> bool {
         self.visits == 0 || self.records == 0 || self.bytes == 0
     }
@@ -351,6 +370,11 @@ impl RecordQuery {
     pub fn index_name(&self) -> Option<&str> {
         let index = self.index.as_ref().filter(|index| index.has_predicate());
         index.map(IndexQuery::name)
+    }
+
+    /// Whether records are looked into to find out which ones match.
+    pub fn has_filter(&self) -> bool {
+        self.filter.is_some()
     }
 
     /// What a record has to be, apart from being in the set.

@@ -23,10 +23,14 @@ use crate::parked::{State, carry_out, result_of_part};
 use crate::query_job::Pace;
 use crate::query_registry::{JobType, QueryEnd, QueryRegistry, QueryStatus};
 use crate::server::Shared;
+use crate::turn::Turn;
 
-/// A turn ends after so many index entries or records.
+/// A query's turn ends after so many index entries or records.
 const TURN_VISITS: usize = 8192;
 const TURN_RECORDS: u64 = 64;
+/// Index entries and partitions of a slice of it, after which the turn is over if others wait. Each record's change is one.
+const SLICE_VISITS: usize = 1024;
+const SLICE_PARTITIONS: usize = 32;
 /// Records of one query that wait for a device, for Lua, or to be durable.
 const WAITING_MAX: usize = 32;
 
@@ -149,22 +153,31 @@ impl BackgroundJobs {
         Some((job.namespace.clone(), &change.state))
     }
 
-    /// Gives every query that is ready one turn.
-    pub fn run(&mut self, reads: &mut Reads, context: &mut BackgroundContext<'_>) {
-        for _ in 0..self.ready.len() {
-            let Some(number) = self.ready.pop_front() else {
-                return;
-            };
-            let Some(mut job) = self.jobs.remove(&number) else {
-                continue;
-            };
-            job.is_ready = false;
-            let shared = context.shared;
-            contained(&mut job, shared, |job| {
-                self.turn(number, job, reads, context);
-            });
-            self.go_on(number, job, context);
+    /// Gives a turn to the query that has waited for longest.
+    pub fn run(
+        &mut self,
+        reads: &mut Reads,
+        turn: &mut Turn<'_>,
+        context: &mut BackgroundContext<'_>,
+    ) {
+        let Some((number, mut job)) = self.next_ready() else {
+            return;
+        };
+        job.is_ready = false;
+        let shared = context.shared;
+        contained(&mut job, shared, |job| {
+            self.turn(number, job, reads, turn, context);
+        });
+        self.go_on(number, job, context);
+    }
+
+    fn next_ready(&mut self) -> Option<(u64, Job)> {
+        while let Some(number) = self.ready.pop_front() {
+            if let Some(job) = self.jobs.remove(&number) {
+                return Some((number, job));
+            }
         }
+        None
     }
 
     /// Keeps a query that is not done, and gives it its next turn if it waits for nothing.
@@ -194,6 +207,7 @@ impl BackgroundJobs {
         number: u64,
         job: &mut Job,
         reads: &mut Reads,
+        turn: &mut Turn<'_>,
         context: &mut BackgroundContext<'_>,
     ) {
         let now = Instant::now();
@@ -207,12 +221,12 @@ impl BackgroundJobs {
             return;
         }
         let records = TURN_RECORDS.min(allowance);
-        if job.selected.is_empty() && !job.select(records) {
+        if job.selected.is_empty() && !job.select(records, turn) {
             job.end = Some(QueryEnd::Failed);
             return;
         }
-        for _ in 0..records {
-            if job.waiting >= WAITING_MAX {
+        for position in 0..records {
+            if job.waiting >= WAITING_MAX || position > 0 && turn.is_over() {
                 return;
             }
             let Some(digest) = job.selected.pop_front() else {
@@ -378,19 +392,24 @@ fn contained(job: &mut Job, shared: &Shared, f: impl FnOnce(&mut Job)) {
 
 impl Job {
     /// Looks for the next records; false if the index is gone.
-    fn select(&mut self, records: u64) -> bool {
+    fn select(&mut self, records: u64, turn: &mut Turn<'_>) -> bool {
         let mut budget = QueryBudget {
             visits: TURN_VISITS,
             records,
             bytes: usize::MAX,
         };
+        let most = QueryBudget {
+            visits: SLICE_VISITS,
+            ..budget
+        };
         let mut selected = Vec::new();
+        let mut slice = budget.take(&most);
+        let mut begun = 0;
         while let Some(cursor) = self.partitions.front_mut() {
             let end = match self.namespace.owns_partition(cursor.partition) {
-                true => {
-                    self.namespace
-                        .select_piece(&self.query, cursor, &mut budget, &mut selected)
-                }
+                true => self
+                    .namespace
+                    .select_piece(&self.query, cursor, &mut slice, &mut selected),
                 // Whoever has it now has got the query too.
                 false => PieceEnd::Done,
             };
@@ -400,7 +419,15 @@ impl Job {
                     self.status.partitions_done.fetch_add(1, Ordering::Relaxed);
                 }
                 PieceEnd::NoIndex => return false,
-                PieceEnd::Budget | PieceEnd::NeedsDevice(_) => break,
+                PieceEnd::Budget | PieceEnd::NeedsDevice(_) => {}
+            }
+            begun += 1;
+            if slice.is_spent() || begun == SLICE_PARTITIONS {
+                budget.give_back(&slice);
+                if budget.is_spent() || turn.is_over() {
+                    break;
+                }
+                (slice, begun) = (budget.take(&most), 0);
             }
         }
         self.selected = selected.into();

@@ -25,13 +25,18 @@ use crate::net::{ConnId, Net, Reads};
 use crate::parked::{Incoming, State, result_of_part};
 use crate::reply_compression::{compress_frame, wants_compressed};
 use crate::server::Shared;
+use crate::turn::Turn;
 use row::{RowFilter, RowRun, TurnLatencies, filter_of, row_at, run_row};
 
-/// A turn ends after so many rows or bytes of results.
+/// A batch's turn ends after so many rows or bytes of results.
 const TURN_ROWS: usize = 512;
-const TURN_BYTES: usize = 256 << 10;
+const TURN_BYTES: usize = 64 << 10;
+/// Rows of a slice of it, after which the turn is over if others wait: some ten microseconds.
+const SLICE_ROWS: usize = 16;
+/// A batch is begun where it arrives. One that takes longer than this takes turns.
+const FIRST_TURN_MAX: Duration = Duration::from_micros(100);
 /// A frame is sent when it has grown to this.
-const FRAME_BYTES: usize = 128 << 10;
+const FRAME_BYTES: usize = 64 << 10;
 /// Rows of one batch that wait for something.
 const WAITING_ROWS_MAX: usize = 128;
 /// Output that the peer has not taken, above which no further rows are begun.
@@ -66,6 +71,7 @@ struct Job {
 
 /// How far a batch has come.
 struct Progress {
+    conn: ConnId,
     next: BatchPosition,
     /// Every row has been begun, or none further is to be.
     all_begun: bool,
@@ -91,7 +97,7 @@ struct Row {
 }
 
 /// How a turn ended.
-enum Turn {
+enum TurnEnd {
     /// There is more to do at once.
     Spent,
     /// Rows have to end before the next begins, or the last of them.
@@ -115,6 +121,7 @@ impl BatchJobs {
             ms => Duration::from_millis(u64::from(ms)),
         };
         let mut progress = Progress {
+            conn,
             next: BatchPosition::default(),
             all_begun: false,
             waiting: 0,
@@ -125,8 +132,10 @@ impl BatchJobs {
             wants_compressed: wants_compressed(&message.header),
         };
         let start = reserve_proto_header(out);
-        let turn = self.run_rows(conn, message, &mut progress, out, reads, context);
-        if let Turn::Done = turn {
+        let began = Instant::now();
+        let mut is_over = || began.elapsed() >= FIRST_TURN_MAX;
+        let end = self.run_rows(message, &mut progress, out, &mut is_over, reads, context);
+        if let TurnEnd::Done = end {
             finish(&progress, out, start, context.shared);
             return true;
         }
@@ -136,7 +145,7 @@ impl BatchJobs {
         } else {
             end_frame(&progress, out, start, context.shared);
         }
-        let is_ready = matches!(turn, Turn::Spent);
+        let is_ready = matches!(end, TurnEnd::Spent);
         // It belongs to the bytes as they came.
         progress.filter = RowFilter::default();
         let job = Job {
@@ -157,12 +166,9 @@ impl BatchJobs {
         !self.ready.is_empty()
     }
 
-    /// Gives every batch that is ready one turn.
-    pub fn run(&mut self, net: &mut dyn Net, context: &mut BatchContext<'_>) {
-        for _ in 0..self.ready.len() {
-            let Some(conn) = self.ready.pop_front() else {
-                return;
-            };
+    /// Gives a turn to the batch that has waited for longest.
+    pub fn run(&mut self, net: &mut dyn Net, turn: &mut Turn<'_>, context: &mut BatchContext<'_>) {
+        while let Some(conn) = self.ready.pop_front() {
             let Some(mut job) = self.jobs.remove(&conn) else {
                 continue;
             };
@@ -178,15 +184,16 @@ impl BatchJobs {
                 continue;
             };
             begin_frame(&mut job.frame);
-            let turn = self.run_rows(
-                conn,
+            let end = self.run_rows(
                 &message,
                 &mut job.progress,
                 &mut job.frame,
+                &mut || turn.is_over(),
                 net.reads(),
                 context,
             );
-            self.go_on(conn, job, turn, net, context);
+            self.go_on(conn, job, end, net, context);
+            return;
         }
     }
 
@@ -195,23 +202,23 @@ impl BatchJobs {
         &mut self,
         conn: ConnId,
         mut job: Job,
-        turn: Turn,
+        end: TurnEnd,
         net: &mut dyn Net,
         context: &BatchContext<'_>,
     ) {
-        match turn {
-            Turn::Done => {
+        match end {
+            TurnEnd::Done => {
                 begin_frame(&mut job.frame);
                 finish(&job.progress, &mut job.frame, 0, context.shared);
                 send(&mut job.frame, conn, net);
                 net.resume(conn);
                 return;
             }
-            Turn::Spent => {
+            TurnEnd::Spent => {
                 job.is_ready = true;
                 self.ready.push_back(conn);
             }
-            Turn::Waits => {}
+            TurnEnd::Waits => {}
         }
         if job.frame.len() >= FRAME_BYTES {
             end_frame(&job.progress, &mut job.frame, 0, context.shared);
@@ -220,16 +227,16 @@ impl BatchJobs {
         self.jobs.insert(conn, job);
     }
 
-    /// Begins rows until the turn is spent, too many wait, or all are begun.
+    /// Begins rows until the turn is spent or over, too many wait, or all are begun.
     fn run_rows(
         &mut self,
-        conn: ConnId,
         message: &Message<'_>,
         progress: &mut Progress,
         out: &mut Vec<u8>,
+        is_over: &mut dyn FnMut() -> bool,
         reads: &mut Reads,
         context: &mut BatchContext<'_>,
-    ) -> Turn {
+    ) -> TurnEnd {
         let end = |progress: &mut Progress, code: ResultCode| {
             progress.result = code;
             progress.all_begun = true;
@@ -262,13 +269,15 @@ impl BatchJobs {
         let mut begun = 0;
         let mut found: Option<Arc<Namespace>> = None;
         while !progress.all_begun {
-            if begun == TURN_ROWS || out.len() - from >= TURN_BYTES {
+            let is_spent = begun == TURN_ROWS || out.len() - from >= TURN_BYTES;
+            let after_slice = begun > 0 && begun.is_multiple_of(SLICE_ROWS);
+            if is_spent || after_slice && is_over() {
                 progress.next = rows.position();
-                return Turn::Spent;
+                return TurnEnd::Spent;
             }
             if progress.waiting >= WAITING_ROWS_MAX {
                 progress.next = rows.position();
-                return Turn::Waits;
+                return TurnEnd::Waits;
             }
             begun += 1;
             let place = rows.position();
@@ -312,7 +321,7 @@ impl BatchJobs {
                     if let Some(state) = waits {
                         progress.waiting += 1;
                         let row = Row {
-                            conn,
+                            conn: progress.conn,
                             namespace: namespace.clone(),
                             digest: *row.digest,
                             index: row.index,
@@ -460,12 +469,12 @@ impl BatchJobs {
             self.jobs.insert(conn, job);
             return;
         }
-        let turn = if job.progress.all_begun {
+        let end = if job.progress.all_begun {
             job.progress.turn()
         } else {
-            Turn::Spent
+            TurnEnd::Spent
         };
-        self.go_on(conn, job, turn, net, context);
+        self.go_on(conn, job, end, net, context);
     }
 
     /// The peer has taken all that was sent.
@@ -535,11 +544,11 @@ impl Row {
 }
 
 impl Progress {
-    fn turn(&self) -> Turn {
+    fn turn(&self) -> TurnEnd {
         if self.all_begun && self.waiting == 0 {
-            Turn::Done
+            TurnEnd::Done
         } else {
-            Turn::Waits
+            TurnEnd::Waits
         }
     }
 

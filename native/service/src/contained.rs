@@ -143,6 +143,14 @@ impl<H: Handler> Handler for Contained<H> {
         self.0.wants_tick()
     }
 
+    fn wants_turn(&self) -> bool {
+        self.0.wants_turn()
+    }
+
+    fn on_turn(&mut self, net: &mut dyn Net, has_arrived: &mut dyn FnMut() -> bool) {
+        self.attempt(net, |handler, net| handler.on_turn(net, has_arrived));
+    }
+
     fn on_drained(&mut self, conn: ConnId, net: &mut dyn Net) {
         self.attempt(net, |handler, net| {
             let _work = working_for(conn, &[]);

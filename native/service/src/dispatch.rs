@@ -2,6 +2,8 @@
 //! connection has one request under way, so its replies keep its requests' order.
 
 mod single;
+#[cfg(test)]
+mod turn_tests;
 
 use std::collections::HashMap;
 use std::io;
@@ -29,6 +31,7 @@ use crate::parked::{Bodies, Incoming, LogPace, Parked, State};
 use crate::query_job::{QueryContext, QueryJobs};
 use crate::query_request::{is_in_background, is_query};
 use crate::server::{InfoRequest, Shared};
+use crate::turn::{Turn, TurnShare};
 
 /// Body of a security reply, and its result's place in it (PROTOCOL section 17).
 const SECURITY_BODY_BYTES: usize = 16;
@@ -50,6 +53,7 @@ pub(crate) struct ServiceThread {
     queries: QueryJobs,
     batches: BatchJobs,
     background: BackgroundJobs,
+    share: TurnShare,
     bodies: Bodies,
     /// Where compressed messages are inflated.
     inflated: Vec<u8>,
@@ -69,6 +73,7 @@ impl ServiceThread {
             queries: QueryJobs::default(),
             batches: BatchJobs::default(),
             background: BackgroundJobs::default(),
+            share: TurnShare::default(),
             bodies: Bodies::default(),
             inflated: Vec::new(),
             next_request: 0,
@@ -234,9 +239,7 @@ impl ServiceThread {
             shared: &self.shared,
             next_request: &mut self.next_request,
         };
-        let result = f(&mut self.batches, &mut context);
-        self.wake_for_turns();
-        result
+        f(&mut self.batches, &mut context)
     }
 
     /// Takes up a query. Unless it works in the background, its connection is parked until the last record is sent.
@@ -262,7 +265,6 @@ impl ServiceThread {
         });
         match started {
             Ok(in_background) => {
-                self.wake_for_turns();
                 if in_background {
                     answer_stream(message, ResultCode::Ok, out);
                     return Flow::Continue;
@@ -277,25 +279,6 @@ impl ServiceThread {
         }
     }
 
-    /// Turns are taken in `on_wake`, one a query, so that other connections are served in between.
-    fn wake_for_turns(&self) {
-        if (self.queries.is_ready() || self.batches.is_ready() || self.background.is_ready())
-            && let Some(mailbox) = self.shared.mailboxes.0.get(self.number as usize)
-        {
-            mailbox.wake();
-        }
-    }
-
-    fn run_turns(&mut self, net: &mut dyn Net) {
-        let mut context = QueryContext {
-            registry: &self.shared.queries,
-            next_request: &mut self.next_request,
-        };
-        self.queries.run(net, &mut context);
-        self.with_batches(|batches, context| batches.run(net, context));
-        self.with_background(|background, context| background.run(net.reads(), context));
-    }
-
     fn with_background(&mut self, f: impl FnOnce(&mut BackgroundJobs, &mut BackgroundContext<'_>)) {
         let mut context = BackgroundContext {
             thread: self.number,
@@ -303,7 +286,6 @@ impl ServiceThread {
             next_request: &mut self.next_request,
         };
         f(&mut self.background, &mut context);
-        self.wake_for_turns();
     }
 
     fn waiter(&self, request: u64) -> Waiter {
@@ -442,7 +424,7 @@ impl Handler for ServiceThread {
 
     fn on_read(&mut self, request: u64, pages: &[u8], outcome: io::Result<()>, net: &mut dyn Net) {
         let Some(outcome) = self.queries.deliver(request, pages, outcome) else {
-            return self.wake_for_turns();
+            return;
         };
         if let Some((namespace, State::Device { location })) = self.batches.row(request) {
             let copy = namespace.finish_read(*location, pages, outcome);
@@ -485,13 +467,32 @@ impl Handler for ServiceThread {
                 net.resume(conn);
             }
         }
-        self.run_turns(net);
+    }
+
+    fn wants_turn(&self) -> bool {
+        self.queries.is_ready() || self.batches.is_ready() || self.background.is_ready()
+    }
+
+    fn on_turn(&mut self, net: &mut dyn Net, has_arrived: &mut dyn FnMut() -> bool) {
+        let mut share = std::mem::take(&mut self.share);
+        share.begin();
+        let mut context = QueryContext {
+            registry: &self.shared.queries,
+            next_request: &mut self.next_request,
+        };
+        let mut turn = Turn::begin(has_arrived, &share);
+        self.queries.run(net, &mut turn, &mut context);
+        let mut turn = Turn::begin(has_arrived, &share);
+        self.with_batches(|batches, context| batches.run(net, &mut turn, context));
+        let mut turn = Turn::begin(has_arrived, &share);
+        self.with_background(|background, context| background.run(net.reads(), &mut turn, context));
+        share.end(self.wants_turn());
+        self.share = share;
     }
 
     fn on_drained(&mut self, conn: ConnId, _net: &mut dyn Net) {
         self.queries.drained(conn);
         self.batches.drained(conn);
-        self.wake_for_turns();
     }
 
     fn panicked(&mut self, conn: ConnId, text: &str, head: &[u8]) {

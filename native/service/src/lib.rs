@@ -14,4 +14,5 @@ pub mod query_registry;
 mod query_request;
 mod reply_compression;
 pub mod server;
+mod turn;
 pub mod udf_lane;

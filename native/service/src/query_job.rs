@@ -27,20 +27,28 @@ use crate::net::{ConnId, Net};
 use crate::query_registry::{QueryEnd, QueryRegistry, QueryStatus};
 use crate::query_request::{check_short, partitions_of};
 use crate::reply_compression::{compress_frame, wants_compressed};
+use crate::turn::Turn;
 
-/// A turn ends after so many index entries, records or bytes: some hundred microseconds.
-const TURN_VISITS: usize = 8192;
-const TURN_RECORDS: u64 = 512;
-const TURN_BYTES: usize = 256 << 10;
-/// Partitions begun in one turn: an empty one costs next to nothing but not nothing.
-const TURN_PARTITIONS: usize = 256;
+/// A query's turn ends after so many index entries, records or bytes: some hundred microseconds.
+const TURN: QueryBudget = QueryBudget {
+    visits: 8192,
+    records: 512,
+    bytes: FRAME_BYTES,
+};
+/// A slice of it, after which the turn is over if others wait: some ten microseconds.
+const SLICE: QueryBudget = QueryBudget {
+    visits: 1024,
+    records: 32,
+    bytes: 16 << 10,
+};
+/// A slice's entries where each is asked for more than its set.
+const FILTERED_SLICE_VISITS: usize = 64;
+/// Partitions begun in one slice: an empty one costs next to nothing but not nothing, one that an index is asked for more.
+const SLICE_PARTITIONS: usize = 32;
 
-/// Turns are taken for so long, then requests for single records have theirs: with many queries under way they would
-/// otherwise wait for one turn of each.
-const TURNS_TIME: Duration = Duration::from_millis(1);
-
-/// A frame is sent when it has grown to this, or is this old.
-const FRAME_BYTES: usize = 1 << 20;
+/// A frame is sent when it has grown to this, or is this old. Larger ones gain nothing, and nobody is answered while one is
+/// copied to its socket.
+const FRAME_BYTES: usize = 64 << 10;
 const FRAME_AGE: Duration = Duration::from_millis(100);
 /// Output that the peer has not taken, above which the query waits.
 const UNSENT_BYTES_MAX: usize = 2 << 20;
@@ -228,21 +236,14 @@ impl QueryJobs {
         !self.ready.is_empty()
     }
 
-    /// Gives every query that is ready one turn, as far as the time allows; the others have theirs first next time.
-    pub fn run(&mut self, net: &mut dyn Net, context: &mut QueryContext<'_>) {
-        let began = Instant::now();
-        for turn in 0..self.ready.len() {
-            if turn > 0 && began.elapsed() >= TURNS_TIME {
-                return;
-            }
-            let Some(conn) = self.ready.pop_front() else {
-                return;
-            };
+    /// Gives a turn to the query that has waited for longest: what it sends leaves before the next one's.
+    pub fn run(&mut self, net: &mut dyn Net, turn: &mut Turn<'_>, context: &mut QueryContext<'_>) {
+        while let Some(conn) = self.ready.pop_front() {
             let Some(job) = self.jobs.get_mut(&conn) else {
                 continue;
             };
             let _work = working_for(conn, &[]);
-            match job.turn(net, context.registry) {
+            match job.turn(net, turn, context.registry) {
                 Next::Again => self.ready.push_back(conn),
                 Next::Wait(state) => job.state = state,
                 Next::Read(asked) => {
@@ -261,6 +262,7 @@ impl QueryJobs {
                     net.resume(conn);
                 }
             }
+            return;
         }
     }
 
@@ -337,7 +339,7 @@ impl QueryJobs {
 }
 
 impl Job {
-    fn turn(&mut self, net: &mut dyn Net, registry: &QueryRegistry) -> Next {
+    fn turn(&mut self, net: &mut dyn Net, turn: &mut Turn<'_>, registry: &QueryRegistry) -> Next {
         let now = Instant::now();
         if self.is_aborted() {
             return self.finish(ResultCode::QueryAborted, QueryEnd::Aborted, net, registry);
@@ -360,13 +362,9 @@ impl Job {
             }
             return Next::Wait(State::Time);
         }
-        let records = TURN_RECORDS.min(self.records_left).min(allowance);
-        let mut budget = QueryBudget {
-            visits: TURN_VISITS,
-            records,
-            bytes: TURN_BYTES,
-        };
-        let Ok(wanted) = self.pieces(&mut budget, registry) else {
+        let records = TURN.records.min(self.records_left).min(allowance);
+        let mut budget = QueryBudget { records, ..TURN };
+        let Ok(wanted) = self.slices(&mut budget, turn, registry) else {
             let code = ResultCode::SindexNotFound;
             return self.finish(code, QueryEnd::Failed, net, registry);
         };
@@ -387,17 +385,43 @@ impl Job {
         wanted.map_or(Next::Again, Next::Read)
     }
 
-    /// Appends records until the budget is spent, the partitions are done, or the device must be asked. `Err`: its index was
-    /// dropped.
-    fn pieces(
+    /// Appends records slice by slice until the turn is over or its budget spent, the partitions are done, or the device must be
+    /// asked. `Err`: its index was dropped.
+    fn slices(
         &mut self,
         budget: &mut QueryBudget,
+        turn: &mut Turn<'_>,
         registry: &QueryRegistry,
     ) -> Result<Option<Vec<AskedRead>>, IndexDropped> {
         if self.frame.is_empty() {
             reserve_proto_header(&mut self.frame);
             self.frame_since = Instant::now();
         }
+        let most = QueryBudget {
+            visits: match self.query.has_filter() {
+                true => FILTERED_SLICE_VISITS,
+                false => SLICE.visits,
+            },
+            ..SLICE
+        };
+        loop {
+            let mut slice = budget.take(&most);
+            let end = self.slice(&mut slice, registry);
+            budget.give_back(&slice);
+            match end? {
+                Some(wanted) => return Ok(Some(wanted)),
+                None if self.partitions.is_empty() || budget.is_spent() => return Ok(None),
+                None if turn.is_over() => return Ok(None),
+                None => {}
+            }
+        }
+    }
+
+    fn slice(
+        &mut self,
+        slice: &mut QueryBudget,
+        registry: &QueryRegistry,
+    ) -> Result<Option<Vec<AskedRead>>, IndexDropped> {
         let mut begun = 0;
         while let Some(cursor) = self.partitions.front_mut() {
             let partition = cursor.partition;
@@ -405,14 +429,14 @@ impl Job {
                 self.partition_done(partition, ResultCode::Unavailable);
                 continue;
             }
-            if budget.is_spent() || begun == TURN_PARTITIONS {
+            if slice.is_spent() || begun == SLICE_PARTITIONS {
                 return Ok(None);
             }
             begun += 1;
             let end = self.namespace.query_piece(
                 &self.query,
                 cursor,
-                budget,
+                slice,
                 &mut self.reads,
                 &mut self.frame,
             );

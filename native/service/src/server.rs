@@ -213,6 +213,7 @@ impl Engine {
 }
 
 /// How far opening the namespaces has come, and the way to end it early.
+#[derive(Default)]
 pub struct Opening {
     /// Namespaces by name, in the order of the configuration.
     namespaces: Vec<(String, OpenProgress)>,

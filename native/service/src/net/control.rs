@@ -105,6 +105,11 @@ impl LoopControl {
             .is_ok()
     }
 
+    /// Whether somebody has woken the loop since it last woke up.
+    pub(super) fn is_notified(&self) -> bool {
+        self.waker.shared.state.load(Ordering::Relaxed) == NOTIFIED
+    }
+
     /// After the wait, and before the mailbox is looked at: whether somebody woke the loop.
     pub(super) fn wake_up(&self) -> bool {
         self.waker.shared.state.swap(AWAKE, Ordering::SeqCst) == NOTIFIED

@@ -2,7 +2,7 @@
 //! for both mechanisms.
 //!
 //! An iteration waits, takes the events of that wait one by one, then looks at the mailbox and the
-//! clock. After whatever happened to a connection, [`Driver::pump`] brings it to rest: offers input
+//! clock, and gives a turn to long work, if there is any. After whatever happened to a connection, [`Driver::pump`] brings it to rest: offers input
 //! if that is due, starts a send if there is output and none is under way, releases what is
 //! finished, and starts or stops receiving.
 
@@ -179,7 +179,8 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
 
     fn iterate(&mut self) -> io::Result<()> {
         loop {
-            let timeout = match self.control.fall_asleep() {
+            let may_block = !self.handler.wants_turn() && self.control.fall_asleep();
+            let timeout = match may_block {
                 true => self.timeout(),
                 false => Some(Duration::ZERO),
             };
@@ -209,10 +210,22 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
             }
             self.call_drained()?;
             self.keep_time()?;
+            if self.handler.wants_turn() {
+                self.take_turn()?;
+            }
             if self.stop_at.is_some() && self.links.table.len() == 0 {
                 return Ok(());
             }
         }
+    }
+
+    /// Lets the handler go on with long work. Who was just answered does not wait for it.
+    fn take_turn(&mut self) -> io::Result<()> {
+        let Links { table, reads, .. } = &mut self.links;
+        self.mechanism.submit(table, reads)?;
+        let mut has_arrived = || self.mechanism.has_arrived() || self.control.is_notified();
+        self.handler.on_turn(&mut self.links, &mut has_arrived);
+        self.attend()
     }
 
     fn take(&mut self, event: Event) -> io::Result<()> {

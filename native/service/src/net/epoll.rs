@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::ConnId;
 use super::config::PeerSocket;
 use super::connection::{Connection, Phase, Table};
-use super::mechanism::{Event, Listener, Mechanism, Received, set_nonblocking};
+use super::mechanism::{Event, Listener, Mechanism, Received, SEND_BYTES_MAX, set_nonblocking};
 use super::reads::Reads;
 
 const EVENTS_MAX: usize = 256;
@@ -77,6 +77,12 @@ impl Epoll {
             connection.kernel.interest = interest;
         }
         Ok(())
+    }
+
+    /// Has the rest of the output sent when the socket takes more.
+    fn send_later(&self, connection: &mut Connection) -> io::Result<()> {
+        connection.kernel.sending = true;
+        self.set_interest(connection, connection.kernel.interest | WRITABLE)
     }
 
     /// `None` when nobody is waiting any more, or for this turn.
@@ -184,14 +190,17 @@ impl Mechanism for Epoll {
     fn send(&mut self, connection: &mut Connection) -> io::Result<()> {
         let socket = connection.socket.as_raw_fd();
         let interest = connection.kernel.interest;
-        while connection.outbox.unsent() > 0 {
+        let mut left = SEND_BYTES_MAX;
+        while connection.outbox.unsent() > 0 && left > 0 {
             let bytes = connection.next_output();
+            let bytes = &bytes[..bytes.len().min(left)];
             let source = bytes.as_ptr().cast();
             // SAFETY: the slice is readable for its length and the socket is open.
             let count = unsafe { libc::send(socket, source, bytes.len(), libc::MSG_NOSIGNAL) };
             if count >= 0 {
                 let short = (count as usize) < bytes.len();
                 connection.outbox.advance(count as usize);
+                left -= count as usize;
                 if !short {
                     continue;
                 }
@@ -203,10 +212,12 @@ impl Mechanism for Epoll {
                     _ => return Err(error),
                 }
             }
-            connection.kernel.sending = true;
-            return self.set_interest(connection, interest | WRITABLE);
+            return self.send_later(connection);
         }
-        self.set_interest(connection, interest & !WRITABLE)
+        match connection.outbox.unsent() {
+            0 => self.set_interest(connection, interest & !WRITABLE),
+            _ => self.send_later(connection),
+        }
     }
 
     fn detach(&mut self, _connection: &mut Connection) -> bool {
@@ -214,15 +225,30 @@ impl Mechanism for Epoll {
         true
     }
 
-    fn wait(
-        &mut self,
-        _table: &mut Table,
-        reads: &mut Reads,
-        timeout: Option<Duration>,
-    ) -> io::Result<()> {
+    fn submit(&mut self, _table: &mut Table, reads: &mut Reads) -> io::Result<()> {
         while let Some(reading) = reads.begin() {
             reads.delegate(reading);
         }
+        Ok(())
+    }
+
+    fn has_arrived(&mut self) -> bool {
+        let mut epoll = libc::pollfd {
+            fd: self.epoll.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one entry, which outlives the call; it does not wait.
+        unsafe { libc::poll(&raw mut epoll, 1, 0) > 0 }
+    }
+
+    fn wait(
+        &mut self,
+        table: &mut Table,
+        reads: &mut Reads,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        self.submit(table, reads)?;
         // Rounded up: a wait that ends before its time would only be repeated.
         let timeout_ms = timeout.map_or(-1, |timeout| {
             timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32

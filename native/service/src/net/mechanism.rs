@@ -11,6 +11,10 @@ use super::config::{PeerSocket, Transport};
 use super::connection::{Connection, Table};
 use super::reads::{Reading, Reads};
 
+/// Bytes of a connection's output that are sent at once: copying them is a part of the loop's time, and the next request waits
+/// for it.
+pub(super) const SEND_BYTES_MAX: usize = 128 << 10;
+
 /// Received bytes that still lie in a buffer of the mechanism. Goes back through
 /// [`Mechanism::recycle`].
 pub(super) struct Received {
@@ -62,7 +66,14 @@ pub(super) trait Mechanism: Sized {
     /// [`Event::Released`] will come.
     fn detach(&mut self, connection: &mut Connection) -> bool;
 
-    /// Begins the reads that may begin, and waits for events, for ever without a `timeout`.
+    /// Begins the reads that may begin and sends what is to be sent, without waiting.
+    fn submit(&mut self, table: &mut Table, reads: &mut Reads) -> io::Result<()>;
+
+    /// Whether there are events that the last wait did not find. Costs little, since it is asked between pieces of work that
+    /// take some ten microseconds.
+    fn has_arrived(&mut self) -> bool;
+
+    /// As `submit`, and waits for events, for ever without a `timeout`.
     fn wait(
         &mut self,
         table: &mut Table,

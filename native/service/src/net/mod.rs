@@ -168,6 +168,15 @@ pub trait Handler {
         false
     }
 
+    /// Whether there is work that goes on piece by piece. The loop does not block then.
+    fn wants_turn(&self) -> bool {
+        false
+    }
+
+    /// Comes once an iteration while [`Handler::wants_turn`] says so, when all that had arrived before is handled and its
+    /// replies are on their way. `has_arrived` tells whether there is something new meanwhile: it is handled when this returns.
+    fn on_turn(&mut self, _net: &mut dyn Net, _has_arrived: &mut dyn FnMut() -> bool) {}
+
     /// All output of a parked connection was taken by the kernel: who produces a long answer piece
     /// by piece continues here.
     fn on_drained(&mut self, _conn: ConnId, _net: &mut dyn Net) {}

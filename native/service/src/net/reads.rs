@@ -133,7 +133,7 @@ pub struct Reads {
 }
 
 impl Reads {
-    pub(super) fn new(pool: Arc<ReadPool>, waker: Waker) -> Self {
+    pub(crate) fn new(pool: Arc<ReadPool>, waker: Waker) -> Self {
         let done = Done {
             finished: SegQueue::new(),
             waker,

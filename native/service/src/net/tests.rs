@@ -7,6 +7,7 @@
 mod ends;
 mod exchange;
 mod tls;
+mod turns;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -31,6 +32,10 @@ const STREAM: u8 = b's';
 /// Keeps the loop busy for as many milliseconds as the body's u32 says.
 const SLEEP: u8 = b'z';
 const PANIC: u8 = b'!';
+/// Long work begins, whose turns go on until something arrives.
+const WORK: u8 = b'w';
+/// It ends.
+const REST: u8 = b'r';
 
 const STREAM_PIECE_BYTES: usize = 100_000;
 
@@ -51,6 +56,7 @@ struct Shared {
     handled: AtomicUsize,
     ticks: AtomicUsize,
     wakes: AtomicUsize,
+    turns: AtomicUsize,
     stale_outputs: AtomicUsize,
     output_bytes_max_seen: AtomicUsize,
 }
@@ -58,6 +64,7 @@ struct Shared {
 struct Frames {
     shared: Arc<Shared>,
     streams: Vec<(ConnId, usize)>,
+    works: bool,
 }
 
 fn frame(verb: u8, body: &[u8]) -> Vec<u8> {
@@ -90,7 +97,8 @@ impl Handler for Frames {
         self.shared.handled.fetch_add(1, Ordering::SeqCst);
         let count = |whole: &[u8]| u32::from_le_bytes(whole[5..9].try_into().unwrap()) as usize;
         let flow = match whole[4] {
-            ECHO => {
+            ECHO | WORK | REST => {
+                self.works = whole[4] == WORK || self.works && whole[4] == ECHO;
                 output.extend_from_slice(whole);
                 Flow::Continue
             }
@@ -160,6 +168,15 @@ impl Handler for Frames {
         self.shared.ticks.fetch_add(1, Ordering::SeqCst);
     }
 
+    fn wants_turn(&self) -> bool {
+        self.works
+    }
+
+    fn on_turn(&mut self, _net: &mut dyn Net, has_arrived: &mut dyn FnMut() -> bool) {
+        self.shared.turns.fetch_add(1, Ordering::SeqCst);
+        until("something that arrives during a turn", has_arrived);
+    }
+
     fn on_drained(&mut self, conn: ConnId, net: &mut dyn Net) {
         let Some(position) = self.streams.iter().position(|(it, _)| *it == conn) else {
             return;
@@ -200,6 +217,7 @@ impl Server {
         let mut handler = Frames {
             shared: shared.clone(),
             streams: Vec::new(),
+            works: false,
         };
         let inside = control.clone();
         let thread = std::thread::spawn(move || run(config, &inside, &mut handler));
@@ -263,7 +281,7 @@ impl Drop for Server {
     }
 }
 
-fn until(what: &str, condition: impl Fn() -> bool) {
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !condition() {
         assert!(Instant::now() < deadline, "waited too long for {what}");

@@ -27,7 +27,7 @@ use super::ConnId;
 use super::buffer_ring::BufferRing;
 use super::config::PeerSocket;
 use super::connection::{Connection, Phase, Table};
-use super::mechanism::{Event, Listener, Mechanism, Received, set_nonblocking};
+use super::mechanism::{Event, Listener, Mechanism, Received, SEND_BYTES_MAX, set_nonblocking};
 use super::reads::Reads;
 use device::RingRead;
 use setup::build_ring;
@@ -65,6 +65,8 @@ pub(super) struct Uring {
     operations: usize,
     reaped: Vec<Completion>,
     taken: usize,
+    /// Of those that `submit` has reaped, some are news.
+    has_news: bool,
     /// Connections with output for the next submission.
     send_queue: Vec<ConnId>,
     reads: Slab<RingRead>,
@@ -121,7 +123,7 @@ impl Uring {
             }
             let socket = Fd(connection.socket.as_raw_fd());
             let bytes = connection.next_output();
-            let length = bytes.len().min(i32::MAX as usize) as u32;
+            let length = bytes.len().min(SEND_BYTES_MAX) as u32;
             let entry = opcode::Send::new(socket, bytes.as_ptr(), length)
                 .flags(libc::MSG_NOSIGNAL)
                 .build()
@@ -138,7 +140,7 @@ impl Uring {
 
     /// Moves completions out of the ring, so that its slots are free again.
     fn reap(&mut self) {
-        self.reaped.clear();
+        self.reaped.drain(..self.taken);
         self.taken = 0;
         for entry in self.ring.completion() {
             let completion = Completion {
@@ -159,6 +161,8 @@ impl Uring {
     fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let result = match timeout {
             None => self.ring.submit_and_wait(1),
+            // A timer for no time at all would have the thread sleep for as long as timers may be late.
+            Some(Duration::ZERO) => self.look(),
             Some(timeout) => {
                 let time = Timespec::from(timeout);
                 self.ring
@@ -170,6 +174,14 @@ impl Uring {
             Err(error) if !may_go_on(&error) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Submits what is queued and has the kernel complete what is due, if it has said that anything is.
+    fn look(&mut self) -> io::Result<usize> {
+        let submission = self.ring.submission();
+        let is_idle = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
+        drop(submission);
+        if is_idle { Ok(0) } else { self.ring.submit() }
     }
 
     /// Has a port accept or not, as it is wanted.
@@ -284,6 +296,18 @@ impl Uring {
     }
 }
 
+/// Whether somebody waits for what a completion leads to. Not so when all output of a connection that goes on was sent.
+fn is_news(completion: &Completion, table: &Table) -> bool {
+    let (operation, id) = parse_user_data(completion.data);
+    let goes_on = |it: &&Connection| it.phase == Phase::Open && !it.input_ended;
+    match (operation, table.peek(id).filter(goes_on)) {
+        (Operation::Send, Some(connection)) => {
+            usize::try_from(completion.result) != Ok(connection.outbox.unsent())
+        }
+        _ => true,
+    }
+}
+
 /// A timeout, a signal, or completions that must be reaped before more can be submitted.
 fn may_go_on(error: &io::Error) -> bool {
     matches!(
@@ -320,6 +344,7 @@ impl Mechanism for Uring {
             operations: 0,
             reaped: Vec::with_capacity(COMPLETIONS as usize),
             taken: 0,
+            has_news: false,
             send_queue: Vec::new(),
             reads: Slab::new(),
             read_operations: 0,
@@ -384,17 +409,38 @@ impl Mechanism for Uring {
         released(connection).is_some()
     }
 
+    fn submit(&mut self, table: &mut Table, reads: &mut Reads) -> io::Result<()> {
+        self.submit_reads(reads)?;
+        self.submit_sends(table)?;
+        self.enter(Some(Duration::ZERO))?;
+        self.reap();
+        self.has_news = self.reaped[self.taken..]
+            .iter()
+            .any(|it| is_news(it, table));
+        Ok(())
+    }
+
+    fn has_arrived(&mut self) -> bool {
+        let is_due = self.ring.submission().taskrun();
+        self.has_news || is_due || !self.ring.completion().is_empty()
+    }
+
     fn wait(
         &mut self,
         table: &mut Table,
         reads: &mut Reads,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        debug_assert_eq!(self.taken, self.reaped.len(), "every completion is taken");
         self.submit_reads(reads)?;
         self.submit_sends(table)?;
-        self.enter(timeout)?;
+        let is_there = self.taken < self.reaped.len();
+        self.enter(if is_there {
+            Some(Duration::ZERO)
+        } else {
+            timeout
+        })?;
         self.reap();
+        self.has_news = false;
         Ok(())
     }
 

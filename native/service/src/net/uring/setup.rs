@@ -10,16 +10,18 @@ use super::{BUFFER_GROUP, COMPLETIONS};
 use crate::net::buffer_ring::BufferRing;
 
 /// Sets up a ring with what the kernel grants: completions run only in our own waits on kernels
-/// from 6.1.
+/// from 6.1, and a flag tells that there are some.
 pub(super) fn build_ring(submissions: u32) -> io::Result<IoUring> {
     let deferred = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
+        .setup_taskrun_flag()
         .setup_cqsize(COMPLETIONS)
         .build(submissions);
     let cooperative = |_| {
         IoUring::builder()
             .setup_coop_taskrun()
+            .setup_taskrun_flag()
             .setup_cqsize(COMPLETIONS)
             .build(submissions)
     };

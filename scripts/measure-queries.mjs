@@ -38,15 +38,24 @@ namespaces: [{ name: test, storage-engine: { type: memory, data-size: 4G } }]`)
   line('secondary index', `${numbers.get('entries')} entries, ${(Number(numbers.get('used_bytes')) / Number(numbers.get('entries'))).toFixed(1)} bytes each`)
 
   const read = ['read', '--rate', String(PACED_READS), '--connections', String(given.connections), ...common]
-  const alone = []
-  const beside = []
-  for (let round = 0; round < given.rounds; round++) {
-    alone.push(await bench(read))
-    const queries = bench(['query', '--records', String(given.keys), '--connections', '2', '--port', String(node.port), '--keys', String(given.keys), '--duration', `${given.seconds + 2}s`, '--warmup', '0s'])
-    beside.push(await bench(read))
-    await queries
+  const long = {
+    'two long queries': ['query', '--records', String(given.keys)],
+    'two long batches': ['batch', '--rows', '5000'],
   }
-  const p99 = (reports) => median(reports.map((it) => it.read_latency_us.p99))
-  line(`reads, ${PACED_READS}/s, p99`, `${p99(alone).toFixed(0)} us alone, ${p99(beside).toFixed(0)} us beside two long queries: ${(p99(beside) / p99(alone)).toFixed(2)} times`)
+  const reports = { alone: [] }
+  for (let round = 0; round < given.rounds; round++) {
+    reports.alone.push(await bench(read))
+    for (const [title, args] of Object.entries(long)) {
+      const others = bench([...args, '--connections', '2', '--port', String(node.port), '--keys', String(given.keys), '--duration', `${given.seconds + 2}s`, '--warmup', '0s'])
+      ;(reports[title] ??= []).push(await bench(read))
+      await others
+    }
+  }
+  const latency = (title, of) => median(reports[title].map((it) => it.read_latency_us[of]))
+  line(`reads, ${PACED_READS}/s, alone`, `p50 ${latency('alone', 'p50').toFixed(0)} us, p99 ${latency('alone', 'p99').toFixed(0)} us`)
+  for (const title of Object.keys(long)) {
+    const [p50, p99] = [latency(title, 'p50'), latency(title, 'p99')]
+    line(`beside ${title}`, `p50 ${p50.toFixed(0)} us, p99 ${p99.toFixed(0)} us: ${(p99 / latency('alone', 'p99')).toFixed(2)} times`)
+  }
   await node.end('SIGTERM')
 })

@@ -1,24 +1,24 @@
 // An ordered list of a record against a sorted set of redis-server, in turns in one run: adding an element where it belongs, and reading one
-// by its rank. Both servers in memory, the same client, as many connections with one request in flight each, all on one key.
+// by its rank; and a map by key against a hash: putting a new pair. Both servers in memory, the same client, as many connections with one
+// request in flight each, all on one key.
 //
 //   npm run bench:containers [-- --elements 10000 --requests 5000 --connections 8 --rounds 5]
 import { createHash } from 'node:crypto'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { readFileSync, readdirSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ScratchNode, freePort, main, median, options, runs, scratchDirectory, sharedDirectory } from './scratch-node.mjs'
 
 const USAGE = 'npm run bench:containers [-- --elements N --requests N --connections N --rounds N]'
-const TICKS_PER_SECOND = 100
 const START_MS_MAX = 10_000
 
 const [INFO1_READ, INFO2_WRITE] = [1, 1]
 const [OP_WRITE, OP_CDT_READ, OP_CDT_MODIFY] = [2, 3, 4]
-const [PARTICLE_BLOB, PARTICLE_LIST] = [4, 20]
-const [LIST_APPEND, LIST_GET_BY_RANK, RETURN_VALUE, ORDERED] = [1, 21, 7, 1]
+const [PARTICLE_BLOB, PARTICLE_MAP, PARTICLE_LIST] = [4, 19, 20]
+const [LIST_APPEND, LIST_GET_BY_RANK, MAP_PUT, RETURN_VALUE, ORDERED] = [1, 21, 67, 7, 1]
 /** Header of a frame and of a message, up to the result code. */
 const RESULT_AT = 8 + 5
 
@@ -29,15 +29,15 @@ function packedInteger (value) {
   return bytes
 }
 
-/** The frame of an operation on bin `l` of the one record. */
-function request (info1, info2, op, particle, value) {
+/** The frame of an operation on bin `l` of a record. */
+function request (record, info1, info2, op, particle, value) {
   const field = (id, data) => {
     const head = Buffer.alloc(5)
     head.writeUInt32BE(data.length + 1, 0)
     head.writeUInt8(id, 4)
     return Buffer.concat([head, data])
   }
-  const fields = [field(0, Buffer.from('test')), field(4, createHash('ripemd160').update('the list').digest())]
+  const fields = [field(0, Buffer.from('test')), field(4, createHash('ripemd160').update(record).digest())]
   const operation = Buffer.concat([Buffer.alloc(8), Buffer.from('l'), value])
   operation.writeUInt32BE(operation.length - 4, 0)
   operation.writeUInt8(op, 4)
@@ -59,16 +59,21 @@ function request (info1, info2, op, particle, value) {
 }
 
 const perigee = {
-  /** A list of the even numbers, ordered. */
+  /** A list of the even numbers, and a map of them to themselves, both ordered. */
   load (elements) {
-    // An array of as many and one, of which the first says that it is ordered.
+    // An array, or a map, of as many and one, of which the first says that it is ordered.
     const head = Buffer.from([0xdd, 0, 0, 0, 0, 0xc7, 0, ORDERED])
     head.writeUInt32BE(elements + 1, 1)
     const list = Array.from({ length: elements }, (_, i) => packedInteger(2 * i))
-    return [request(0, INFO2_WRITE, OP_WRITE, PARTICLE_LIST, Buffer.concat([head, ...list]))]
+    const mapHead = Buffer.concat([Buffer.of(0xdf), head.subarray(1), Buffer.of(0xc0)])
+    return [
+      request('list', 0, INFO2_WRITE, OP_WRITE, PARTICLE_LIST, Buffer.concat([head, ...list])),
+      request('map', 0, INFO2_WRITE, OP_WRITE, PARTICLE_MAP, Buffer.concat([mapHead, ...list.flatMap((number) => [number, number])]))
+    ]
   },
-  add: (value) => request(0, INFO2_WRITE, OP_CDT_MODIFY, PARTICLE_BLOB, Buffer.concat([Buffer.of(0x92, LIST_APPEND), packedInteger(value)])),
-  read: (rank) => request(INFO1_READ, 0, OP_CDT_READ, PARTICLE_BLOB, Buffer.concat([Buffer.of(0x93, LIST_GET_BY_RANK, RETURN_VALUE), packedInteger(rank)])),
+  add: (value) => request('list', 0, INFO2_WRITE, OP_CDT_MODIFY, PARTICLE_BLOB, Buffer.concat([Buffer.of(0x92, LIST_APPEND), packedInteger(value)])),
+  read: (rank) => request('list', INFO1_READ, 0, OP_CDT_READ, PARTICLE_BLOB, Buffer.concat([Buffer.of(0x93, LIST_GET_BY_RANK, RETURN_VALUE), packedInteger(rank)])),
+  put: (key) => request('map', 0, INFO2_WRITE, OP_CDT_MODIFY, PARTICLE_BLOB, Buffer.concat([Buffer.of(0x93, MAP_PUT), packedInteger(key), packedInteger(key)])),
   /** Bytes of the reply that `buffer` begins with; 0 if it is not complete. */
   reply (buffer) {
     if (buffer.length < 8) return 0
@@ -85,15 +90,16 @@ function resp (...parts) {
 
 const redis = {
   load (elements) {
-    const requests = [resp('DEL', 'z')]
+    const requests = [resp('DEL', 'z', 'h')]
     for (let i = 0; i < elements; i += 500) {
       const members = Array.from({ length: Math.min(500, elements - i) }, (_, n) => [2 * (i + n), 2 * (i + n)]).flat()
-      requests.push(resp('ZADD', 'z', ...members))
+      requests.push(resp('ZADD', 'z', ...members), resp('HSET', 'h', ...members))
     }
     return requests
   },
   add: (value) => resp('ZADD', 'z', value, value),
   read: (rank) => resp('ZRANGE', 'z', rank, rank),
+  put: (key) => resp('HSET', 'h', key, key),
   reply (buffer) {
     const line = (from) => buffer.indexOf('\r\n', from) + 2
     const first = line(0)
@@ -142,9 +148,10 @@ async function send (port, protocol, requests, connections) {
   await Promise.all(Array.from({ length: connections }, one))
 }
 
+/** Of the threads that are there: in nanoseconds, where the process's own time would be in hundredths of a second. */
 function cpuSeconds (pid) {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND
+  const threads = readdirSync(`/proc/${pid}/task`).map((thread) => readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8'))
+  return threads.reduce((sum, line) => sum + Number(line.split(' ')[0]), 0) / 1e9
 }
 
 async function startRedis (directory) {
@@ -173,7 +180,7 @@ namespaces: [{ name: test, storage-engine: { type: memory, data-size: 1G } }]`)
     perigee: { protocol: perigee, port: node.port, pid: node.pid },
     redis: { protocol: redis, ...await startRedis(directory) }
   }
-  const rounds = { perigee: { add: [], read: [] }, redis: { add: [], read: [] } }
+  const rounds = { perigee: { add: [], read: [], put: [] }, redis: { add: [], read: [], put: [] } }
   const measure = async ({ protocol, port, pid }, requests) => {
     const [cpu, began] = [cpuSeconds(pid), performance.now()]
     await send(port, protocol, requests, given.connections)
@@ -189,12 +196,13 @@ namespaces: [{ name: test, storage-engine: { type: memory, data-size: 1G } }]`)
       const ranks = values.map((value) => value % given.elements)
       rounds[name].read.push(await measure(server, ranks.map(server.protocol.read)))
       rounds[name].add.push(await measure(server, values.map(server.protocol.add)))
+      rounds[name].put.push(await measure(server, values.map(server.protocol.put)))
     }
   }
   await node.end('SIGTERM')
   servers.redis.end()
   console.log(`${given.elements} elements, ${given.connections} connections, medians of ${given.rounds} rounds of ${given.requests} requests`)
-  for (const [what, title] of [['read', 'read by rank'], ['add', 'add in order']]) {
+  for (const [what, title] of [['read', 'read by rank'], ['add', 'add in order'], ['put', 'put in a map']]) {
     const of = (name, field) => median(rounds[name][what].map((it) => it[field]))
     for (const [field, unit, digits] of [['perSecond', 'requests/s', 0], ['cpuUs', 'CPU us a request', 1]]) {
       const [ours, theirs] = [of('perigee', field), of('redis', field)]

@@ -7,10 +7,12 @@ use crate::namespace::Namespace;
 use crate::record::cdt::Container;
 use crate::testing::*;
 
+const LIST_APPEND: i64 = 1;
 const LIST_APPEND_ITEMS: i64 = 2;
 const LIST_SET_TYPE: i64 = 0;
 const LIST_GET_BY_RANK: i64 = 21;
 const LIST_REMOVE_BY_INDEX_RANGE: i64 = 37;
+const MAP_PUT: i64 = 67;
 const MAP_PUT_ITEMS: i64 = 68;
 const MAP_GET_BY_KEY: i64 = 97;
 const MAP_GET_BY_RANK: i64 = 100;
@@ -202,4 +204,56 @@ fn a_container_that_is_written_whole_gets_an_index() {
         [("list".into(), particle::LIST, value)],
         "clients see none of it"
     );
+}
+
+/// The value of an expression operation: a call that gives an integer, on a bin of a type that expressions have a code for.
+fn computed(call: &[u8], bin: &str, kind: i64) -> Vec<u8> {
+    let mut out = packed(|writer| {
+        writer.array(2);
+        writer.array(5);
+        [127, 2, 0].into_iter().for_each(|part| writer.int(part));
+    });
+    out.extend_from_slice(call);
+    out.extend(packed(|writer| {
+        writer.array(3);
+        writer.int(81);
+        writer.int(kind);
+        writer.raw_str(bin.as_bytes());
+        writer.int(0);
+    }));
+    out
+}
+
+#[test]
+fn expressions_find_in_large_containers_what_is_there_now() {
+    let (list, map) = (4, 5);
+    let namespace = open(namespace_config(), vec![]);
+    fill(&namespace);
+    let header = RequestHeader {
+        info1: info1::READ,
+        ..write(info2::RESPOND_ALL_OPS, 0)
+    };
+    for key in [0, 1, 17, 499, 500, 998, 999] {
+        // Both before and behind a change of the same request, and in what is stored by then.
+        let of_map = computed(&call(MAP_GET_BY_KEY, &[VALUE, key], None), "map", map);
+        let of_list = computed(&call(LIST_GET_BY_RANK, &[VALUE, key], None), "list", list);
+        let put = call(MAP_PUT, &[key, -key], None);
+        let add = call(LIST_APPEND, &[-1], None);
+        let frame = request("large", header, |w| {
+            w.op(op::EXP_READ, particle::BLOB, b"map before", &of_map);
+            w.op(op::EXP_READ, particle::BLOB, b"list before", &of_list);
+            w.op(op::CDT_MODIFY, particle::BLOB, b"map", &put);
+            w.op(op::CDT_MODIFY, particle::BLOB, b"list", &add);
+            w.op(op::EXP_READ, particle::BLOB, b"map", &of_map);
+            w.op(op::EXP_READ, particle::BLOB, b"list", &of_list);
+        });
+        let ranks = &call(LIST_GET_BY_RANK, &[VALUE, key], None);
+        let ranked = integer(&read(&namespace, "list", ranks));
+        let reply = run_frame(&namespace, &frame);
+        assert_eq!(reply.code, ResultCode::Ok);
+        let found: Vec<_> = [0, 1, 4, 5].map(|at| integer(&reply.bins[at].2)).to_vec();
+        let next = integer(&read(&namespace, "list", ranks));
+        assert_eq!(found, [5000 - key, ranked, -key, next], "key {key}");
+        check(&namespace, "map", 1000);
+    }
 }

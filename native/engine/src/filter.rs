@@ -28,6 +28,10 @@ impl RecordView for StoredRecord<'_> {
         let found = self.view.bins().find(|bin| bin.name == name);
         found.map(|bin| (bin.particle, bin.value)).into()
     }
+
+    fn bin_index(&self, name: &[u8]) -> Option<&[u8]> {
+        self.view.bins().find(|bin| bin.name == name)?.index
+    }
 }
 
 /// What a record has to be for a request to be carried out on it.

@@ -107,17 +107,29 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads one value with everything in it and returns its bytes.
+    #[inline]
     pub fn skip(&mut self) -> Result<&'a [u8], MsgpackError> {
-        let mut ahead = *self;
-        ahead.skip_values(1, 0)?;
-        let skipped = &self.bytes[self.offset..ahead.offset];
-        self.offset = ahead.offset;
-        Ok(skipped)
+        let from = self.offset;
+        let bytes = self.peek().map_or(0, |head| FIXED_BYTES[head as usize]);
+        if bytes != 0 && usize::from(bytes) <= self.bytes.len() - from {
+            self.offset += usize::from(bytes);
+        } else {
+            let mut ahead = *self;
+            ahead.skip_values(1, 0)?;
+            self.offset = ahead.offset;
+        }
+        Ok(&self.bytes[from..self.offset])
     }
 
     fn skip_values(&mut self, count: u64, depth: usize) -> Result<(), MsgpackError> {
-        for _ in 0..count {
+        let mut left = count;
+        while left > 0 {
+            left -= self.skip_alike(left);
+            if left == 0 {
+                break;
+            }
             let offset = self.offset;
+            left -= 1;
             let nested = match self.read()? {
                 Value::Array(elements) => u64::from(elements),
                 Value::Map(pairs) => 2 * u64::from(pairs),
@@ -129,6 +141,28 @@ impl<'a> Reader<'a> {
             self.skip_values(nested, depth + 1)?;
         }
         Ok(())
+    }
+
+    /// Steps over values whose headers tell their lengths and are the same, `count` at most, and returns how many.
+    // Most lists hold values of one kind. That they do is predicted, so the next header need not have arrived before the one
+    // behind it is looked for.
+    fn skip_alike(&mut self, count: u64) -> u64 {
+        let Some(head) = self.peek() else {
+            return 0;
+        };
+        let bytes = usize::from(FIXED_BYTES[head as usize]);
+        if bytes == 0 {
+            return 0;
+        }
+        let mut skipped = 0;
+        while skipped < count
+            && self.bytes.len() - self.offset >= bytes
+            && self.bytes[self.offset] == head
+        {
+            self.offset += bytes;
+            skipped += 1;
+        }
+        skipped
     }
 
     /// Fails unless everything has been read.
@@ -319,6 +353,28 @@ pub fn read_order(
         }
         _ => Ok((counted, 0)),
     }
+}
+
+/// What a value takes, header included, by its header where that alone tells it; else 0.
+const FIXED_BYTES: [u8; 256] = fixed_bytes();
+
+const fn fixed_bytes() -> [u8; 256] {
+    let mut bytes = [0; 256];
+    let mut head = 0;
+    while head < bytes.len() {
+        bytes[head] = match head as u8 {
+            0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => 1,
+            short @ 0xa0..=0xbf => 1 + (short & 0x1f),
+            0xcc | 0xd0 => 2,
+            0xcd | 0xd1 => 3,
+            0xca | 0xce | 0xd2 => 5,
+            0xcb | 0xcf | 0xd3 => 9,
+            sized @ 0xd4..=0xd8 => 2 + (1 << (sized - 0xd4)),
+            _ => 0,
+        };
+        head += 1;
+    }
+    bytes
 }
 
 struct Cursor<'a> {
@@ -853,6 +909,26 @@ mod tests {
         })
     }
 
+    /// Values of a few kinds in a row, as lists have them, and damage.
+    fn nearly_value() -> impl Strategy<Value = Vec<u8>> {
+        let items = prop_oneof![
+            any_value(),
+            (0_i64..100_000, 0..40_usize)
+                .prop_map(|(value, count)| written(|writer| writer.int(value)).repeat(count)),
+            prop::collection::vec(any::<u8>(), 0..4),
+        ];
+        (prop::collection::vec(items, 0..6), 0..60_u32, any::<bool>()).prop_map(
+            |(items, count, is_map)| {
+                let mut bytes = written(|writer| match is_map {
+                    true => writer.map(count),
+                    false => writer.array(count),
+                });
+                bytes.extend(items.concat());
+                bytes
+            },
+        )
+    }
+
     proptest! {
         #[test]
         fn what_the_writer_writes_validates_and_is_skipped_whole(bytes in any_value()) {
@@ -861,6 +937,28 @@ mod tests {
             for end in 0..bytes.len() {
                 prop_assert!(validate(&bytes[..end]).is_err());
             }
+        }
+
+        #[test]
+        fn what_is_skipped_is_what_is_read(bytes in nearly_value()) {
+            // The plain way over a value, header by header.
+            fn walk(reader: &mut Reader<'_>, depth: usize) -> Result<(), MsgpackError> {
+                let offset = reader.offset();
+                let nested = match reader.read()? {
+                    Value::Array(elements) => elements,
+                    Value::Map(pairs) => 2 * pairs,
+                    _ => return Ok(()),
+                };
+                if depth == MSGPACK_DEPTH_MAX {
+                    return Err(MsgpackError::TooDeep { offset });
+                }
+                (0..nested).try_for_each(|_| walk(reader, depth + 1))
+            }
+            let (mut reader, mut skipping) = (Reader::new(&bytes), Reader::new(&bytes));
+            let walked = walk(&mut reader, 0);
+            let skipped = skipping.skip();
+            prop_assert_eq!(skipped.map(<[u8]>::len), walked.map(|()| reader.offset()));
+            prop_assert_eq!(skipping.offset(), walked.map_or(0, |()| reader.offset()));
         }
 
         #[test]

@@ -4,9 +4,10 @@ use super::EvalError;
 use super::eval::{Frame, eval};
 use super::node::Node;
 use super::path::{Path, Walk};
+use super::record::RecordView;
 use super::value::{Type, Value, stored_order};
 use crate::record::bits::BitCall;
-use crate::record::cdt::{self, CallBytes};
+use crate::record::cdt::{self, CallBytes, Stored};
 use crate::record::hll::HllCall;
 use perigee_wire::particle_type as particle;
 use std::borrow::Cow;
@@ -60,7 +61,7 @@ impl Call {
                 let result = Walk::within(path, frame).run(&bytes)?;
                 Value::of_msgpack_owned(result)?
             }
-            Operation::Fixed(call) => self.run(call, value)?,
+            Operation::Fixed(call) => self.run(call, value, frame.record)?,
             Operation::Made(pieces) => {
                 let mut bytes = Vec::new();
                 for piece in pieces {
@@ -74,7 +75,7 @@ impl Call {
                     }
                 }
                 let call = CallBytes::of(&bytes).map_err(EvalError::Failed)?;
-                self.run(&call, value)?
+                self.run(&call, value, frame.record)?
             }
         };
         if result.size_bytes() > VALUE_BYTES_MAX {
@@ -96,18 +97,36 @@ impl Call {
             || self.is_modify && self.returns.is_container() && kind.is_some_and(Type::is_container)
     }
 
-    fn run<'v>(&self, call: &CallBytes, value: Value<'v>) -> Result<Value<'v>, EvalError> {
+    fn run<'v>(
+        &self,
+        call: &CallBytes,
+        value: Value<'v>,
+        record: &dyn RecordView,
+    ) -> Result<Value<'v>, EvalError> {
         match self.module {
-            Module::Cdt => self.run_cdt(call, value),
+            Module::Cdt => self.run_cdt(call, value, record),
             Module::Bits => run_bits(call, value),
             Module::Hll => run_hll(call, value),
         }
     }
 
-    fn run_cdt<'v>(&self, call: &CallBytes, value: Value<'v>) -> Result<Value<'v>, EvalError> {
+    fn run_cdt<'v>(
+        &self,
+        call: &CallBytes,
+        value: Value<'v>,
+        record: &dyn RecordView,
+    ) -> Result<Value<'v>, EvalError> {
         let mut call = cdt::Call::parse(call).map_err(EvalError::Failed)?;
+        // Of a bin as it is stored, and of nothing that was made of one.
+        let index = match &self.value {
+            Node::Bin(_, name) => record.bin_index(name),
+            _ => None,
+        };
+        let stored = |bytes| Stored { bytes, index };
         let bytes = match value {
             Value::List(bytes) => Some(bytes),
+            // Whoever keeps an index keeps the order that it is of.
+            Value::Map(bytes) if index.is_some() => Some(bytes),
             Value::Map(bytes) => match stored_order(&bytes) {
                 Cow::Owned(stored) => Some(Cow::Owned(stored)),
                 Cow::Borrowed(_) => Some(bytes),
@@ -117,12 +136,13 @@ impl Call {
         };
         if !self.is_modify {
             let bytes = bytes.ok_or(EvalError::Unknown)?;
-            return match cdt::read(&bytes[..], &mut call).map_err(EvalError::Failed)? {
+            return match cdt::read(stored(&bytes), &mut call).map_err(EvalError::Failed)? {
                 Some(result) => Value::of_msgpack_owned(result),
                 None => Ok(Value::Nil),
             };
         }
-        let changed = cdt::modify(bytes.as_deref(), &mut call).map_err(EvalError::Failed)?;
+        let changed = cdt::modify(bytes.as_deref().map(stored), &mut call);
+        let changed = changed.map_err(EvalError::Failed)?;
         match (changed.value, bytes) {
             (Some(value), _) => Value::of_msgpack_owned(value),
             (None, Some(Cow::Borrowed(unchanged))) => Value::of_msgpack(unchanged),

@@ -45,6 +45,11 @@ pub trait RecordView {
     fn metadata(&self) -> Metadata<'_>;
     fn key(&self) -> Lookup<(u8, &[u8])>;
     fn bin(&self, name: &[u8]) -> Lookup<(u8, &[u8])>;
+
+    /// The index that is stored with a bin's list or map, if it is a large one; whatever is found by it is found without it.
+    fn bin_index(&self, _name: &[u8]) -> Option<&[u8]> {
+        None
+    }
 }
 
 /// A record that has not been read: for the pass of a filter that may spare the read.

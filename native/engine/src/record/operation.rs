@@ -349,6 +349,10 @@ impl RecordView for WorkingView<'_, '_> {
         let bin = self.record.bin(name);
         bin.map(|bin| (bin.particle, bin.value)).into()
     }
+
+    fn bin_index(&self, name: &[u8]) -> Option<&[u8]> {
+        self.record.bin(name)?.index
+    }
 }
 
 /// A list or map as it is stored, see [`canonical`].

@@ -156,21 +156,13 @@ impl<'a> Container<'a> {
 
     /// All items, as they lie.
     pub fn items(&self) -> Items<'a> {
-        Items {
-            reader: Reader::new(self.body),
-            left: self.len,
-            values: 1 + usize::from(self.is_map),
-        }
+        Items::new(self.body, self.len, self.is_map)
     }
 
     /// Some of the items, as they lie.
     pub fn range(&self, range: Range<usize>) -> Items<'a> {
         let start = self.start(range.start.min(self.len));
-        Items {
-            reader: Reader::new(&self.body[start..]),
-            left: range.len(),
-            values: 1 + usize::from(self.is_map),
-        }
+        Items::new(&self.body[start..], range.len(), self.is_map)
     }
 
     /// All items by an order.
@@ -249,7 +241,12 @@ impl<'a> Container<'a> {
 
     /// The place in an order of the first item for which `is_before` does not hold. It holds for all before that.
     pub fn partition_point(&self, order: Order<'_>, is_before: impl Fn(&'a [u8]) -> bool) -> usize {
-        partition_point(0, self.len, |place| is_before(self.item(order.at(place))))
+        match &self.offsets {
+            Offsets::Index(index) if order.is_lying() => {
+                index.partition_point(self.len, self.body, self.is_map, is_before)
+            }
+            _ => partition_point(0, self.len, |place| is_before(self.item(order.at(place)))),
+        }
     }
 
     /// The place of an item among the items by rank.
@@ -274,14 +271,14 @@ impl<'a> Container<'a> {
         let end = if few < 4 {
             start + few
         } else {
-            partition_point(start, self.len(), |at| compare(self.key(at), key).is_le())
+            self.partition_point(Order::Lying, |item| compare(self.key_of(item), key).is_le())
         };
         start..end
     }
 
     /// The first item of an ordered container whose key is not less.
     pub fn lower_bound(&self, key: &[u8]) -> usize {
-        partition_point(0, self.len(), |at| compare(self.key(at), key).is_lt())
+        self.partition_point(Order::Lying, |item| compare(self.key_of(item), key).is_lt())
     }
 
     /// Where a pair lies, by its key; or where it belongs.
@@ -356,6 +353,7 @@ impl<'a> Container<'a> {
                     removed_bytes: &removed_bytes,
                     old_items: self.len,
                     items,
+                    old_body: self.body,
                     body: &out[head..],
                     is_map: self.is_map,
                 };
@@ -395,6 +393,17 @@ pub struct Items<'a> {
     reader: Reader<'a>,
     left: usize,
     values: usize,
+}
+
+impl<'a> Items<'a> {
+    /// So many items, elements or pairs, that a body begins with.
+    pub(super) fn new(body: &'a [u8], items: usize, is_map: bool) -> Items<'a> {
+        Items {
+            reader: Reader::new(body),
+            left: items,
+            values: 1 + usize::from(is_map),
+        }
+    }
 }
 
 impl<'a> Iterator for Items<'a> {
@@ -463,7 +472,7 @@ pub fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
     pair.split_at(key)
 }
 
-fn partition_point(from: usize, to: usize, is_before: impl Fn(usize) -> bool) -> usize {
+pub(super) fn partition_point(from: usize, to: usize, is_before: impl Fn(usize) -> bool) -> usize {
     let (mut low, mut high) = (from, to);
     while low < high {
         let middle = low + (high - low) / 2;

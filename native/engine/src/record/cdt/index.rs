@@ -7,8 +7,9 @@
 //!
 //! Little endian. The first mark is item 0 at offset 0; two marks are at most [`GROUP_MAX`] items apart.
 
-use super::container::Edit;
-use perigee_wire::msgpack::{Reader, compare};
+use super::container::{Edit, Items, partition_point, split_pair};
+use perigee_wire::msgpack::compare;
+use std::ops::Range;
 
 /// Containers of fewer items are walked.
 pub const INDEXED_ITEMS_MIN: usize = 128;
@@ -34,6 +35,29 @@ struct Mark {
     offset: u32,
 }
 
+impl Mark {
+    const FIRST: Mark = Mark { item: 0, offset: 0 };
+
+    fn decode(bytes: &[u8; MARK_BYTES]) -> Mark {
+        Mark {
+            item: word(bytes, 0),
+            offset: word(bytes, 4),
+        }
+    }
+
+    fn encode(self) -> [u8; MARK_BYTES] {
+        (u64::from(self.item) | u64::from(self.offset) << 32).to_le_bytes()
+    }
+
+    /// So far to the right, or by a wrapped negative to the left.
+    fn moved(self, by: Mark) -> Mark {
+        Mark {
+            item: self.item.wrapping_add(by.item),
+            offset: self.offset.wrapping_add(by.offset),
+        }
+    }
+}
+
 fn word(bytes: &[u8], at: usize) -> u32 {
     let chunk = bytes[at..].first_chunk().expect("within the index");
     u32::from_le_bytes(*chunk)
@@ -57,25 +81,43 @@ impl<'a> Index<'a> {
     }
 
     fn mark(&self, at: usize) -> Mark {
-        Mark {
-            item: word(self.marks, at * MARK_BYTES),
-            offset: word(self.marks, at * MARK_BYTES + 4),
-        }
+        let bytes = self.marks[at * MARK_BYTES..].first_chunk();
+        Mark::decode(bytes.expect("within the index"))
+    }
+
+    /// Marks, as they are stored.
+    fn marks_of(&self, range: Range<usize>) -> &'a [u8] {
+        &self.marks[range.start * MARK_BYTES..range.end * MARK_BYTES]
+    }
+
+    /// Which of the marks behind the first one is the first that is not before an item.
+    fn first_from(&self, item: usize) -> usize {
+        partition_point(1, self.len(), |at| (self.mark(at).item as usize) < item)
     }
 
     /// The last mark at or before an item: which item it is of, and where that begins.
-    pub fn before(&self, item: usize) -> (usize, usize) {
-        let (mut low, mut high) = (1, self.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.mark(middle).item as usize <= item {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        let Mark { item, offset } = self.mark(low - 1);
+    fn before(&self, item: usize) -> (usize, usize) {
+        let Mark { item, offset } = self.mark(self.first_from(item + 1) - 1);
         (item as usize, offset as usize)
+    }
+
+    /// The first of `items` in a body for which `is_before` does not hold. It holds for all before that.
+    pub fn partition_point<'b>(
+        &self,
+        items: usize,
+        body: &'b [u8],
+        is_map: bool,
+        is_before: impl Fn(&'b [u8]) -> bool,
+    ) -> usize {
+        let from = |mark: Mark| {
+            let left = items.saturating_sub(mark.item as usize);
+            Items::new(&body[mark.offset as usize..], left, is_map)
+        };
+        let next = partition_point(1, self.len(), |at| {
+            from(self.mark(at)).next().is_some_and(&is_before)
+        });
+        let mark = self.mark(next - 1);
+        mark.item as usize + from(mark).take_while(|item| is_before(item)).count()
     }
 
     /// Places of the items by value, four bytes each; None if the index has no such order.
@@ -89,67 +131,110 @@ pub fn place_at(by_value: &[u8], rank: usize) -> usize {
     word(by_value, rank * PLACE_BYTES) as usize
 }
 
-/// Where items begin, of those in a part of a body.
-struct Walk<'b> {
-    reader: Reader<'b>,
-    values: usize,
+/// An index that is being put together: room for its header, then its marks.
+struct Marks<'b> {
+    bytes: Vec<u8>,
+    last: Mark,
+    body: &'b [u8],
+    is_map: bool,
 }
 
-impl Walk<'_> {
-    /// The length of the next item.
-    fn next(&mut self) -> usize {
-        let before = self.reader.offset();
-        for _ in 0..self.values {
-            if self.reader.skip().is_err() {
-                break;
+impl<'b> Marks<'b> {
+    /// With the mark of the first item. The index may come to so many bytes.
+    fn begin(bytes: usize, body: &'b [u8], is_map: bool) -> Marks<'b> {
+        let mut marks = Marks {
+            bytes: Vec::with_capacity(bytes),
+            last: Mark::FIRST,
+            body,
+            is_map,
+        };
+        marks.bytes.extend_from_slice(&[0; HEADER_BYTES]);
+        marks.push(Mark::FIRST);
+        marks
+    }
+
+    fn push(&mut self, mark: Mark) {
+        self.bytes.extend_from_slice(&mark.encode());
+        self.last = mark;
+    }
+
+    /// Puts marks between the last one and the next, which is to be at the item `to`, if they are too far apart.
+    fn fill(&mut self, to: u32) {
+        let Mark { item, mut offset } = self.last;
+        if to - item <= GROUP_MAX as u32 {
+            return;
+        }
+        let items = Items::new(
+            &self.body[offset as usize..],
+            (to - item) as usize,
+            self.is_map,
+        );
+        for (item, bytes) in (item + 1..to).zip(items) {
+            offset += bytes.len() as u32;
+            let since = item - self.last.item;
+            if since as usize == GROUP && to - item >= GROUP as u32 / 2 {
+                self.push(Mark { item, offset });
             }
         }
-        self.reader.offset() - before
+    }
+
+    /// Adds marks that follow one another in another index and have all moved as far.
+    fn extend(&mut self, mut marks: &[u8], by: Mark) {
+        // Where all went that lay before it, the first item has its mark already.
+        if let Some(first) = marks.first_chunk()
+            && Mark::decode(first).moved(by).item <= self.last.item
+        {
+            marks = &marks[MARK_BYTES..];
+        }
+        let (Some(first), Some(last)) = (marks.first_chunk(), marks.last_chunk()) else {
+            return;
+        };
+        self.fill(Mark::decode(first).moved(by).item);
+        let from = self.bytes.len();
+        self.bytes.extend_from_slice(marks);
+        for mark in self.bytes[from..].as_chunks_mut().0 {
+            *mark = Mark::decode(mark).moved(by).encode();
+        }
+        self.last = Mark::decode(last).moved(by);
+    }
+
+    /// The index, of so many items. `by_value` is told the marks and gives the places of the items by value.
+    fn finish(mut self, items: usize, by_value: impl FnOnce(&Index<'_>) -> Vec<u8>) -> Vec<u8> {
+        self.fill(items as u32);
+        let index = Index {
+            marks: &self.bytes[HEADER_BYTES..],
+            by_value: &[],
+        };
+        let marks = index.len() as u32;
+        let by_value = by_value(&index);
+        let places = (by_value.len() / PLACE_BYTES) as u32;
+        self.bytes[..4].copy_from_slice(&marks.to_le_bytes());
+        self.bytes[4..HEADER_BYTES].copy_from_slice(&places.to_le_bytes());
+        self.bytes.extend_from_slice(&by_value);
+        self.bytes
     }
 }
 
-/// Puts marks between `from` and the next mark at `to`, if they are too far apart.
-fn split_group(marks: &mut Vec<Mark>, from: Mark, to: u32, body: &[u8], is_map: bool) {
-    marks.push(from);
-    if to - from.item <= GROUP_MAX as u32 {
-        return;
-    }
-    let mut walk = Walk {
-        reader: Reader::new(&body[from.offset as usize..]),
-        values: 1 + usize::from(is_map),
-    };
-    let mut offset = from.offset;
-    for item in from.item + 1..to {
-        offset += walk.next() as u32;
-        let since = item - marks.last().expect("one was pushed").item;
-        if since as usize == GROUP && to - item >= GROUP as u32 / 2 {
-            marks.push(Mark { item, offset });
-        }
-    }
+fn index_bytes(marks: usize, places: usize) -> usize {
+    HEADER_BYTES + marks * MARK_BYTES + places * PLACE_BYTES
+}
+
+fn encode(places: &[u32]) -> Vec<u8> {
+    places
+        .iter()
+        .flat_map(|place| place.to_le_bytes())
+        .collect()
 }
 
 /// The index of a container with these items in its body. `by_value` are the places of a map's pairs by value.
 pub fn build(items: usize, body: &[u8], is_map: bool, by_value: Option<&[u32]>) -> Vec<u8> {
-    let mut marks = Vec::with_capacity(items / GROUP + 1);
-    let first = Mark { item: 0, offset: 0 };
-    split_group(&mut marks, first, items as u32, body, is_map);
-    encode(&marks, by_value.unwrap_or_default())
+    let by_value = by_value.unwrap_or_default();
+    let bytes = index_bytes(items / GROUP + 1, by_value.len());
+    Marks::begin(bytes, body, is_map).finish(items, |_| encode(by_value))
 }
 
-fn encode(marks: &[Mark], by_value: &[u32]) -> Vec<u8> {
-    let bytes = HEADER_BYTES + marks.len() * MARK_BYTES + by_value.len() * PLACE_BYTES;
-    let mut out = Vec::with_capacity(bytes);
-    out.extend_from_slice(&(marks.len() as u32).to_le_bytes());
-    out.extend_from_slice(&(by_value.len() as u32).to_le_bytes());
-    for mark in marks {
-        out.extend_from_slice(&mark.item.to_le_bytes());
-        out.extend_from_slice(&mark.offset.to_le_bytes());
-    }
-    for place in by_value {
-        out.extend_from_slice(&place.to_le_bytes());
-    }
-    out
-}
+/// Marks that a change is likely to add at most.
+const NEW_MARKS: usize = 8;
 
 /// What changes of a container do to its index.
 pub struct Update<'e> {
@@ -157,9 +242,10 @@ pub struct Update<'e> {
     pub edits: &'e [Edit<'e>],
     /// The bytes that each edit takes away.
     pub removed_bytes: &'e [usize],
-    /// Items before and after, and the body after.
+    /// Items before and after, and the bodies.
     pub old_items: usize,
     pub items: usize,
+    pub old_body: &'e [u8],
     pub body: &'e [u8],
     pub is_map: bool,
 }
@@ -167,46 +253,96 @@ pub struct Update<'e> {
 impl Update<'_> {
     /// The index after the changes.
     pub fn of(&self, old: &Index<'_>) -> Vec<u8> {
-        let mut kept = vec![Mark { item: 0, offset: 0 }];
-        let (mut edit, mut items, mut bytes) = (0, 0_i64, 0_i64);
-        for at in 1..old.len() {
-            let mark = old.mark(at);
-            // Edits before the mark move it. One that takes its item away takes the mark with it.
-            let mut is_gone = false;
-            while let Some(next) = self.edits.get(edit) {
-                if next.at > mark.item as usize {
-                    break;
-                }
-                if next.at + next.removed > mark.item as usize {
-                    is_gone = true;
-                    break;
-                }
-                let inserted: usize = next.inserted.iter().map(|item| item.len()).sum();
-                items += next.inserted.len() as i64 - next.removed as i64;
-                bytes += inserted as i64 - self.removed_bytes[edit] as i64;
-                edit += 1;
-            }
-            let moved = Mark {
-                item: (i64::from(mark.item) + items) as u32,
-                offset: (i64::from(mark.offset) + bytes) as u32,
+        let places = old.by_value().map_or(0, |_| self.items);
+        let bytes = index_bytes(old.len() + NEW_MARKS, places);
+        let mut marks = Marks::begin(bytes, self.body, self.is_map);
+        let (mut next, mut moved) = (1, Mark::FIRST);
+        for (edit, removed_bytes) in self.edits.iter().zip(self.removed_bytes) {
+            // Marks before an edit stay where they are, those of items that it takes away go, those behind it move.
+            marks.extend(old.marks_of(next..old.first_from(edit.at)), moved);
+            next = old.first_from(edit.at + edit.removed);
+            let inserted: usize = edit.inserted.iter().map(|item| item.len()).sum();
+            moved = moved.moved(Mark {
+                item: (edit.inserted.len() as u32).wrapping_sub(edit.removed as u32),
+                offset: (inserted as u32).wrapping_sub(*removed_bytes as u32),
+            });
+        }
+        marks.extend(old.marks_of(next..old.len()), moved);
+        marks.finish(self.items, |index| {
+            let Some(by_value) = old.by_value() else {
+                return Vec::new();
             };
-            if !is_gone && moved.item > kept.last().map_or(0, |last| last.item) {
-                kept.push(moved);
+            match self.edits {
+                [edit] => self.by_value_of_one(old, by_value, edit),
+                _ => None,
             }
-        }
-        let mut marks = Vec::with_capacity(kept.len() + 4);
-        for (at, mark) in kept.iter().enumerate() {
-            let to = kept.get(at + 1).map_or(self.items as u32, |next| next.item);
-            split_group(&mut marks, *mark, to, self.body, self.is_map);
-        }
-        match old.by_value() {
-            Some(by_value) => encode(&marks, &self.by_value(by_value, &marks)),
-            None => encode(&marks, &[]),
-        }
+            .unwrap_or_else(|| encode(&self.by_value(by_value, index)))
+        })
     }
 
-    /// The places of the pairs by value after the changes.
-    fn by_value(&self, old: &[u8], marks: &[Mark]) -> Vec<u32> {
+    /// The places of the pairs by value after a change of one pair. None where the change is of more, or the order is not
+    /// what it should be.
+    fn by_value_of_one(
+        &self,
+        old: &Index<'_>,
+        by_value: &[u8],
+        edit: &Edit<'_>,
+    ) -> Option<Vec<u8>> {
+        if edit.removed > 1 || edit.inserted.len() > 1 {
+            return None;
+        }
+        let ranks = self.old_items;
+        // Of an old pair at the place of the edit, and of a new one there: pairs of equal value are in the order of their places.
+        let rank_of = |value: &[u8]| {
+            partition_point(0, ranks, |rank| {
+                let place = place_at(by_value, rank);
+                compare(value_at(old, self.old_body, self.is_map, place), value)
+                    .then(place.cmp(&edit.at))
+                    .is_lt()
+            })
+        };
+        let gone = if edit.removed == 0 {
+            ranks..ranks
+        } else {
+            let rank = rank_of(value_at(old, self.old_body, self.is_map, edit.at));
+            if rank == ranks || place_at(by_value, rank) != edit.at {
+                return None;
+            }
+            rank..rank + 1
+        };
+        let inserted = edit.inserted.first();
+        let inserted = inserted.map(|item| rank_of(value_of(item, self.is_map)));
+        let moved = (edit.inserted.len() as u32).wrapping_sub(edit.removed as u32);
+        let mut out = Vec::with_capacity(self.items * PLACE_BYTES);
+        let at = edit.at as u32;
+        let copy = |out: &mut Vec<u8>, ranks: Range<usize>| {
+            let from = out.len();
+            out.extend_from_slice(&by_value[ranks.start * PLACE_BYTES..ranks.end * PLACE_BYTES]);
+            // Places come in any order, so a branch would be taken half of the times.
+            for bytes in out[from..].as_chunks_mut().0 {
+                let place = u32::from_le_bytes(*bytes);
+                let is_behind = u32::from(place >= at);
+                *bytes = place
+                    .wrapping_add(moved & is_behind.wrapping_neg())
+                    .to_le_bytes();
+            }
+        };
+        let copy_kept = |out: &mut Vec<u8>, part: Range<usize>| {
+            let within = |rank: usize| rank.clamp(part.start, part.end);
+            copy(out, part.start..within(gone.start));
+            copy(out, within(gone.end)..part.end);
+        };
+        let cut = inserted.unwrap_or(ranks);
+        copy_kept(&mut out, 0..cut);
+        if inserted.is_some() {
+            out.extend_from_slice(&at.to_le_bytes());
+        }
+        copy_kept(&mut out, cut..ranks);
+        Some(out)
+    }
+
+    /// The places of the pairs by value after the changes, of which `index` has the marks.
+    fn by_value(&self, old: &[u8], index: &Index<'_>) -> Vec<u32> {
         // Where each old place is now; those that are gone have none.
         let mut moved = Vec::with_capacity(self.old_items);
         let mut now = 0_u32;
@@ -235,9 +371,7 @@ impl Update<'_> {
             .map(|rank| moved[place_at(old, rank)])
             .filter(|place| *place != u32::MAX)
             .collect();
-        let encoded = encode(marks, &[]);
-        let index = Index::parse(&encoded).expect("just made");
-        let value = |place: u32| value_at(&index, self.body, self.is_map, place as usize);
+        let value = |place: u32| value_at(index, self.body, self.is_map, place as usize);
         if new_places.len() > by_value.len() / 8 {
             by_value.extend(new_places);
             by_value.sort_by(|a, b| compare(value(*a), value(*b)).then(a.cmp(b)));
@@ -255,29 +389,18 @@ impl Update<'_> {
 }
 
 /// Where an item lies.
-pub fn span_of(
-    index: &Index<'_>,
-    body: &[u8],
-    is_map: bool,
-    item: usize,
-) -> std::ops::Range<usize> {
+pub fn span_of(index: &Index<'_>, body: &[u8], is_map: bool, item: usize) -> Range<usize> {
     let (from, offset) = index.before(item);
-    let mut walk = Walk {
-        reader: Reader::new(&body[offset..]),
-        values: 1 + usize::from(is_map),
-    };
-    let mut start = offset;
-    for _ in from..item {
-        start += walk.next();
-    }
-    start..start + walk.next()
+    let mut items = Items::new(&body[offset..], 1 + item - from, is_map);
+    let before = items.by_ref().take(item - from);
+    let start = offset + before.map(<[u8]>::len).sum::<usize>();
+    start..start + items.next().map_or(0, <[u8]>::len)
 }
 
 fn value_at<'b>(index: &Index<'_>, body: &'b [u8], is_map: bool, item: usize) -> &'b [u8] {
-    let item = &body[span_of(index, body, is_map, item)];
-    if is_map {
-        super::container::split_pair(item).1
-    } else {
-        item
-    }
+    value_of(&body[span_of(index, body, is_map, item)], is_map)
+}
+
+fn value_of(item: &[u8], is_map: bool) -> &[u8] {
+    if is_map { split_pair(item).1 } else { item }
 }

@@ -973,7 +973,7 @@ fn an_index_says_what_a_walk_finds_whatever_is_done() {
                 .map(|_| (numbers.below(9000).to_string(), numbers.value()))
                 .collect::<serde_json::Map<_, _>>()
                 .into();
-            let call = match (is_map, numbers.below(10)) {
+            let call = match (is_map, numbers.below(12)) {
                 (false, 0 | 1) => json!([1, element]),
                 (false, 2) => json!([2, many]),
                 (false, 3) => json!([37, VALUE, b, n]),
@@ -982,6 +982,8 @@ fn an_index_says_what_a_walk_finds_whatever_is_done() {
                 (false, 6) => json!([if order == 0 { 9 } else { 1 }, b.abs(), element]),
                 (false, 7) => json!([24, VALUE, b, n]),
                 (false, 8) => json!([22, RANK, element]),
+                (false, 9) => json!([32, VALUE, b]),
+                (false, 10) => json!([35, COUNT, element]),
                 (false, _) => json!([27, VALUE, element, b, n]),
                 (true, 0 | 1) => json!([67, a, element]),
                 (true, 2 | 3) => json!([68, pairs]),
@@ -990,6 +992,9 @@ fn an_index_says_what_a_walk_finds_whatever_is_done() {
                 (true, 6) => json!([81, COUNT, many]),
                 (true, 7) => json!([106, KEY_VALUE, b, n]),
                 (true, 8) => json!([99, RANK, element]),
+                (true, 9) => json!([77, VALUE, b]),
+                // Keys that only numbers are put at.
+                (true, 10) => json!([73, 10_000 + a % 20, b]),
                 (true, _) => json!([103, KEY, a, a + 50]),
             };
             let call = match call {

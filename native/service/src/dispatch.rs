@@ -19,7 +19,7 @@ use perigee_engine::storage::CommitTicket;
 use perigee_wire::{
     Digest, INFO_BODY_BYTES_MAX, Message, PROTO_HEADER_BYTES, ProtoType, ReplyHeader, ReplyWriter,
     ResultCode, compute_digest, inflate_message, info3, parse_proto_header, write_info_reply,
-    write_proto_header, write_simple_reply,
+    write_proto_header,
 };
 
 use crate::background_job::{BackgroundContext, BackgroundJobs};
@@ -156,11 +156,7 @@ impl ServiceThread {
                     let peer = self.peer(conn);
                     tracing::warn!(%peer, reason = %error, "a compressed message is refused");
                 }
-                // Whether one reply or several are awaited cannot be known: marked as the last, this one is the end of both.
-                ReplyWriter::begin(out).finish_with(ReplyHeader {
-                    info3: info3::LAST,
-                    ..ReplyHeader::new(ResultCode::Parameter)
-                });
+                answer_unread(ResultCode::Parameter, out);
                 Flow::Continue
             }
         };
@@ -182,7 +178,7 @@ impl ServiceThread {
             Ok(message) => message,
             Err(error) => {
                 count(&self.shared.stats.early_tsvc_client_error);
-                write_simple_reply(out, error.result_code(), 0, 0);
+                answer_unread(error.result_code(), out);
                 return Flow::Continue;
             }
         };
@@ -535,6 +531,15 @@ fn answer_stream(message: &Message<'_>, code: ResultCode, out: &mut Vec<u8>) {
     };
     ReplyWriter::begin(out).finish_with(ReplyHeader {
         info3,
+        ..ReplyHeader::new(code)
+    });
+}
+
+/// Answers a message that could not be read. Whether one reply or several are awaited cannot be known: marked as the last,
+/// this one is the end of both.
+fn answer_unread(code: ResultCode, out: &mut Vec<u8>) {
+    ReplyWriter::begin(out).finish_with(ReplyHeader {
+        info3: info3::LAST,
         ..ReplyHeader::new(code)
     });
 }

@@ -393,7 +393,7 @@ fn intersection(own: &Given<'_>, given: &[Given<'_>]) -> Result<Intersection, Re
 
 /// A list of elements, in canonical form. PARAMETER for those that have elements themselves.
 fn elements<'a>(call: &mut Call<'a>) -> Result<Vec<&'a [u8]>, ResultCode> {
-    let elements = items(call)?;
+    let elements = items(call.value()?)?;
     for element in &elements {
         match Reader::new(element).read() {
             Ok(Value::Array(_) | Value::Map(_) | Value::Ext(..)) | Err(_) => {
@@ -405,16 +405,21 @@ fn elements<'a>(call: &mut Call<'a>) -> Result<Vec<&'a [u8]>, ResultCode> {
     Ok(elements)
 }
 
-/// A list of sketches, one at least. Some clients send them as blobs.
+/// A list of sketches, one at least, or a sketch alone, as another bin is in an expression. Some clients send them as blobs.
 fn sketches<'a>(call: &mut Call<'a>) -> Result<Vec<Given<'a>>, ResultCode> {
-    let given: Vec<Given<'a>> = items(call)?
+    let value = call.value()?;
+    let sketch = |item: &'a [u8]| match Reader::new(item).read_particle() {
+        Ok((particle::HLL | particle::BLOB, bytes)) => {
+            Sketch::parse(bytes).map_err(|_| ResultCode::Parameter)
+        }
+        _ => Err(ResultCode::Parameter),
+    };
+    if let Ok(alone) = sketch(value) {
+        return Ok(vec![alone]);
+    }
+    let given: Vec<Given<'a>> = items(value)?
         .into_iter()
-        .map(|item| match Reader::new(item).read_particle() {
-            Ok((particle::HLL | particle::BLOB, bytes)) => {
-                Sketch::parse(bytes).map_err(|_| ResultCode::Parameter)
-            }
-            _ => Err(ResultCode::Parameter),
-        })
+        .map(sketch)
         .collect::<Result<_, _>>()?;
     if given.is_empty() {
         Err(ResultCode::Parameter)
@@ -434,8 +439,8 @@ fn intersected<'a>(call: &mut Call<'a>) -> Result<Vec<Given<'a>>, ResultCode> {
     Ok(given)
 }
 
-fn items<'a>(call: &mut Call<'a>) -> Result<Vec<&'a [u8]>, ResultCode> {
-    let mut reader = Reader::new(call.value()?);
+fn items(list: &[u8]) -> Result<Vec<&[u8]>, ResultCode> {
+    let mut reader = Reader::new(list);
     let counted = reader.read_array().map_err(|_| ResultCode::Parameter)?;
     let (items, _) = perigee_wire::msgpack::read_order(&mut reader, counted, false)
         .map_err(|_| ResultCode::Parameter)?;

@@ -362,6 +362,9 @@ fn intersections_of_many_need_minhash_bits() {
     assert!((similarity - 0.5).abs() < 0.1, "{similarity}");
     bins.run("empty", json!([0, 8])).unwrap();
     bins.gives("empty", json!([54, ["$empty"]]), json!(f64::NAN));
+    // A sketch alone is a list of one.
+    let alone = bins.run("p", json!([52, "$q"])).unwrap();
+    bins.gives("p", json!([52, ["$q"]]), alone);
     bins.gives("empty", json!([53, ["$empty", "$p"]]), json!(0));
 }
 

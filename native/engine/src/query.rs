@@ -22,6 +22,10 @@ use crate::secondary_index::IndexQuery;
 use crate::stats::count;
 use crate::storage::ReadNow;
 
+/// The value of an index that goes with the digest of a record that was found by it, as a place to go on from: digests are
+/// enough for that, since records come in their order. Not 0, which clients send that never had a place from us.
+pub const PLACE_BY_DIGEST: u64 = 1;
+
 /// Device reads of one query that are under way, or done and not yet answered, at once.
 const READ_AHEAD_RECORDS_MAX: usize = 32;
 /// Index entries that are looked at for them, under the partition's lock.
@@ -591,8 +595,7 @@ impl Namespace {
         let has_key = entry.flags & flag::KEY_STORED != 0;
         let depends = unread == filter::Unread::Depends;
         if query.index_name().is_some() {
-            // Where to go on from. Digests are enough for that, since records come in their order.
-            reply.field(field::BIN_VALUES_AFTER, &0u64.to_le_bytes());
+            reply.field(field::BIN_VALUES_AFTER, &PLACE_BY_DIGEST.to_le_bytes());
         }
         if has_key || depends || !matches!(query.bins, BinChoice::Header) {
             let passes = self.with_image(entry, reads.copy(entry), |view| {

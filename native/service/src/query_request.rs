@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use perigee_engine::query::PartitionCursor;
+use perigee_engine::query::{PLACE_BY_DIGEST, PartitionCursor};
 use perigee_wire::{
     Digest, Message, PARTITIONS, PartitionId, ResultCode, info1, info2, info3, partition_of, udf_op,
 };
@@ -59,8 +59,49 @@ pub(crate) fn partitions_of(
         want(PartitionId::new(id).ok_or(ResultCode::Parameter)?, None)?;
     }
     let digests = message.digests_after.unwrap_or_default();
+    // A place in an index is a value and a digest. One that no reply has given, of a key for example, is before all that the
+    // index finds.
+    let values = message.index_range.and(message.bin_values_after);
+    let mut values = values.unwrap_or_default().as_chunks().0.iter();
     for digest in digests.as_chunks::<{ size_of::<Digest>() }>().0 {
-        want(partition_of(digest), Some(*digest))?;
+        let is_place = values
+            .next()
+            .is_none_or(|value| u64::from_le_bytes(*value) == PLACE_BY_DIGEST);
+        want(partition_of(digest), is_place.then_some(*digest))?;
     }
     Ok(wanted.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perigee_wire::{PROTO_HEADER_BYTES, RequestHeader, RequestWriter, field};
+
+    /// The digest after which a query goes on in its only partition.
+    fn goes_on_after(by_index: bool, value: Option<u64>) -> Option<Digest> {
+        let mut frame = Vec::new();
+        let mut writer = RequestWriter::begin(&mut frame, RequestHeader::default());
+        writer.field(field::NAMESPACE, b"test");
+        if by_index {
+            writer.field(field::INDEX_RANGE, b"range");
+        }
+        writer.field(field::DIGESTS_AFTER, &[7; 20]);
+        if let Some(value) = value {
+            writer.field(field::BIN_VALUES_AFTER, &value.to_le_bytes());
+        }
+        writer.finish();
+        let message = Message::parse(&frame[PROTO_HEADER_BYTES..]).expect("a valid message");
+        let cursors = partitions_of(&message).expect("one partition");
+        assert_eq!(cursors.len(), 1);
+        cursors[0].after().copied()
+    }
+
+    #[test]
+    fn a_query_by_index_goes_on_from_places_that_a_reply_gave() {
+        let there = Some([7; 20]);
+        assert_eq!(goes_on_after(true, Some(PLACE_BY_DIGEST)), there);
+        assert_eq!(goes_on_after(true, None), there);
+        assert_eq!(goes_on_after(true, Some(0)), None, "of a key, say");
+        assert_eq!(goes_on_after(false, Some(0)), there);
+    }
 }

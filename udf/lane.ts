@@ -11,7 +11,7 @@
 //
 // results: u32 count, then results
 //    0 u32 bytes of this result  4 u8 status: 0 success, 1 failure     5 u8 action: 0 none, 1 write, 2 remove
-//    6 u8 ttl action: 0 default, 1 set, 2 never, 3 unchanged            7 u8 flags: 1 drop key
+//    6 u8 ttl action: 0 of the request, 1 set, 2 never, 3 unchanged            7 u8 flags: 1 drop key
 //    8 u64 task id               16 u32 ttl seconds  20 u16 changed bins 22 u8 particle type of the return value
 //   23 u8 result code on failure (0: 100)            24 u32 return bytes 28 u32 instructions or 0
 //   32 return value (on failure: UTF-8 message), then changed bins as above (particle type 0 deletes the bin)

@@ -28,6 +28,11 @@ function malformed (what: string): never {
   throw new ValueError(`malformed list or map: ${what}`)
 }
 
+/** Whether an element is the wildcard or infinity: a fixext 1 of type ff. */
+export function isSentinel (raw: Uint8Array): boolean {
+  return raw.length === 3 && raw[0] === 0xd4 && raw[1] === 0xff
+}
+
 export class MsgpackReader {
   readonly bytes: Uint8Array
   readonly #view: DataView

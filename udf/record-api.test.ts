@@ -5,7 +5,7 @@ import { bin, Double, evaluate, Geo, ModuleUnderTest, particle } from './testing
 import type { Plain } from './testing.js'
 
 function run (body: string, task: Partial<TaskFields> = {}, args: Plain[] = []): ReturnType<ModuleUnderTest['call']> {
-  return new ModuleUnderTest(`function f(rec, a, b)\n${body}\nend`).call('f', args, task)
+  return new ModuleUnderTest(`function f(rec, a, b, c)\n${body}\nend`).call('f', args, task)
 }
 
 const WRITE = 1
@@ -38,6 +38,13 @@ describe('record API', () => {
       assert.deepEqual([result.type, Buffer.from(result.value).toString('hex')], [type, hex])
       assert.deepEqual(result.bins.map(changed => [changed.type, Buffer.from(changed.value).toString('hex')]), [[type, hex]])
     }
+  })
+
+  it('infinity_and_the_wildcard_are_nil_as_arguments', () => {
+    // [infinity, wildcard, a number beyond int64]
+    const args = new Uint8Array(Buffer.from('93d4ff01d4ff00cfffffffffffffffff', 'hex'))
+    const outcome = run('rec.x = a; aerospike:update(rec); return a == nil and b == nil and c ~= nil', { bins: [bin('x', 1), bin('y', 2)], arguments: args })
+    assert.deepEqual([outcome.value, outcome.changes], [true, { x: null }])
   })
 
   it('an_untouched_bin_is_never_decoded', () => {
@@ -125,7 +132,7 @@ describe('record API', () => {
       const { ttlAction, ttlSeconds, dropKey } = run(`record.set_ttl(rec, ${ttl}); record.drop_key(rec); aerospike:update(rec)`, task)
       return [ttlAction, ttlSeconds, dropKey]
     }
-    assert.deepEqual([of('100'), of('-1'), of('-2'), of('0')], [[1, 100, true], [2, 0, true], [3, 0, true], [0, 0, true]])
+    assert.deepEqual([of('100'), of('-1'), of('-2'), of('0')], [[1, 100, true], [2, 0, true], [3, 0, true], [1, 0, true]])
     const plain = run('aerospike:update(rec)', task)
     assert.deepEqual([plain.ttlAction, plain.ttlSeconds, plain.dropKey], [0, 0, false])
     assert.match(run('record.set_ttl(rec, 1 << 40)', task).message, /ttl out of range/)

@@ -231,7 +231,7 @@ export class LuaRecord extends HostObject {
 
   setTtl (L: LuaState, seconds: number): void {
     this.task(L)
-    this.#ttlAction = seconds > 0 ? TtlAction.SET : seconds === -1 ? TtlAction.NEVER : seconds === -2 ? TtlAction.UNCHANGED : TtlAction.DEFAULT
+    this.#ttlAction = seconds === -1 ? TtlAction.NEVER : seconds === -2 ? TtlAction.UNCHANGED : TtlAction.SET
     this.#ttlSeconds = seconds > 0 ? seconds : 0
   }
 

@@ -4,11 +4,12 @@ import type { TValue } from './fengari.js'
 import { encodeParticle } from './particle.js'
 import { LaneError } from './lane.js'
 import type { ResultBatch, Task } from './lane.js'
-import { MsgpackReader } from './msgpack.js'
+import { isSentinel, MsgpackReader } from './msgpack.js'
 import { LuaRecord, returnable } from './record-api.js'
 import { ModuleError } from './vm.js'
 import type { LuaModule, LuaVm } from './vm.js'
-import { ValueError } from './values.js'
+import { NIL, Value } from './lua.js'
+import { LuaOpaque, ValueError } from './values.js'
 import { ResultCode } from '../src/engine/constants.js'
 
 /** More arguments than this are logged as a mistake in the making. */
@@ -143,7 +144,9 @@ export class TaskRunner {
 function readArguments (task: Task): TValue[] {
   if (task.argumentBytes === 0) return []
   const reader = new MsgpackReader(task.bytes, task.argumentsAt, task.binsAt)
-  return reader.listItems(reader.listHeader(), 0).items
+  const { items } = reader.listItems(reader.listHeader(), 0)
+  // Infinity and the wildcard stand for no value of their own.
+  return items.map(item => item.value instanceof LuaOpaque && isSentinel(item.value.raw) ? new Value(NIL, null) : item)
 }
 
 export function moduleName (fileName: string): string {

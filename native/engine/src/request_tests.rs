@@ -570,6 +570,112 @@ fn lua_holds_its_record_and_its_result_is_one_write() {
 }
 
 #[test]
+fn what_lua_writes_lives_as_long_as_the_request_says() {
+    let config = namespace_config();
+    config.default_ttl.set(500);
+    let ns = open(config, vec![]);
+    // (of the request, action and seconds of the function) and the seconds to live.
+    let cases = [
+        ((1000, 0, 0), Some(1000)),
+        ((0, 0, 0), Some(500)),
+        ((ttl::NEVER, 0, 0), None),
+        ((ttl::DONT_UPDATE, 0, 0), Some(100)),
+        ((1000, 1, 50), Some(50)),
+        ((1000, 1, 0), Some(500)),
+        ((1000, 2, 0), None),
+        ((1000, 3, 0), Some(100)),
+    ];
+    for ((record_ttl, action, seconds), expected) in cases {
+        let header = RequestHeader {
+            record_ttl: 100,
+            ..write(0, 0)
+        };
+        let frame = request("k", header, |w| {
+            w.op(op::WRITE, particle::INTEGER, b"n", &1i64.to_be_bytes());
+        });
+        run_frame(&ns, &frame);
+        let header = RequestHeader {
+            record_ttl,
+            ..write(0, 0)
+        };
+        let frame = request("k", header, |w| {
+            w.field(field::UDF_MODULE, b"m");
+            w.field(field::UDF_FUNCTION, b"f");
+            w.field(field::UDF_ARGS, &[0x90]);
+        });
+        let mut out = Vec::new();
+        let Outcome::RunUdf(task) = try_frame(&ns, &frame, None, &mut out) else {
+            panic!("a call is not answered at once")
+        };
+        let mut bytes = udf_result(2, 77);
+        bytes[4 + 6] = action;
+        bytes[4 + 16..4 + 20].copy_from_slice(&u32::to_le_bytes(seconds));
+        let results = UdfResult::parse_batch(&bytes).expect("a valid batch");
+        ns.finish_udf(&task, &results[0], &mut out);
+        let now = ns.clock.wall_seconds();
+        let void_time = get(&ns, "k").void_time;
+        match expected {
+            None => assert_eq!(void_time, 0, "{record_ttl} {action} {seconds}"),
+            Some(expected) => {
+                let found = void_time - now;
+                assert!(
+                    (expected - 5..=expected).contains(&found),
+                    "{found} seconds instead of {expected}: {record_ttl} {action} {seconds}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_read_without_bins_among_writes_gives_none() {
+    let ns = open(namespace_config(), vec![]);
+    put_int(&ns, "k", "n", 1);
+    let header = RequestHeader {
+        info1: info1::READ | info1::GET_NO_BINS,
+        ..write(0, 0)
+    };
+    let touched = run_frame(
+        &ns,
+        &request("k", header, |w| {
+            w.op(op::TOUCH, particle::NULL, b"", b"");
+            w.op(op::READ, particle::NULL, b"", b"");
+        }),
+    );
+    assert_eq!((touched.code, touched.generation), (ResultCode::Ok, 2));
+    assert_eq!(touched.bins, []);
+    // Results of what changes a bin are sent all the same.
+    let appended = run_frame(
+        &ns,
+        &request("k", header, |w| {
+            w.op(op::READ, particle::NULL, b"", b"");
+            w.op(op::CDT_MODIFY, particle::BLOB, b"l", &[0x92, 1, 5]);
+        }),
+    );
+    assert_eq!(appended.bins, [int_bin("l", 1)]);
+}
+
+#[test]
+fn all_bins_are_sent_once_however_often_they_are_asked_for() {
+    let ns = open(namespace_config(), vec![]);
+    put_int(&ns, "k", "n", 1);
+    let header = RequestHeader {
+        info1: info1::READ | info1::GET_ALL,
+        ..RequestHeader::default()
+    };
+    let read = |names: &[&[u8]]| {
+        let frame = request("k", header, |w| {
+            for name in names {
+                w.op(op::READ, particle::NULL, name, b"");
+            }
+        });
+        run_frame(&ns, &frame)
+    };
+    assert_eq!(read(&[b"", b""]).bins, [int_bin("n", 1)]);
+    assert_eq!(read(&[b"", b"n"]).code, ResultCode::Parameter);
+}
+
+#[test]
 fn a_record_truncated_under_a_lua_call_does_not_come_back_by_it() {
     let ns = open(namespace_config(), vec![]);
     put_int(&ns, "k", "n", 1);

@@ -47,6 +47,8 @@ pub struct UdfTask {
     key: Option<Vec<u8>>,
     /// A delete by the function leaves a tombstone.
     durable_delete: bool,
+    /// As in the request: for what the function writes without saying anything about it.
+    ttl: u32,
     entry: Option<Entry>,
     /// The record as it was when it was locked; empty when there was none.
     image: Vec<u8>,
@@ -126,6 +128,7 @@ impl Namespace {
             set: message.set.unwrap_or_default().to_vec(),
             key: message.key.map(<[u8]>::to_vec),
             durable_delete: message.header.info2 & info2::DURABLE_DELETE != 0,
+            ttl: message.header.record_ttl,
             entry,
             image,
         })
@@ -243,12 +246,13 @@ impl Namespace {
             None => self.sets.id_of(set).ok_or(ResultCode::Forbidden)?,
         };
         self.check_set_limits(set_id)?;
-        let void_time = match (result.ttl_action, old) {
-            (ttl_action::SET, _) => self.void_time_of(result.ttl, set_id, now)?,
-            (ttl_action::NEVER, _) => 0,
-            (ttl_action::UNCHANGED, Some(entry)) => entry.void_time,
-            _ => self.void_time_of(ttl::DEFAULT, set_id, now)?,
+        let record_ttl = match result.ttl_action {
+            ttl_action::SET => result.ttl,
+            ttl_action::NEVER => ttl::NEVER,
+            ttl_action::UNCHANGED => ttl::DONT_UPDATE,
+            _ => task.ttl,
         };
+        let void_time = self.void_time(record_ttl, old, set_id, now)?;
         let mut record = view.as_ref().map_or_else(
             || WorkingRecord::empty(bytes_max),
             |view| WorkingRecord::of(view, bytes_max),

@@ -437,7 +437,9 @@ impl WriteRules {
                     if header.info1 & info1::READ == 0 {
                         return Err(ResultCode::Parameter);
                     }
-                    if operation.name.is_empty() {
+                    if header.info1 & info1::GET_NO_BINS != 0 {
+                        // It asks for generation and void time, which every reply has.
+                    } else if operation.name.is_empty() {
                         read_alls += 1
                     } else {
                         other_results = true
@@ -469,7 +471,8 @@ impl WriteRules {
         if read_alls > 1 || (read_alls == 1 && (other_results || respond_all)) {
             return Err(ResultCode::Parameter);
         }
-        if header.info1 & info1::GET_ALL != 0 && read_alls == 0 {
+        let gets_all = header.info1 & (info1::GET_ALL | info1::GET_NO_BINS) == info1::GET_ALL;
+        if gets_all && read_alls == 0 {
             return Err(ResultCode::Parameter);
         }
         Ok(rules)
@@ -494,8 +497,10 @@ pub fn apply<'a>(
     context: &OperationContext<'_>,
     reply: &mut ReplyWriter<'_>,
 ) -> Result<(), ResultCode> {
+    let header_only = message.header.info1 & info1::GET_NO_BINS != 0;
     for operation in message.ops {
         match operation.code {
+            op::READ if header_only => continue,
             op::READ if operation.name.is_empty() => {
                 record.reply_all(reply);
                 continue;
@@ -548,7 +553,8 @@ pub fn check_read(message: &Message<'_>) -> Result<(), ResultCode> {
         }
         read_alls += usize::from(operation.name.is_empty());
     }
-    if read_alls > 0 && message.ops.len() > 1 {
+    // All bins are sent once, however often they are asked for; but not beside some of them.
+    if read_alls > 0 && read_alls < message.ops.len() {
         Err(ResultCode::Parameter)
     } else {
         Ok(())
@@ -563,6 +569,16 @@ pub fn reply_bins(
     reply: &mut ReplyWriter<'_>,
 ) -> Result<(), ResultCode> {
     if message.header.info1 & info1::GET_NO_BINS != 0 {
+        return Ok(());
+    }
+    if message
+        .ops
+        .iter()
+        .all(|operation| operation.code == op::READ && operation.name.is_empty())
+    {
+        for bin in image.bins() {
+            reply.op(bin.name, bin.particle, bin.value);
+        }
         return Ok(());
     }
     let respond_all = message.header.info2 & info2::RESPOND_ALL_OPS != 0;
@@ -584,16 +600,6 @@ pub fn reply_bins(
                 record.reply_bin(operation.name, reply, respond_all);
                 check_results(reply)?;
             }
-        }
-        return Ok(());
-    }
-    if message
-        .ops
-        .iter()
-        .all(|operation| operation.code == op::READ && operation.name.is_empty())
-    {
-        for bin in image.bins() {
-            reply.op(bin.name, bin.particle, bin.value);
         }
         return Ok(());
     }

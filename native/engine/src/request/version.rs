@@ -35,17 +35,17 @@ impl Namespace {
             .ok_or(ResultCode::KeyBusy)
     }
 
-    pub(super) fn void_time(
+    pub(crate) fn void_time(
         &self,
-        message: &Message<'_>,
+        record_ttl: u32,
         live: Option<&Entry>,
         set_id: u16,
         now: u32,
     ) -> Result<u32, ResultCode> {
-        if message.header.record_ttl == ttl::DONT_UPDATE && live.is_some() {
+        if record_ttl == ttl::DONT_UPDATE && live.is_some() {
             return Ok(live.map_or(0, |entry| entry.void_time));
         }
-        self.void_time_of(message.header.record_ttl, set_id, now)
+        self.void_time_of(record_ttl, set_id, now)
     }
 
     /// The void time for a ttl as the protocol states it (seconds, or one of its special values).

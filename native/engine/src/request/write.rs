@@ -53,7 +53,7 @@ impl Namespace {
             None => self.sets.id_of(set).ok_or(ResultCode::Forbidden)?,
         };
         self.check_set_limits(set_id)?;
-        let void_time = self.void_time(message, live.as_ref(), set_id, now)?;
+        let void_time = self.void_time(message.header.record_ttl, live.as_ref(), set_id, now)?;
         let time = match message.lut {
             Some(time) => time,
             None => self.next_update_time(&mut state, stored.as_ref())?,

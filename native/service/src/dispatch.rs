@@ -2,8 +2,6 @@
 //! connection has one request under way, so its replies keep its requests' order.
 
 mod single;
-#[cfg(test)]
-mod turn_tests;
 
 use std::collections::HashMap;
 use std::io;
@@ -551,3 +549,6 @@ fn hex(bytes: &[u8]) -> String {
 pub(crate) fn relaxed(counter: &std::sync::atomic::AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
+
+#[cfg(test)]
+mod turn_tests;

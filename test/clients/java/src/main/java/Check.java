@@ -105,6 +105,9 @@ public final class Check {
 				Bin.asGeoJSON("at", "{\"type\":\"Point\",\"coordinates\":[" + i / 10.0 + ",1.0]}"));
 		}
 		same(100L, Arrays.stream(client.get(null, keys)).filter(Objects::nonNull).count());
+		BatchPolicy few = new BatchPolicy();
+		few.filterExp = Exp.build(Exp.lt(Exp.intBin("n"), Exp.val(10)));
+		same(10L, Arrays.stream(client.get(few, keys)).filter(Objects::nonNull).count());
 		same(true, client.operate(null, List.of(new BatchWrite(keys[0], new Operation[] {Operation.put(new Bin("w", 1))}), new BatchDelete(key("ops")), new BatchRead(keys[1], true))));
 		QueryPolicy small = new QueryPolicy();
 		small.filterExp = Exp.build(Exp.and(Exp.lt(Exp.intBin("n"), Exp.val(10)), Exp.binExists("name")));

@@ -184,7 +184,7 @@ fn expressions_have_the_arguments_that_they_need() {
         json!([127, 4, 0, [1, 3], bin(4, "l")]),
         // Arguments that no list could be read with.
         json!([127, 2, 0, [16, 1], bin(4, "l")]),
-        json!([127, 2, 0, [19, 99, 0], bin(4, "l")]),
+        json!([127, 2, 0, [19, "raw:r", 0], bin(4, "l")]),
         json!([127, 2, 1, [51, 0], bin(6, "y")]),
         json!([127, 2, 0, [255, [16], [16]], bin(4, "l")]),
         json!([127, 2, 0, [255, [31, 0], [16]], bin(4, "l")]),
@@ -200,6 +200,8 @@ fn expressions_have_the_arguments_that_they_need() {
     }
     let text = json!([127, 2, 3, [0], bin(3, "b")]);
     assert_eq!(compiled(&text).unwrap_err(), ResultCode::UnsupportedFeature);
+    // What a list cannot be asked for comes to nothing, as in operations.
+    check(vec![(json!([127, 2, 0, [19, 99, 0], bin(4, "l")]), None)]);
 }
 
 #[test]

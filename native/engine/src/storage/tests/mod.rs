@@ -25,6 +25,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const BLOCK_BYTES: usize = 16 << 10;
+/// Attempts at a write: a minute and more, since the system may be busy writing for others.
+const PATIENCE: usize = 300_000;
 /// What every image here takes besides its value: header, bin header, bin name.
 const OVERHEAD_BYTES: usize = IMAGE_HEADER_BYTES + 6 + 1;
 
@@ -336,7 +338,7 @@ impl Node {
         &self,
         append: impl Fn() -> Result<CommitTicket, AppendError>,
     ) -> Option<CommitTicket> {
-        for _ in 0..20_000 {
+        for _ in 0..PATIENCE {
             match append() {
                 Ok(ticket) => return Some(ticket),
                 Err(AppendError::Full | AppendError::Overload) => {
@@ -345,7 +347,7 @@ impl Node {
                 Err(_) => return None,
             }
         }
-        panic!("no room for seconds: {:?}", self.store.stats());
+        panic!("no room for a minute: {:?}", self.store.stats());
     }
 
     /// Takes a record away without a trace on the device.

@@ -105,11 +105,12 @@ fn has_open(process: u32, path: &Path) -> bool {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fd")) else {
         return false;
     };
-    let is_own = process == std::process::id();
+    // Who waits for a file has it open already, to lock it; a block device is not opened while somebody has it.
+    let is_file = fs::metadata(path).is_ok_and(|about| about.is_file());
+    let may_be_waiting = is_file && process == std::process::id();
     descriptors.flatten().any(|entry| {
         let is_it = fs::read_link(entry.path()).is_ok_and(|file| file == path);
-        // Who waits may have it open already, to lock it.
-        is_it && (!is_own || is_locked(&entry.file_name().to_string_lossy()))
+        is_it && (!may_be_waiting || is_locked(&entry.file_name().to_string_lossy()))
     })
 }
 

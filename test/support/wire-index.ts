@@ -77,7 +77,7 @@ export function whereFields (where: RawWhere): Buffer[] {
   ]
 }
 
-/** What clients send beside the digests that they resume behind: a value for each, of which this server makes no use. */
+/** What clients send beside the digests that they resume behind: the value that came with each, which is 1 from this server. */
 export function resumeValues (digests: readonly Buffer[]): Buffer[] {
-  return digests.length === 0 ? [] : [queryField(FIELD_RESUME_VALUES, Buffer.alloc(8 * digests.length))]
+  return digests.length === 0 ? [] : [queryField(FIELD_RESUME_VALUES, Buffer.from(BigUint64Array.from(digests, () => 1n).buffer))]
 }

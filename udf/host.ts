@@ -5,7 +5,7 @@
 //               what it held is failed by the engine, and a new thread takes its number
 //   quarantine  a module during whose load a thread died or was terminated is not loaded again: a put of it is refused and
 //               undone, one that was on disk stays there and its functions answer with the reason
-//   statistics  gathered from the workers, by `module.function`
+//   statistics  rows that the workers count in, see statistics.ts
 
 import { Worker } from 'node:worker_threads'
 import { loadAllowanceMs } from './compile-check.js'
@@ -15,7 +15,8 @@ import type { ModuleInfo } from './module-store.js'
 import type { UdfNative } from './native.js'
 import { Progress } from './protocol.js'
 import type { FromWorker, ModuleSource, ModuleToLoad, ToWorker, WorkerData } from './protocol.js'
-import type { FunctionStatistics } from './task-runner.js'
+import { HostStatistics } from './statistics.js'
+import type { FunctionStatistics } from './statistics.js'
 import { LogLevel } from './vm.js'
 
 const WATCHDOG_MS = 100
@@ -28,7 +29,6 @@ const RESTART_MS = 100
 const STOP_MS = 2000
 /** Of a worker thread, once for its JavaScript heap, once for its strings and bytes; a script that fills either loses its thread. */
 const WORKER_MEMORY_MIB_DEFAULT = 512
-const STATISTICS_MAX = 16384
 
 export interface HostLogger {
   warn(fields: object, message: string): void
@@ -84,7 +84,7 @@ export class UdfHost {
   readonly #options: UdfHostOptions
   readonly #store: ModuleStore
   readonly #slots: Slot[] = []
-  readonly #statistics = new Map<string, FunctionStatistics>()
+  readonly #statistics = new HostStatistics()
   #waiters: Waiter[] = []
   /** Modules on their way to the workers, by version. */
   readonly #puts = new Map<number, ModuleSource>()
@@ -156,9 +156,9 @@ export class UdfHost {
     return this.#store.get(name)
   }
 
-  /** Since the start, by `module.function`. */
-  get statistics (): ReadonlyMap<string, Readonly<FunctionStatistics>> {
-    return this.#statistics
+  /** What functions did since the start, those that were called at all; of one module (a name without extension) if that is wanted. */
+  statistics (module?: string): FunctionStatistics[] {
+    return this.#statistics.functions(module)
   }
 
   /** Threads that were stuck or died. */
@@ -285,10 +285,10 @@ export class UdfHost {
 
   #receive (index: number, thread: Worker, message: FromWorker): void {
     const slot = this.#slots[index]
-    // Messages of a thread that was replaced meanwhile are stale; its counts still count.
-    if (message.kind === 'statistics') this.#count(message.functions)
-    else if (message.kind === 'log') this.#log(message.line)
+    // Messages of a thread that was replaced meanwhile are stale.
+    if (message.kind === 'log') this.#log(message.line)
     else if (slot === undefined || slot.thread !== thread) return
+    else if (message.kind === 'function') this.#statistics.add(index, message.module, message.name, message.row)
     else if (message.kind === 'loaded') {
       slot.version = Math.max(slot.version, message.version)
       this.#settle()
@@ -313,19 +313,6 @@ export class UdfHost {
     else if (level === LogLevel.INFO) logger.info(fields, message)
     else if (level === LogLevel.DEBUG) logger.debug(fields, message)
     else logger.trace(fields, message)
-  }
-
-  #count (functions: ReadonlyArray<readonly [string, FunctionStatistics]>): void {
-    for (const [name, { calls, errors, microseconds }] of functions) {
-      const sum = this.#statistics.get(name)
-      if (sum !== undefined) {
-        sum.calls += calls
-        sum.errors += errors
-        sum.microseconds += microseconds
-      } else if (this.#statistics.size < STATISTICS_MAX) {
-        this.#statistics.set(name, { calls, errors, microseconds })
-      }
-    }
   }
 
   #watch (): void {
@@ -371,6 +358,7 @@ export class UdfHost {
     const slot = this.#slots[index]
     if (slot === undefined || slot.thread !== thread) return
     slot.alive = false
+    this.#statistics.retire(index, slot.progress[Progress.FUNCTION]!)
     if (slot.state === 'ended' || this.#phase === 'closed') {
       slot.state = 'ended'
       this.#settle()

@@ -1,6 +1,5 @@
 // Messages between the host on the main thread and its workers.
 
-import type { FunctionStatistics } from './task-runner.js'
 import type { LogLine } from './vm.js'
 
 export interface ModuleSource {
@@ -21,7 +20,9 @@ export const Progress = {
   RUNNING: 0,
   /** The module that loads: 1 + its position in `WorkerData.modules`, minus the version of the 'put' that brought it, or 0. */
   LOADING: 1,
-  COUNT: 2
+  /** The function that runs, by the number of its row of statistics, or 0. */
+  FUNCTION: 2,
+  COUNT: 3
 } as const
 
 /** What a worker thread starts with. */
@@ -52,7 +53,8 @@ export type FromWorker =
   /** A module compiles but its main chunk fails; its functions answer with this error. */
   | { readonly kind: 'load-failed', readonly name: string, readonly line: number, readonly message: string }
   | { readonly kind: 'log', readonly line: LogLine }
-  | { readonly kind: 'statistics', readonly functions: ReadonlyArray<readonly [string, FunctionStatistics]> }
+  /** A function is called for the first time: where the worker counts from now on. */
+  | { readonly kind: 'function', readonly module: string, readonly name: string, readonly row: SharedArrayBuffer }
   /** The worker leaves since it holds more bytes outside its heap than it may; it wants a successor. */
   | { readonly kind: 'exhausted', readonly bytes: number }
   /** The worker leaves by itself: the node closed, or it was told to stop. */

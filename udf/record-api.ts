@@ -260,16 +260,17 @@ export class LuaRecord extends HostObject {
     return LuaMap.of(entries)
   }
 
-  /** Appends what became of the record to the task's result. */
-  writeChange (results: ResultBatch): void {
+  /** Appends what became of the record to the task's result, and tells it. */
+  writeChange (results: ResultBatch): Action {
     // What was created and got no bins is not there.
     if (!this.#exists || (this.#written && this.#bins().size === 0)) {
-      if (this.#existed) results.change(Action.REMOVE, TtlAction.DEFAULT, 0, false)
-      return
+      if (!this.#existed) return Action.NONE
+      results.change(Action.REMOVE, TtlAction.DEFAULT, 0, false)
+      return Action.REMOVE
     }
-    if (!this.#written) return
+    if (!this.#written) return Action.NONE
     results.change(Action.WRITE, this.#ttlAction, this.#ttlSeconds, this.#dropKey)
-    if (this.#changed === null) return
+    if (this.#changed === null) return Action.WRITE
     const originals = new Set(this.#originalNames)
     for (const [key, name] of this.#changed) {
       const bin = this.#bins().get(key)
@@ -285,6 +286,7 @@ export class LuaRecord extends HostObject {
         } else results.endBin(encodeParticle(results.writer, bin.value!))
       }
     }
+    return Action.WRITE
   }
 }
 

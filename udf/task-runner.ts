@@ -6,6 +6,8 @@ import { LaneError } from './lane.js'
 import type { ResultBatch, Task } from './lane.js'
 import { isSentinel, MsgpackReader } from './msgpack.js'
 import { LuaRecord, returnable } from './record-api.js'
+import { WorkerStatistics } from './statistics.js'
+import type { FunctionCounters } from './statistics.js'
 import { ModuleError } from './vm.js'
 import type { LuaModule, LuaVm } from './vm.js'
 import { NIL, Value } from './lua.js'
@@ -16,21 +18,26 @@ import { ResultCode } from '../src/engine/constants.js'
 const ARGUMENTS_USUAL_MAX = 20
 /** Of one return value. */
 const RETURN_BYTES_MAX = 64 * 1024 * 1024
-/** Functions with statistics of their own; names come from modules, so this only guards against generated ones. */
-const STATISTICS_MAX = 4096
-
-export interface FunctionStatistics {
-  calls: number
-  errors: number
-  /** Sum over the calls. */
-  microseconds: number
-}
-
 export interface TaskRunnerOptions {
   readonly vm: LuaVm
   /** For a task that brings no limit of its own. */
   readonly defaultTimeLimitMs: number
   readonly warn?: (message: string) => void
+  readonly statistics?: WorkerStatistics
+  /** Is told the number of the function that runs, 0 afterwards. */
+  readonly running?: (number: number) => void
+}
+
+/** A function of a loaded module. */
+interface Callable {
+  readonly fn: TValue
+  readonly counters: FunctionCounters
+}
+
+interface Loaded {
+  readonly module: LuaModule
+  /** Those that were called. */
+  readonly functions: Map<string, Callable>
 }
 
 export class TaskRunner {
@@ -38,20 +45,23 @@ export class TaskRunner {
   readonly #defaultTimeLimitMs: number
   readonly #warn: (message: string) => void
   /** By module name, without the extension. A module that did not load is kept as the reason. */
-  readonly #modules = new Map<string, LuaModule | ModuleError>()
-  #statistics = new Map<string, FunctionStatistics>()
+  readonly #modules = new Map<string, Loaded | ModuleError>()
+  readonly #statistics: WorkerStatistics
+  readonly #running: (number: number) => void
 
-  constructor ({ vm, defaultTimeLimitMs, warn }: TaskRunnerOptions) {
+  constructor ({ vm, defaultTimeLimitMs, warn, statistics, running }: TaskRunnerOptions) {
     this.#vm = vm
     this.#defaultTimeLimitMs = defaultTimeLimitMs
     this.#warn = warn ?? (() => {})
+    this.#statistics = statistics ?? new WorkerStatistics()
+    this.#running = running ?? (() => {})
   }
 
   /** Loads a module, or remembers why it does not load; `fileName` ends in `.lua`. */
   put (fileName: string, source: Uint8Array): ModuleError | null {
     const name = moduleName(fileName)
     try {
-      this.#modules.set(name, this.#vm.load(fileName, source))
+      this.#modules.set(name, { module: this.#vm.load(fileName, source), functions: new Map() })
       return null
     } catch (error) {
       if (!(error instanceof ModuleError)) throw error
@@ -69,13 +79,6 @@ export class TaskRunner {
     this.#modules.delete(moduleName(fileName))
   }
 
-  /** What was counted since the last call, by `module.function`. */
-  takeStatistics (): Map<string, FunctionStatistics> {
-    const taken = this.#statistics
-    this.#statistics = new Map()
-    return taken
-  }
-
   run (task: Task, results: ResultBatch): void {
     results.begin(task)
     const problem = this.#call(task, results)
@@ -89,25 +92,39 @@ export class TaskRunner {
 
   #call (task: Task, results: ResultBatch): { code: number, message: string } | null {
     const name = task.module
-    const module = this.#modules.get(name) ?? this.#modules.get(moduleName(name))
-    if (module === undefined) return { code: ResultCode.UDF_EXECUTION, message: `module not found: ${name}` }
-    if (module instanceof ModuleError) {
-      return { code: ResultCode.UDF_EXECUTION, message: `module ${name} failed to load: ${module.line === 0 ? '' : `${name}.lua:${module.line}: `}${module.message}` }
+    const loaded = this.#modules.get(name) ?? this.#modules.get(moduleName(name))
+    if (loaded === undefined) return { code: ResultCode.UDF_EXECUTION, message: `module not found: ${name}` }
+    if (loaded instanceof ModuleError) {
+      return { code: ResultCode.UDF_EXECUTION, message: `module ${name} failed to load: ${loaded.line === 0 ? '' : `${name}.lua:${loaded.line}: `}${loaded.message}` }
     }
     const functionName = task.function
-    const fn = module.function(functionName)
-    if (fn === undefined) return { code: ResultCode.UDF_EXECUTION, message: `function not found: ${name}.${functionName}` }
+    const callable = loaded.functions.get(functionName) ?? this.#find(loaded, functionName)
+    if (callable === undefined) return { code: ResultCode.UDF_EXECUTION, message: `function not found: ${name}.${functionName}` }
 
+    const { counters } = callable
+    this.#running(counters.number)
     const started = performance.now()
     const record = new LuaRecord(task)
-    const problem = this.#invoke(task, module, fn, record, results)
+    const problem = this.#invoke(task, loaded.module, callable, record, results)
     record.close()
-    this.#count(`${name}.${functionName}`, problem !== null, performance.now() - started)
+    counters.call(performance.now() - started, problem !== null)
+    this.#running(0)
     return problem
   }
 
-  #invoke (task: Task, module: LuaModule, fn: TValue, record: LuaRecord, results: ResultBatch): { code: number, message: string } | null {
+  /** Only names that exist are remembered: others come from clients and have no bound. */
+  #find ({ module, functions }: Loaded, name: string): Callable | undefined {
+    const fn = module.function(name)
+    if (fn === undefined) return undefined
+    const callable = { fn, counters: this.#statistics.of(moduleName(module.name), name) }
+    functions.set(name, callable)
+    return callable
+  }
+
+  #invoke (task: Task, module: LuaModule, { fn, counters }: Callable, record: LuaRecord, results: ResultBatch): { code: number, message: string } | null {
     try {
+      const existed = task.exists
+      if (existed) counters.read(1)
       const args = readArguments(task)
       if (args.length > ARGUMENTS_USUAL_MAX) this.#warn(`${task.module}.${task.function} was called with ${args.length} arguments`)
       const outcome = this.#vm.call(module, fn, record, args, task.timeLimitMs !== 0 ? task.timeLimitMs : this.#defaultTimeLimitMs)
@@ -116,7 +133,7 @@ export class TaskRunner {
       const type = encodeParticle(results.writer, returnable(outcome.value))
       if (results.writer.length - before > RETURN_BYTES_MAX) throw new ValueError(`the return value has more than ${RETURN_BYTES_MAX} bytes`)
       results.returned(type)
-      record.writeChange(results)
+      counters.changed(existed, record.writeChange(results))
       return null
     } catch (error) {
       if (error instanceof LaneError) throw error
@@ -126,18 +143,6 @@ export class TaskRunner {
       }
       throw error
     }
-  }
-
-  #count (key: string, failed: boolean, milliseconds: number): void {
-    let entry = this.#statistics.get(key)
-    if (entry === undefined) {
-      if (this.#statistics.size >= STATISTICS_MAX) return
-      entry = { calls: 0, errors: 0, microseconds: 0 }
-      this.#statistics.set(key, entry)
-    }
-    entry.calls++
-    if (failed) entry.errors++
-    entry.microseconds += milliseconds * 1000
   }
 }
 

@@ -95,7 +95,6 @@ export class LuaModule {
   readonly name: string
   readonly #cell: TValue
   readonly #globals: Table
-  readonly #functions = new Map<string, TValue | undefined>()
   readonly #callMetatable: Table
   #environment: CallEnvironment | null = null
 
@@ -111,12 +110,8 @@ export class LuaModule {
 
   /** A global function of the module, or undefined. */
   function (name: string): TValue | undefined {
-    if (this.#functions.has(name)) return this.#functions.get(name)
     const value = rawGet(this.#globals, name)
-    const found = value !== undefined && value.type === LUA_CLOSURE ? value : undefined
-    // Only names that exist are remembered: others come from clients and have no bound.
-    if (found !== undefined) this.#functions.set(name, found)
-    return found
+    return value !== undefined && value.type === LUA_CLOSURE ? value : undefined
   }
 
   /** Gives the functions a clean environment and returns it. */

@@ -3,7 +3,9 @@ import { describe, it } from 'node:test'
 import { decodeResults, encodeTasks } from './lane.js'
 import type { TaskFields } from './lane.js'
 import type { UdfExchange } from './native.js'
+import { Progress } from './protocol.js'
 import type { FromWorker, ModuleSource, ModuleToLoad, ToWorker } from './protocol.js'
+import { HostStatistics } from './statistics.js'
 import { bin, packArguments, plainOutcome } from './testing.js'
 import type { Outcome } from './testing.js'
 import { WorkerLoop } from './worker-loop.js'
@@ -19,7 +21,7 @@ class FakeLane {
   readonly posted: FromWorker[] = []
   readonly #steps: Step[]
   readonly #control: ToWorker[] = []
-  readonly progress = new SharedArrayBuffer(16)
+  readonly progress = new SharedArrayBuffer(Progress.COUNT * Float64Array.BYTES_PER_ELEMENT)
   exchanges = 0
 
   constructor (steps: Step[]) {
@@ -30,7 +32,7 @@ class FakeLane {
     assert.deepEqual([handle, worker], [17, 3])
     assert.ok(waitMs >= 0)
     this.exchanges++
-    assert.deepEqual([...new Float64Array(this.progress)], [0, 0])
+    assert.deepEqual([...new Float64Array(this.progress)], new Array(Progress.COUNT).fill(0))
     if (results !== null) this.outcomes.push(...decodeResults(Uint8Array.from(results)).map(plainOutcome))
     for (let step = this.#steps.shift(); step !== undefined; step = this.#steps.shift()) {
       if (step === 'nothing') return 0
@@ -102,11 +104,24 @@ describe('worker loop', () => {
     assert.deepEqual(lane.outcomes.map(outcome => typeof outcome.value === 'string' ? outcome.value.length : outcome.value), [1 << 20, 1, 1 << 20])
   })
 
-  it('statistics_count_calls_errors_and_time_by_function', () => {
-    const lane = new FakeLane([{ tasks: [task(1, 'f'), task(2, 'f'), task(3, 'g'), task(4, 'none')] }]).run([module('m.lua', 'function f() end function g() error() end')])
-    const reports = lane.posted.flatMap(message => message.kind === 'statistics' ? message.functions : [])
-    assert.deepEqual(reports.map(([name, { calls, errors }]) => [name, calls, errors]), [['m.f', 2, 0], ['m.g', 1, 1]])
-    assert.ok(reports.every(([, { microseconds }]) => microseconds > 0))
+  it('statistics_count_calls_errors_times_and_records_by_function', () => {
+    const text = `
+      function f() end
+      function g() error() end
+      function set(rec) rec.a = 1 if aerospike:exists(rec) then aerospike:update(rec) else aerospike:create(rec) end end
+      function remove(rec) aerospike:remove(rec) end`
+    const stored = { bins: [bin('a', 1)] }
+    const lane = new FakeLane([
+      { tasks: [task(1, 'f'), task(2, 'f', stored), task(3, 'g', stored), task(4, 'none')] },
+      // A function keeps its row when its module is replaced.
+      { control: [{ kind: 'put', version: 2, module: module('m.lua', text) }] },
+      { tasks: [task(5, 'set'), task(6, 'set', stored), task(7, 'set', stored), task(8, 'remove', stored), task(9, 'remove'), task(10, 'f')] }
+    ]).run([module('m.lua', text)])
+    const statistics = new HostStatistics()
+    for (const message of lane.posted) if (message.kind === 'function') statistics.add(3, message.module, message.name, message.row)
+    const counted = statistics.functions().map(row => [row.module, row.name, row.calls, row.errors, row.recordsRead, row.recordsCreated, row.recordsUpdated, row.recordsRemoved])
+    assert.deepEqual(counted, [['m', 'f', 3, 0, 1, 0, 0, 0], ['m', 'g', 1, 1, 1, 0, 0, 0], ['m', 'remove', 2, 0, 1, 0, 0, 1], ['m', 'set', 3, 0, 2, 1, 2, 0]])
+    assert.ok(statistics.functions().every(({ microseconds, microsecondsMax }) => microseconds >= microsecondsMax && microsecondsMax > 0))
   })
 
   it('a_script_that_logs_without_end_is_cut_short', () => {

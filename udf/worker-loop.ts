@@ -7,6 +7,7 @@ import { ResultBatch, TaskBatch } from './lane.js'
 import type { UdfExchange } from './native.js'
 import { Progress } from './protocol.js'
 import type { FromWorker, ToWorker, WorkerData } from './protocol.js'
+import { WorkerStatistics } from './statistics.js'
 import { TaskRunner } from './task-runner.js'
 import { LogLevel, LuaVm } from './vm.js'
 
@@ -14,9 +15,9 @@ import { LogLevel, LuaVm } from './vm.js'
 export const TASKS_BYTES = 24 * 1024 * 1024
 /** How long an exchange blocks; a wake-up ends it early. */
 const WAIT_MS = 1000
-/** Between two reports of statistics. */
-const REPORT_MS = 1000
-/** Log lines a worker may send in a report interval; a script in a loop must not fill the main thread's queue. */
+/** Between two looks at what the thread holds. */
+const REVIEW_MS = 1000
+/** Log lines a worker may send from one review to the next; a script in a loop must not fill the main thread's queue. */
 const LOG_LINES_MAX = 1000
 
 export interface WorkerLoopOptions {
@@ -45,7 +46,7 @@ export class WorkerLoop {
    */
   #arrayBufferBytesMax = 0
   #logged = 0
-  #reportedAt = performance.now()
+  #reviewedAt = performance.now()
 
   constructor ({ data, exchange, receive, post, tasksBytes, arrayBufferBytes }: WorkerLoopOptions) {
     this.#data = data
@@ -60,7 +61,7 @@ export class WorkerLoop {
       log: line => {
         if (this.#logged < LOG_LINES_MAX) post({ kind: 'log', line })
         else if (this.#logged === LOG_LINES_MAX) {
-          post({ kind: 'log', line: { level: LogLevel.WARN, module: '', line: 0, message: `more than ${LOG_LINES_MAX} lines in ${REPORT_MS} ms, dropping the rest` } })
+          post({ kind: 'log', line: { level: LogLevel.WARN, module: '', line: 0, message: `more than ${LOG_LINES_MAX} lines in ${REVIEW_MS} ms, dropping the rest` } })
         }
         this.#logged++
       }
@@ -68,7 +69,9 @@ export class WorkerLoop {
     this.#runner = new TaskRunner({
       vm,
       defaultTimeLimitMs: data.defaultTimeLimitMs,
-      warn: message => { post({ kind: 'log', line: { level: LogLevel.WARN, module: '', line: 0, message } }) }
+      warn: message => { post({ kind: 'log', line: { level: LogLevel.WARN, module: '', line: 0, message } }) },
+      statistics: new WorkerStatistics((module, name, row) => { post({ kind: 'function', module, name, row }) }),
+      running: number => { this.#progress[Progress.FUNCTION] = number }
     })
   }
 
@@ -102,8 +105,9 @@ export class WorkerLoop {
         progress[Progress.RUNNING] = 0
         pending = results.finish()
       }
-      if (performance.now() - this.#reportedAt >= REPORT_MS) {
-        this.#report()
+      if (performance.now() - this.#reviewedAt >= REVIEW_MS) {
+        this.#reviewedAt = performance.now()
+        this.#logged = 0
         const bytes = this.#arrayBufferBytes()
         if (bytes > this.#arrayBufferBytesMax) {
           exhausted = bytes
@@ -114,7 +118,6 @@ export class WorkerLoop {
     // Results that are done go out even when the thread leaves. Tasks that come back instead are the engine's to fail:
     // the host abandons the worker.
     if (pending !== null) this.#exchange(this.#data.handle, this.#data.worker, pending, this.#tasks, 0)
-    this.#report()
     this.#post(exhausted > 0 ? { kind: 'exhausted', bytes: exhausted } : { kind: 'ended' })
   }
 
@@ -142,12 +145,5 @@ export class WorkerLoop {
       }
     }
     return true
-  }
-
-  #report (): void {
-    this.#reportedAt = performance.now()
-    this.#logged = 0
-    const functions = [...this.#runner.takeStatistics()]
-    if (functions.length > 0) this.#post({ kind: 'statistics', functions })
   }
 }

@@ -57,17 +57,18 @@ impl Namespace {
             };
             // What the users' expressions come to is known before the first step of the change is taken.
             let view = ImageView::trusted(image);
-            let new = self.keys_of_version(state, &new_entry(&view, set_id, stored_bytes), &view);
+            let entry = new_entry(&view, set_id, stored_bytes);
+            let keys = self.keys_of_version(state, &entry, &view);
             let stored = match is_smaller {
                 true => compressed.as_mut_slice(),
                 false => image,
             };
             let _changing = changing();
             let (entry, ticket) = self
-                .replace(state, old, stored, set_id)
+                .replace(state, old, entry, stored)
                 .map_err(append_code)?;
             self.count_compression(plain_bytes, stored_bytes);
-            self.reindex(state, indexed, new, &entry);
+            self.reindex(state, indexed, keys, &entry);
             if ships(&entry) {
                 self.queue_change(state, &entry);
             }
@@ -113,7 +114,8 @@ impl Namespace {
         let set = set.as_ref().map_or(&[][..], |set| &set.name);
         let mut image = Vec::with_capacity(128);
         ImageBuilder::begin(&mut image, &header, set, None).finish();
-        let replaced = self.replace(state, Some(entry), &mut image, entry.set_id);
+        let tombstone = new_entry(&ImageView::trusted(&image), entry.set_id, image.len());
+        let replaced = self.replace(state, Some(entry), tombstone, &mut image);
         if replaced.is_ok() {
             self.orphan(state, entry);
         }
@@ -172,15 +174,15 @@ impl Namespace {
         add(&stats.compression_output_bytes, stored_bytes);
     }
 
-    /// Appends a version and swaps the index entry. On an error nothing has changed.
+    /// Appends a version and swaps the index entry for the version's, which is returned with its location. On an error
+    /// nothing has changed.
     fn replace(
         &self,
         state: &mut PartitionState,
         old: Option<&Entry>,
+        mut entry: Entry,
         image: &mut [u8],
-        set_id: u16,
     ) -> Result<(Entry, CommitTicket), AppendError> {
-        let mut entry = new_entry(&ImageView::trusted(image), set_id, image.len());
         // Should the process end between the two, the next one knows what to look for.
         state.table.intend(&entry);
         let appended = match self.store.append(image) {

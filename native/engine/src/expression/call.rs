@@ -7,7 +7,7 @@ use super::path::{Path, Walk};
 use super::record::RecordView;
 use super::value::{Type, Value, stored_order};
 use crate::record::bits::BitCall;
-use crate::record::cdt::{self, CallBytes, Stored};
+use crate::record::cdt::{self, CallBytes, INDEXED_ITEMS_MIN, Stored};
 use crate::record::hll::HllCall;
 use perigee_wire::particle_type as particle;
 use std::borrow::Cow;
@@ -117,9 +117,13 @@ impl Call {
         record: &dyn RecordView,
     ) -> Result<Value<'v>, EvalError> {
         let mut call = cdt::Call::parse(call).map_err(EvalError::Failed)?;
-        // Of a bin as it is stored, and of nothing that was made of one.
-        let index = match &self.value {
-            Node::Bin(_, name) => record.bin_index(name),
+        // Of a bin as it is stored, and of nothing that was made of one. Every item has a byte, so what has fewer has no index.
+        let index = match (&self.value, &value) {
+            (Node::Bin(_, name), Value::List(bytes) | Value::Map(bytes))
+                if bytes.len() >= INDEXED_ITEMS_MIN =>
+            {
+                record.bin_index(name)
+            }
             _ => None,
         };
         let stored = |bytes| Stored { bytes, index };

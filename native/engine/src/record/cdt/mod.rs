@@ -19,6 +19,7 @@ mod tests;
 pub use call::{CONTEXT_STEPS_MAX, Call, CallBytes, Step, StepKind, parse_context};
 pub use container::{Container, Edited, index_of, of_items};
 pub use context::{find, locate};
+pub use index::INDEXED_ITEMS_MIN;
 
 use perigee_wire::msgpack::nesting;
 use perigee_wire::{MSGPACK_DEPTH_MAX, ResultCode, particle_type as particle};

@@ -146,6 +146,24 @@ pub fn site_at(
     (namespace, datacenter)
 }
 
+/// A path of a file that is removed when the test ends.
+pub struct TempFile(pub std::path::PathBuf);
+
+impl TempFile {
+    pub fn new(name: &str) -> TempFile {
+        let name = format!("perigee-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_file(&path);
+        TempFile(path)
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// A directory that is removed when the test ends.
 pub struct TempDirectory(pub std::path::PathBuf);
 

@@ -148,31 +148,20 @@ fn is_mounted(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TempFile;
     use std::fs::File;
     use std::os::fd::AsRawFd;
-    use std::path::PathBuf;
 
     const LONG: Duration = Duration::from_secs(3600);
 
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> (Scratch, File) {
-            let path = std::env::temp_dir().join(format!("perigee-{name}-{}", std::process::id()));
-            let file = File::options()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(&path);
-            (Scratch(path), file.unwrap())
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_file(&self.0);
-        }
+    fn temp_file(name: &str) -> (TempFile, File) {
+        let temp = TempFile::new(name);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&temp.0);
+        (temp, file.unwrap())
     }
 
     fn lock(file: &File) -> io::Result<()> {
@@ -185,24 +174,24 @@ mod tests {
 
     #[test]
     fn a_file_that_a_process_has_open_is_not_waited_for_long() {
-        let (scratch, held) = Scratch::new("held");
+        let (temp, held) = temp_file("held");
         lock(&held).unwrap();
         assert_eq!(
-            holder(&scratch.0),
+            holder(&temp.0),
             Some(format!("process {}", std::process::id()))
         );
         let waits = Waits {
             held: Duration::ZERO,
             unheld: LONG,
         };
-        let refused = wait(&scratch.0, waits, || lock(&File::open(&scratch.0)?));
+        let refused = wait(&temp.0, waits, || lock(&File::open(&temp.0)?));
         assert!(is_in_use(&refused.unwrap_err()));
     }
 
     /// As after a `kill -9`: the kernel still has the file, and with it the lock. Such a start was refused after 3 s.
     #[test]
     fn a_lock_without_a_process_is_waited_for() {
-        let (scratch, held) = Scratch::new("unheld");
+        let (temp, held) = temp_file("unheld");
         held.set_len(1).unwrap();
         lock(&held).unwrap();
         // SAFETY: a new mapping, which nobody reads; it keeps the open file when the descriptor is gone.
@@ -218,19 +207,19 @@ mod tests {
         };
         assert_ne!(mapping, libc::MAP_FAILED);
         drop(held);
-        assert_eq!(holder(&scratch.0), None);
+        assert_eq!(holder(&temp.0), None);
         let waits = Waits {
             held: Duration::ZERO,
             unheld: LONG,
         };
         let mut attempts = 0;
-        let opened = wait(&scratch.0, waits, || {
+        let opened = wait(&temp.0, waits, || {
             attempts += 1;
             if attempts == 4 {
                 // SAFETY: mapped above, and not used.
                 assert_eq!(unsafe { libc::munmap(mapping, 1) }, 0);
             }
-            lock(&File::open(&scratch.0)?)
+            lock(&File::open(&temp.0)?)
         });
         opened.unwrap();
         assert_eq!(attempts, 4);

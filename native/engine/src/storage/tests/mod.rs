@@ -15,7 +15,7 @@ mod statistics;
 use super::*;
 use crate::progress::OpenProgress;
 use crate::record::image::{IMAGE_HEADER_BYTES, ImageBuilder, ImageHeader, image_flag};
-use crate::testing::Random;
+use crate::testing::{Random, TempFile};
 use device::Phase;
 use medium::{Fault, FaultyMedium, MemoryMedium};
 use parking_lot::Condvar;
@@ -64,17 +64,7 @@ fn disk(blocks: usize, seed: u64) -> Arc<FaultyMedium> {
     Arc::new(FaultyMedium::new(Arc::new(memory), seed))
 }
 
-/// A file that is gone after the test.
-struct TempFile(PathBuf);
-
 impl TempFile {
-    fn new(name: &str) -> TempFile {
-        let name = format!("perigee-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_file(&path);
-        TempFile(path)
-    }
-
     fn config(&self, blocks: usize) -> StoreConfig {
         let file_size = (blocks * BLOCK_BYTES) as u64;
         StoreConfig {
@@ -84,12 +74,6 @@ impl TempFile {
             },
             ..config()
         }
-    }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
     }
 }
 

@@ -388,7 +388,7 @@ fn store_whose_blocks_are_about_to_be_free_is_overloaded_and_not_full() {
     assert_eq!(node.put(keys, 1, 1000), Err(AppendError::Full));
     disk.hold();
     (0..15).for_each(|key| node.remove(key));
-    assert_eq!(node.store.stats().retired_blocks, 1);
+    node.wait_until("retired block", |stats| stats.retired_blocks == 1);
     assert_eq!(node.put(keys, 1, 1000), Err(AppendError::Overload));
     disk.let_go();
     node.put_patiently(keys, 1, 1000).unwrap();

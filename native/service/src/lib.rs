@@ -14,5 +14,7 @@ pub mod query_registry;
 mod query_request;
 mod reply_compression;
 pub mod server;
+#[cfg(test)]
+mod testing;
 mod turn;
 pub mod udf_lane;

@@ -374,16 +374,13 @@ impl UdfLane {
 
 #[cfg(test)]
 mod tests {
-    use perigee_engine::clock::HybridClock;
     use perigee_engine::request::{Outcome, Request};
     use perigee_wire::{
-        Digest, Message, PARTITIONS, PROTO_HEADER_BYTES, RequestHeader, RequestWriter, field, info2,
+        Digest, Message, PROTO_HEADER_BYTES, RequestHeader, RequestWriter, field, info2,
     };
 
     use super::*;
-    use crate::mailbox::Mailbox;
-    use crate::net::LoopControl;
-    use perigee_engine::progress::OpenProgress;
+    use crate::testing::namespace_in_memory;
 
     const NO_WAIT: Duration = Duration::ZERO;
     const FAR: Duration = Duration::from_secs(60);
@@ -395,27 +392,7 @@ mod tests {
     }
 
     fn rig(workers: usize) -> Rig {
-        let config = serde_json::from_str(
-            r#"{"name":"test","replication-factor":1,"default-ttl":0,"nsup-period":120,
-            "allow-ttl-without-nsup":false,"max-record-size":32768,"default-read-touch-ttl-pct":0,
-            "stop-writes-used-pct":70,"stop-writes-avail-pct":5,"stop-writes-sys-memory-pct":0,
-            "indexes-memory-budget":0,"evict-used-pct":0,"evict-indexes-memory-pct":0,"evict-tenths-pct":5,
-            "evict-hist-buckets":10000,"tomb-raider-eligible-age":86400,"tomb-raider-period":86400,"sets":[],
-            "storage-engine":{"type":"memory","data-size":16777216,"write-block-size":65536,"flush-size":16384}}"#,
-        )
-        .expect("a valid configuration");
-        let opened = Namespace::open(
-            config,
-            Arc::new(HybridClock::new()),
-            vec![],
-            20,
-            &OpenProgress::default(),
-        );
-        let (namespace, _) = opened.expect("a namespace in memory opens");
-        namespace.set_ownership(1, &[0xff; PARTITIONS / 8]);
-        let control = LoopControl::new().expect("an eventfd");
-        let mailboxes = Arc::new(Mailboxes(vec![Mailbox::new(control.waker())]));
-        namespace.start(mailboxes.clone());
+        let (namespace, mailboxes, _) = namespace_in_memory();
         let lane = UdfLane::new(mailboxes.clone(), Duration::from_secs(1), workers);
         Rig {
             namespace,

@@ -3,8 +3,6 @@
 
 use std::sync::OnceLock;
 
-use perigee_engine::clock::HybridClock;
-use perigee_engine::progress::OpenProgress;
 use perigee_wire::{
     PARTITIONS, RequestHeader, RequestWriter, compute_digest, field, info1, info2, op,
     particle_type,
@@ -12,10 +10,10 @@ use perigee_wire::{
 
 use super::*;
 use crate::info_lane::InfoLane;
-use crate::mailbox::{Mailbox, Mailboxes};
-use crate::net::{LoopControl, PeerSocket, ReadPool};
+use crate::net::{PeerSocket, ReadPool};
 use crate::query_registry::QueryRegistry;
 use crate::server::{Engine, Opening, ServiceStats};
+use crate::testing::namespace_in_memory;
 use crate::udf_lane::UdfLane;
 
 const RECORDS: u64 = 3000;
@@ -74,22 +72,7 @@ struct Rig {
 impl Rig {
     /// A thread that serves `RECORDS` records in memory.
     fn new() -> Rig {
-        let config = serde_json::from_str(
-            r#"{"name":"test","replication-factor":1,"default-ttl":0,"nsup-period":120,
-            "allow-ttl-without-nsup":false,"max-record-size":32768,"default-read-touch-ttl-pct":0,
-            "stop-writes-used-pct":70,"stop-writes-avail-pct":5,"stop-writes-sys-memory-pct":0,
-            "indexes-memory-budget":0,"evict-used-pct":0,"evict-indexes-memory-pct":0,"evict-tenths-pct":5,
-            "evict-hist-buckets":10000,"tomb-raider-eligible-age":86400,"tomb-raider-period":86400,"sets":[],
-            "storage-engine":{"type":"memory","data-size":16777216,"write-block-size":65536,"flush-size":16384}}"#,
-        )
-        .expect("a valid configuration");
-        let clock = Arc::new(HybridClock::new());
-        let opened = Namespace::open(config, clock, vec![], 20, &OpenProgress::default());
-        let (namespace, _) = opened.expect("a namespace in memory opens");
-        namespace.set_ownership(1, &[0xff; PARTITIONS / 8]);
-        let control = LoopControl::new().expect("an eventfd");
-        let mailboxes = Arc::new(Mailboxes(vec![Mailbox::new(control.waker())]));
-        namespace.start(mailboxes.clone());
+        let (namespace, mailboxes, control) = namespace_in_memory();
         let engine = Engine {
             namespaces: vec![namespace],
             datacenters: vec![],

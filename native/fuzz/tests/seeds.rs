@@ -1,5 +1,6 @@
 //! Where the seeds come from: frames recorded from a real client, and values made by hand. `PERIGEE_REGENERATE=1` writes the files anew.
 
+use perigee_fixtures::recorded_frames;
 use perigee_fuzz::TARGETS;
 use perigee_fuzz::part::join;
 use perigee_wire::msgpack::{Writer, canonical};
@@ -7,9 +8,7 @@ use perigee_wire::{
     Message, PROTO_HEADER_BYTES, ProtoType, RequestHeader, RequestWriter, deflate_frame, field,
     info1, info2, op, particle_type as particle, write_proto_header,
 };
-use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use support::{hex, unhex};
 
 mod support;
@@ -23,32 +22,16 @@ type Seeds = BTreeMap<&'static str, Vec<(String, Vec<u8>)>>;
 
 /// Bodies of recorded messages, with the names of what was recorded.
 fn recorded_messages() -> Vec<(String, Vec<u8>)> {
-    let path = std::env::var_os("PERIGEE_FIXTURES").map_or_else(
-        || {
-            PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-                .join("../../../shared/reference/wire-fixtures.jsonl")
-        },
-        PathBuf::from,
-    );
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| {
-        panic!(
-            "recorded frames, {}: {error}; PERIGEE_FIXTURES names the file",
-            path.display()
-        )
-    });
-    let mut messages = Vec::new();
-    for line in text.lines().skip(1) {
-        let row: Json = serde_json::from_str(line).expect("a recorded line is JSON");
-        let frames = row["frames"].as_array().expect("frames");
-        for frame in frames.iter().filter(|frame| frame["type"] == 3) {
-            if let Some(digits) = frame["hex"].as_str() {
-                let name = row["name"].as_str().expect("a name");
-                let body = unhex(digits).split_off(PROTO_HEADER_BYTES);
-                messages.push((name.replace(' ', "-"), body));
-            }
-        }
-    }
+    let messages = recorded_frames().into_iter();
     messages
+        .filter(|frame| frame.kind == ProtoType::Message as u64)
+        .map(|mut frame| {
+            (
+                frame.name.replace(' ', "-"),
+                frame.bytes.split_off(PROTO_HEADER_BYTES),
+            )
+        })
+        .collect()
 }
 
 fn msgpack(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {

@@ -1,73 +1,12 @@
-//! Frames recorded from a real client, for the tests of this crate.
+//! What recorded frames are compared with: messages of this crate, rendered as the recorder does.
 
 use crate::flags::{field, op, particle};
 use crate::message::Message;
 use crate::msgpack::{Reader, Value};
 use crate::ops::Op;
 use serde_json::{Value as Json, json};
-use std::path::PathBuf;
 
-/// A recorded frame whose bytes were kept.
-pub(crate) struct RecordedFrame {
-    pub(crate) name: String,
-    pub(crate) kind: u64,
-    /// The whole frame, its proto header included.
-    pub(crate) bytes: Vec<u8>,
-    /// What the recorder made of it; null for frames that are not messages.
-    pub(crate) decoded: Json,
-}
-
-/// Every recorded frame with bytes. Panics when the recording is not there: a test that has
-/// nothing to compare with must not pass.
-pub(crate) fn recorded_frames() -> Vec<RecordedFrame> {
-    let path = std::env::var_os("PERIGEE_FIXTURES").map_or_else(
-        || {
-            PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-                .join("../../../shared/reference/wire-fixtures.jsonl")
-        },
-        PathBuf::from,
-    );
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| {
-        panic!(
-            "recorded frames, {}: {error}; PERIGEE_FIXTURES names the file",
-            path.display()
-        )
-    });
-    let mut frames = Vec::new();
-    for line in text.lines().skip(1) {
-        let row: Json = serde_json::from_str(line).expect("a recorded line is JSON");
-        for frame in row["frames"]
-            .as_array()
-            .expect("a recorded line has frames")
-        {
-            if let Some(digits) = frame["hex"].as_str() {
-                frames.push(RecordedFrame {
-                    name: row["name"]
-                        .as_str()
-                        .expect("a recorded line has a name")
-                        .to_owned(),
-                    kind: frame["type"].as_u64().expect("a recorded frame has a type"),
-                    bytes: unhex(digits),
-                    decoded: frame["decoded"].clone(),
-                });
-            }
-        }
-    }
-    assert!(frames.len() > 200, "only {} recorded frames", frames.len());
-    frames
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(crate) fn unhex(digits: &str) -> Vec<u8> {
-    assert!(digits.len().is_multiple_of(2));
-    (0..digits.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex digits"))
-        .collect()
-}
+pub(crate) use perigee_fixtures::{RecordedFrame, hex, recorded_frames, unhex};
 
 /// Renders one msgpack value as the recorder does.
 pub(crate) fn msgpack_json(reader: &mut Reader<'_>) -> Json {

@@ -1,6 +1,7 @@
 //! The files of seeds: `seeds/<target>.hex`, a name and bytes in hexadecimal a line.
 #![allow(dead_code, reason = "each test program takes what it needs of this")]
 
+pub use perigee_fixtures::{hex, unhex};
 use std::path::PathBuf;
 
 pub fn path(target: &str) -> PathBuf {
@@ -16,18 +17,6 @@ pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
             let (name, digits) = line.split_once(' ').expect("a name and bytes");
             (name.to_owned(), unhex(digits))
         })
-        .collect()
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub fn unhex(digits: &str) -> Vec<u8> {
-    assert!(digits.len().is_multiple_of(2));
-    (0..digits.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex digits"))
         .collect()
 }
 

@@ -7,7 +7,7 @@ mod operations;
 mod path_rules;
 mod paths;
 mod posix;
-pub(crate) mod recorded;
+mod recorded;
 mod table;
 
 use super::*;
@@ -81,12 +81,7 @@ pub(crate) fn msgpack_of(json: &Json) -> Vec<u8> {
     out
 }
 
-pub(crate) fn unhex(digits: &str) -> Vec<u8> {
-    (0..digits.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex digits"))
-        .collect()
-}
+pub(crate) use perigee_fixtures::unhex;
 
 fn write(json: &Json, out: &mut Vec<u8>) {
     let mut writer = Writer::new(out);

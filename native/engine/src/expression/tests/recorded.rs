@@ -1,49 +1,15 @@
 //! Expressions that a client sent.
 
 use super::*;
+use perigee_fixtures::recorded_frames;
 use perigee_wire::{Message, op};
-use std::path::PathBuf;
-
-/// Every recorded line, as JSON.
-pub(crate) fn recorded_lines() -> Vec<Json> {
-    let path = std::env::var_os("PERIGEE_FIXTURES").map_or_else(
-        || {
-            PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-                .join("../../../shared/reference/wire-fixtures.jsonl")
-        },
-        PathBuf::from,
-    );
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| {
-        panic!(
-            "recorded frames, {}: {error}; PERIGEE_FIXTURES names the file",
-            path.display()
-        )
-    });
-    text.lines()
-        .skip(1)
-        .map(|line| serde_json::from_str(line).expect("a recorded line is JSON"))
-        .collect()
-}
-
-/// Every recorded message, with its name.
-fn recorded() -> Vec<(String, Vec<u8>)> {
-    let mut frames = Vec::new();
-    for row in recorded_lines() {
-        for frame in row["frames"].as_array().expect("frames") {
-            if let Some(digits) = frame["hex"].as_str() {
-                let name = row["name"].as_str().expect("a name").to_owned();
-                frames.push((name, unhex(digits)));
-            }
-        }
-    }
-    frames
-}
 
 #[test]
 fn every_recorded_filter_is_compiled() {
     let mut seen = 0;
-    for (name, frame) in recorded() {
-        let Ok(message) = Message::parse(&frame[8..]) else {
+    for frame in recorded_frames() {
+        let name = &frame.name;
+        let Ok(message) = Message::parse(&frame.bytes[8..]) else {
             continue;
         };
         let Some(filter) = message.filter else {
@@ -71,8 +37,9 @@ fn every_recorded_filter_is_compiled() {
 #[test]
 fn every_recorded_expression_operation_and_path_is_parsed() {
     let (mut operations, mut paths) = (0, 0);
-    for (name, frame) in recorded() {
-        let Ok(message) = Message::parse(&frame[8..]) else {
+    for frame in recorded_frames() {
+        let name = &frame.name;
+        let Ok(message) = Message::parse(&frame.bytes[8..]) else {
             continue;
         };
         for operation in message.ops {

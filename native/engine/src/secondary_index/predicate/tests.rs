@@ -1,11 +1,11 @@
 //! What is asked for, and which records it is found in.
 
 use super::*;
-use crate::expression::tests::recorded::recorded_lines;
 use crate::expression::tests::{Record, map, msgpack_of, unhex};
 use crate::secondary_index::{IndexConfig, keys_of};
 use crate::testing::Random;
 use data_encoding::BASE64;
+use perigee_fixtures::recorded_lines;
 use serde_json::{Value as Json, json};
 
 fn range_field(bin: &str, kind: u8, begin: &[u8], end: &[u8]) -> Vec<u8> {

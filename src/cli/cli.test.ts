@@ -334,6 +334,23 @@ test('xdr status has a line for each datacenter and namespace', async (t) => {
   assert.equal((await perigee('xdr', 'status', ...at)).out, 'nothing is shipped\n')
 })
 
+test('functions are shown with calls, records and times', async (t) => {
+  const { node, at } = await scratch(t)
+  node.info.set('udf-stats', '')
+  assert.equal((await perigee('udf', 'stats', ...at)).out, 'no function was called since the node started\n')
+  const line = 'module=m:function=f%3Ag:calls=1234:errors=2:records_read=3:records_created=4:records_updated=5:records_removed=6:time_us=2500000:p50_us=112:p95_us=1800:p99_us=250000:max_us=250001;'
+  node.info.set('udf-stats:module=m', line)
+  const { out } = await perigee('udf', 'stats', 'm', ...at)
+  assert.deepEqual(out.split('\n').map((row) => row.trim().split(/ {2,}/)), [
+    ['function', 'calls', 'errors', 'read', 'created', 'updated', 'removed', 'p50', 'p95', 'p99', 'max', 'total'],
+    ['m.f:g', '1,234', '2', '3', '4', '5', '6', '112 us', '1.8 ms', '250 ms', '250 ms', '2.5 s'], ['']
+  ])
+  assert.deepEqual(JSON.parse((await perigee('udf', 'stats', 'm', '--json', ...at)).out), [{
+    module: 'm', function: 'f:g', calls: 1234, errors: 2, records_read: 3, records_created: 4, records_updated: 5, records_removed: 6, time_us: 2_500_000, p50_us: 112, p95_us: 1800, p99_us: 250_000,
+    max_us: 250_001
+  }])
+})
+
 test('latency tells each percentile by the finest bound that is known', async (t) => {
   const { node, at } = await scratch(t)
   const columns = (...first: number[]) => Array.from({ length: 17 }, (_, i) => (first[i] ?? first.at(-1)!).toFixed(2)).join(',')

@@ -73,6 +73,9 @@ function asking (program: Command, io: Io): void {
     .action(async (name: string, options: TargetOptions & { output?: string }) => (await import('./commands/udf.js')).get(io, name, options))
   target(udf.command('remove').description('remove a module').argument('<name>', 'name of the module'))
     .action(async (name: string, options: TargetOptions) => (await import('./commands/udf.js')).remove(io, name, options))
+  target(udf.command('stats').description('calls, errors, records and times of each function since the node started').argument('[module]', 'only those of this module'))
+    .option('--watch [seconds]', 'print it again and again (default: every second)')
+    .action(async (module: string | undefined, options: TargetOptions & WatchOptions) => (await import('./commands/udf-stats.js')).stats(io, module, options))
 
   target(program.command('truncate').description('remove every record of a namespace, or of a set, that was last updated before now').argument('<namespace>').argument('[set]'))
     .option('--before <time>', 'before this time instead: 2026-11-21T06:00:00Z, or so long ago, such as 2h')

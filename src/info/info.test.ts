@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { parseConfigText } from '../../config/load.js'
 import { UdfError } from '../../udf/errors.js'
+import { bucketOf } from '../../udf/statistics.js'
 import { packageRoot } from '../engine/addon.js'
 import { ResultCode } from '../engine/constants.js'
 import type { EngineStats, NativeNode, QueryListing } from '../engine/native.js'
@@ -39,6 +40,7 @@ function scratchNode (parts: { ready?: boolean, stats?: () => EngineStats, udf?:
     get: (name: string) => name === 'a.lua' ? { name, content: Buffer.from('return 1') } : undefined,
     put: async () => {},
     remove: async () => {},
+    statistics: () => [],
     ...parts.udf
   }
   const queries = {
@@ -397,6 +399,19 @@ test('a module that cannot be stored is refused with its reason', async () => {
     `error=compile_error;file=a.lua;line=3;message=${text}`)
   assert.equal(await put('filename=a;content=', failing(new UdfError('udf-name', 'near end'))), `error=invalid_filename;message=${text}`)
   assert.equal(await put('filename=a.lua;content=', failing(new UdfError('udf-storage', 'near end'))), `error=udf-storage;message=${text}`)
+})
+
+test('functions are listed with what they did', async () => {
+  const buckets = Array.from({ length: 120 }, () => 0)
+  buckets[bucketOf(100)] = 99
+  buckets[bucketOf(5000)] = 1
+  const counted = {
+    module: 'a', name: 'f:g', calls: 101, errors: 2, microseconds: 15_000.4, microsecondsMax: 5000.5, recordsRead: 3, recordsCreated: 4, recordsUpdated: 5, recordsRemoved: 6, buckets
+  }
+  const node = scratchNode({ udf: { statistics: (module) => module === undefined || module === 'a' ? [counted] : [] } })
+  const line = 'module=a:function=f%3Ag:calls=101:errors=2:records_read=3:records_created=4:records_updated=5:records_removed=6:time_us=15000:p50_us=112:p95_us=112:p99_us=112:max_us=5001;'
+  for (const command of ['udf-stats', 'udf-stats:', 'udf-stats:module=a', 'udf-stats:module=a.lua;']) assert.equal(await ask(command, node), line)
+  assert.equal(await ask('udf-stats:module=b', node), '')
 })
 
 test('modules are listed and read back, and a missing one is named so', async () => {

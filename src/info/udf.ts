@@ -1,7 +1,10 @@
 // UDF modules over the info protocol (PROTOCOL section 11.2). Errors of these commands have their own layout, which clients take apart.
 
 import { UdfError, type UdfErrorCode } from '../../udf/errors.js'
+import { percentile } from '../../udf/statistics.js'
+import { moduleName } from '../../udf/task-runner.js'
 import type { InfoCommand } from './registry.js'
+import { listedName, pairs } from './request.js'
 
 /** How this command has always named these. */
 const INFO_ERRORS: Partial<Record<UdfErrorCode, string>> = { 'udf-name': 'invalid_filename', 'udf-too-large': 'invalid_content_len' }
@@ -51,11 +54,24 @@ const remove: InfoCommand = async (node, { parameters }) => {
   }))
 }
 
+const PERCENTILES = [50, 95, 99] as const
+
+const stats: InfoCommand = (node, { parameters }) => {
+  const module = parameters.get('module')
+  return node.udf.statistics(module === undefined ? undefined : moduleName(module)).map((counted) => `${pairs([
+    ['module', listedName(counted.module)], ['function', listedName(counted.name)], ['calls', counted.calls], ['errors', counted.errors],
+    ['records_read', counted.recordsRead], ['records_created', counted.recordsCreated], ['records_updated', counted.recordsUpdated],
+    ['records_removed', counted.recordsRemoved], ['time_us', Math.round(counted.microseconds)],
+    ...PERCENTILES.map((percent) => [`p${percent}_us`, Math.ceil(percentile(counted, percent))] as const), ['max_us', Math.ceil(counted.microsecondsMax)]
+  ], ':')};`).join('')
+}
+
 export const udfCommands: Record<string, InfoCommand> = {
   'udf-put': put,
   'udf-get': get,
   'udf-list': list,
   'udf-remove': remove,
+  'udf-stats': stats,
   // Modules are replaced as a whole in every worker, so nothing stale is cached.
   'udf-clear-cache': () => 'ok'
 }

@@ -1,4 +1,4 @@
-// Numbers, durations, lists and names as they are typed.
+// Numbers, durations, lists and names as they are typed, and times as they are shown.
 
 import { DURATION_FORM, parseDuration } from '../../../config/units.js'
 import { UsageError } from '../io.js'
@@ -25,4 +25,11 @@ export function listOf (text: string | undefined): string[] {
 export function plainName (name: string): string {
   if (name === '' || /[;\n\t]/.test(name)) throw new UsageError(`${JSON.stringify(name)} is not a name that an info command can carry`)
   return name
+}
+
+/** A time in a unit that keeps it short. */
+export function microsecondsText (us: number): string {
+  if (us < 1000) return `${us} us`
+  const ms = us / 1000
+  return ms < 1000 ? `${ms < 100 ? Number(ms.toFixed(1)) : Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`
 }

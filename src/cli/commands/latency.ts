@@ -2,6 +2,7 @@ import type { Io } from '../io.js'
 import { table, type Column } from '../table.js'
 import { askInfos, type TargetOptions } from '../target.js'
 import { printOrWatch, type WatchOptions } from '../watch.js'
+import { microsecondsText } from './amounts.js'
 
 interface Histogram {
   readonly name: string
@@ -52,10 +53,7 @@ function render (histograms: readonly Histogram[], options: TargetOptions, io: I
 }
 
 function below (us: number | null): string {
-  if (us === null) return 'over a minute'
-  if (us < 1000) return `<${us} us`
-  const ms = us / 1000
-  return ms < 1000 ? `<${ms < 100 ? Number(ms.toFixed(1)) : Math.round(ms)} ms` : `<${(ms / 1000).toFixed(1)} s`
+  return us === null ? 'over a minute' : `<${microsecondsText(us)}`
 }
 
 const COLUMNS: ReadonlyArray<Column<Histogram>> = [

@@ -441,6 +441,7 @@ test('colours are for terminals', () => {
 test('the load generator gets the node of the environment unless it is told another', () => {
   const env = { PERIGEE_HOST: 'a', PERIGEE_PORT: '1' }
   assert.deepEqual(fromEnvironment(['mix', '--port', '2'], env), ['--host', 'a'])
+  assert.deepEqual(fromEnvironment(['udf'], env), ['--host', 'a', '--port', '1'])
   assert.deepEqual(fromEnvironment(['limit'], env), [])
   assert.deepEqual(fromEnvironment(['read', '--port=2'], { PERIGEE_PORT: '1' }), [])
 })

@@ -31,6 +31,8 @@ pub enum BenchError {
     Preload(String),
     #[error("no index for the queries: {0}")]
     Index(String),
+    #[error("the module is not accepted: {0}")]
+    Module(String),
     #[error("the echo process: {0}")]
     Echo(String),
     #[error("{0}")]

@@ -80,11 +80,15 @@ impl Template {
 pub enum Verb {
     Read,
     Write,
+    /// One of those that were added, which change records too.
+    Added(usize),
 }
 
 pub struct Frames {
     read: Template,
     write: Template,
+    added: Vec<Template>,
+    namespace: Vec<u8>,
     /// What a server answers to a read that finds the record, as far as its size matters.
     pub read_reply: Vec<u8>,
     pub write_reply: Vec<u8>,
@@ -144,6 +148,8 @@ impl Frames {
         Ok(Self {
             read,
             write,
+            added: Vec::new(),
+            namespace: shape.namespace.as_bytes().to_vec(),
             read_reply,
             write_reply,
             set,
@@ -152,11 +158,33 @@ impl Frames {
         })
     }
 
+    /// Adds a request that changes one record: `rest` is what comes behind the digest.
+    pub fn add(&mut self, rest: impl FnOnce(&mut RequestWriter<'_>)) -> Verb {
+        let header = RequestHeader {
+            info2: info2::WRITE,
+            transaction_ttl: TOTAL_TIMEOUT_MS,
+            ..RequestHeader::default()
+        };
+        let template = Template::new(|frame, digest| {
+            let mut request = RequestWriter::begin(frame, header);
+            request.field(field::NAMESPACE, &self.namespace);
+            if !self.set.is_empty() {
+                request.field(field::SET, &self.set);
+            }
+            request.field(field::DIGEST, digest);
+            rest(&mut request);
+            request.finish();
+        });
+        self.added.push(template);
+        Verb::Added(self.added.len() - 1)
+    }
+
     /// Appends the request `verb` on `key`.
     pub fn append(&self, verb: Verb, key: u64, out: &mut Vec<u8>) {
         let template = match verb {
             Verb::Read => &self.read,
             Verb::Write => &self.write,
+            Verb::Added(number) => &self.added[number],
         };
         template.append(key, &self.digest(key), out);
     }

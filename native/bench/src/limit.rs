@@ -156,7 +156,7 @@ fn row(target: &Target) -> Row {
 }
 
 /// The middle of an odd number of values, the mean of the two middle ones otherwise.
-fn median(mut values: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {

@@ -17,6 +17,7 @@ mod load;
 mod options;
 mod report;
 mod streams;
+mod udf;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use clap::Parser;
 
 use crate::error::BenchError;
 use crate::frames::{FrameShape, Frames};
-use crate::load::{Load, Outcome};
+use crate::load::{Load, Outcome, Work};
 use crate::options::{Cli, Command, Common};
 use crate::report::Report;
 use crate::streams::{Stream, StreamNames, make_index};
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
             let records = (*records).min(common.keys());
             stream("query", common, &Stream::Query { records }, *preload)
         }
+        Command::Udf(options) => udf::run(options),
         Command::Limit {
             common,
             server,
@@ -137,14 +139,14 @@ fn stream(
         make_index(common.address()?, &names)?;
     }
     let load = Load {
-        stream: Some((stream.clone(), names)),
+        works: vec![Work::Stream(stream.clone(), names)],
         ..Load::new(common, 100)
     };
     print(name, common, &frames, &load)
 }
 
 /// Writes every key once.
-fn write_all(common: &Common, frames: &Arc<Frames>) -> Result<(), BenchError> {
+pub(crate) fn write_all(common: &Common, frames: &Arc<Frames>) -> Result<(), BenchError> {
     let load = Load::each_key_once(common);
     let outcome = load::run(common.address()?, frames, &load, None)?;
     if !outcome.is_clean() {

@@ -88,6 +88,11 @@ pub enum Command {
         #[arg(long)]
         preload: bool,
     },
+    /// Measure calls of Lua functions against plain writes
+    ///
+    /// Alternates, on the same connections, plain writes of an integer bin, calls of a function that does nothing, and calls of
+    /// one that reads the bin, adds to it and updates the record. The module is put before and removed at the end.
+    Udf(Box<UdfOptions>),
     /// Measure bare echo servers with the frames of a 95/5 mix, and the server against them
     ///
     /// The echo servers do nothing but read a frame's length and send a reply of the right size, on
@@ -168,6 +173,21 @@ pub struct Common {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct UdfOptions {
+    #[command(flatten)]
+    pub common: Common,
+    /// Rounds of each, alternating; medians are printed
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=99))]
+    pub rounds: u8,
+    /// Measure plain reads too: alone, and beside half as many calls as were answered
+    #[arg(long)]
+    pub beside: bool,
+    /// Plain reads a second, with --beside
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub read_rate: u64,
 }
 
 #[derive(Args)]

@@ -185,7 +185,7 @@ pub fn make_index(address: SocketAddr, names: &StreamNames) -> Result<(), BenchE
 }
 
 /// Asks one info command.
-fn info(address: SocketAddr, command: &str) -> Result<String, BenchError> {
+pub fn info(address: SocketAddr, command: &str) -> Result<String, BenchError> {
     let mut stream =
         TcpStream::connect(address).map_err(|source| BenchError::Connect { address, source })?;
     stream.set_read_timeout(Some(INFO_TIMEOUT))?;

@@ -8,7 +8,7 @@ import { packageRoot } from '../package-root.js'
 const PROGRAM = 'native/target/release/perigee-bench'
 const SIGNAL_EXIT_BASE = 128
 /** Its subcommands that speak to one node. */
-const WITH_NODE: ReadonlySet<string | undefined> = new Set(['batch', 'ingest', 'insert', 'mix', 'query', 'read', 'write'])
+const WITH_NODE: ReadonlySet<string | undefined> = new Set(['batch', 'ingest', 'insert', 'mix', 'query', 'read', 'udf', 'write'])
 
 /** Runs the load generator with these arguments on our own streams. Resolves to its exit code. */
 export async function bench (io: Io, args: readonly string[]): Promise<number> {

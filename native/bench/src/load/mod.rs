@@ -4,31 +4,29 @@
 //! counted, and followed by the connection's next request. The main thread only marks the phases
 //! and reads the counters, so that the measured interval has sharp ends on all threads.
 
+mod outcome;
 mod thread;
 mod watch;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use perigee_service::net::{self, LoopConfig, LoopControl, LoopKind};
-use perigee_wire::ResultCode;
 
 use crate::cpu;
 use crate::error::BenchError;
-use crate::frames::{Frames, Random};
+use crate::frames::{Frames, Random, Verb};
 use crate::options::Common;
 use crate::streams::{Stream, StreamNames};
+use outcome::Samples;
+pub use outcome::{Outcome, histogram};
 use thread::{Pace, RATE_TICK, Thread};
 use watch::Watch;
-
-const LATENCY_NS_MIN: u64 = 1_000;
-const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
 /// How long the last replies are waited for.
 const LAST_REPLIES: Duration = Duration::from_secs(2);
@@ -44,11 +42,21 @@ pub enum Extent {
     EachKeyOnce,
 }
 
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Reads and writes of records.
+    Mix { reads_percent: u8 },
+    /// Requests that are answered with many records.
+    Stream(Stream, StreamNames),
+    /// The same on every key.
+    Only(Verb),
+}
+
 #[derive(Clone, Debug)]
 pub struct Load {
-    pub reads_percent: u8,
-    /// Requests that are answered with many records, instead of reads and writes.
-    pub stream: Option<(Stream, StreamNames)>,
+    /// Each is warmed up and measured, one after the other on the same connections. At least one.
+    pub works: Vec<Work>,
     pub extent: Extent,
     pub warmup: Duration,
     pub connections: u32,
@@ -64,8 +72,7 @@ impl Load {
     pub fn new(common: &Common, reads_percent: u8) -> Self {
         let time = common.duration.unwrap_or(DEFAULT_DURATION);
         Self {
-            reads_percent,
-            stream: None,
+            works: vec![Work::Mix { reads_percent }],
             extent: common
                 .operations
                 .map_or(Extent::Time(time), Extent::Operations),
@@ -88,77 +95,50 @@ impl Load {
     }
 }
 
-pub struct Outcome {
-    pub operations: u64,
-    /// Records of streams, while it was measured.
-    pub records: u64,
-    /// Writes that were sent again.
-    pub overloads: u64,
-    pub elapsed: Duration,
-    pub reads: Histogram<u64>,
-    pub writes: Histogram<u64>,
-    /// By result code, the warm-up included; [`Outcome::NOT_A_REPLY`] for bytes that are none.
-    pub errors: BTreeMap<u16, u64>,
-    pub connections_lost: u64,
-    pub server_cpu_seconds: Option<f64>,
-    pub client_cpu_seconds: f64,
-    pub loop_kind: LoopKind,
-}
+/// Where a run is: which of its works is carried out, and whether it is measured. One word, which threads look at before
+/// each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Phase(u32);
 
-impl Outcome {
-    pub const NOT_A_REPLY: u16 = 256;
+impl Phase {
+    const END: Phase = Phase(u32::MAX);
 
-    pub fn is_clean(&self) -> bool {
-        self.errors.is_empty() && self.connections_lost == 0
+    fn warmup(work: usize) -> Phase {
+        Phase((work as u32) << 1)
     }
 
-    pub fn operations_per_second(&self) -> f64 {
-        self.operations as f64 / self.elapsed.as_secs_f64()
+    fn measure(work: usize) -> Phase {
+        Phase((work as u32) << 1 | 1)
     }
 
-    pub fn records_per_second(&self) -> f64 {
-        self.records as f64 / self.elapsed.as_secs_f64()
+    fn is_measured(self) -> bool {
+        self.0 & 1 != 0 && self != Phase::END
     }
 
-    /// Processor time of the server for a million records of streams.
-    pub fn server_cpu_seconds_per_million_records(&self) -> Option<f64> {
-        self.server_cpu_seconds
-            .map(|seconds| seconds * 1e6 / self.records as f64)
-    }
-
-    pub fn server_cpu_seconds_per_million(&self) -> Option<f64> {
-        self.server_cpu_seconds
-            .map(|seconds| seconds * 1e6 / self.operations as f64)
-    }
-
-    pub fn client_cpu_seconds_per_million(&self) -> f64 {
-        self.client_cpu_seconds * 1e6 / self.operations as f64
-    }
-
-    pub fn error_name(code: u16) -> String {
-        let known = u8::try_from(code).ok().and_then(ResultCode::from_u8);
-        match known {
-            Some(code) => code.name().to_owned(),
-            None if code == Self::NOT_A_REPLY => "NOT_A_REPLY".to_owned(),
-            None => format!("CODE_{code}"),
-        }
+    fn work(self) -> usize {
+        (self.0 >> 1) as usize
     }
 }
-
-const WARMUP: u8 = 0;
-const MEASURE: u8 = 1;
-const END: u8 = 2;
 
 /// What all threads see.
 struct Run {
     frames: Arc<Frames>,
-    phase: AtomicU8,
+    phase: AtomicU32,
     /// Requests begun while their number counts.
     begun: AtomicU64,
     begun_max: u64,
     in_order: bool,
-    reads_percent: u64,
-    stream: Option<(Stream, StreamNames)>,
+    works: Vec<Work>,
+}
+
+impl Run {
+    fn phase(&self) -> Phase {
+        Phase(self.phase.load(Ordering::Relaxed))
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase.0, Ordering::Relaxed);
+    }
 }
 
 /// What the main thread sees of one thread. Written by that thread only.
@@ -168,11 +148,6 @@ struct Progress {
     /// Nothing is awaited and nothing will be sent.
     idle: AtomicBool,
     open: AtomicU64,
-}
-
-/// Latencies in nanoseconds, from a microsecond to a minute, to three digits.
-pub fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, 3).expect("valid bounds")
 }
 
 struct Running {
@@ -189,13 +164,26 @@ struct Mark {
     client_cpu: f64,
 }
 
-/// Runs a load against `address`: warm-up, measurement, last replies.
+/// Runs a load with one work against `address`: warm-up, measurement, last replies.
 pub fn run(
     address: SocketAddr,
     frames: &Arc<Frames>,
     load: &Load,
     server_pid: Option<u32>,
 ) -> Result<Outcome, BenchError> {
+    let outcomes = run_each(address, frames, load, server_pid, &|_, _| ())?;
+    Ok(outcomes.into_iter().next().expect("a load has a work"))
+}
+
+/// Runs the works of a load one after the other on the same connections; an outcome each. `done` is told of each how many
+/// operations a second there were.
+pub fn run_each(
+    address: SocketAddr,
+    frames: &Arc<Frames>,
+    load: &Load,
+    server_pid: Option<u32>,
+    done: &dyn Fn(usize, f64),
+) -> Result<Vec<Outcome>, BenchError> {
     let (begun_max, in_order) = match load.extent {
         Extent::Time(_) => (u64::MAX, false),
         Extent::Operations(count) => (count, false),
@@ -208,12 +196,11 @@ pub fn run(
     };
     let shared = Arc::new(Run {
         frames: frames.clone(),
-        phase: AtomicU8::new(if warmup.is_zero() { MEASURE } else { WARMUP }),
+        phase: AtomicU32::new(first_phase(warmup).0),
         begun: AtomicU64::new(0),
         begun_max,
         in_order,
-        reads_percent: u64::from(load.reads_percent),
-        stream: load.stream.clone(),
+        works: load.works.clone(),
     });
     let running = start(address, load, &shared)?;
     let mark = || Mark {
@@ -226,8 +213,8 @@ pub fn run(
         client_cpu: cpu::own_seconds(),
     };
     // From here on the threads must be ended, whatever happens.
-    let measured = measure(load, &shared, &running, warmup, &mark);
-    shared.phase.store(END, Ordering::Relaxed);
+    let measured = measure(load, &shared, &running, warmup, &mark, done);
+    shared.enter(Phase::END);
     for it in &running {
         it.control.waker().wake();
     }
@@ -236,57 +223,46 @@ pub fn run(
     while !running.iter().all(idle) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let mut outcome = Outcome {
-        operations: 0,
-        records: 0,
-        overloads: 0,
-        elapsed: Duration::ZERO,
-        reads: histogram(),
-        writes: histogram(),
-        errors: BTreeMap::new(),
-        connections_lost: 0,
-        server_cpu_seconds: None,
-        client_cpu_seconds: 0.0,
-        loop_kind: load.loop_kind,
-    };
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    outcomes.resize_with(load.works.len(), || Outcome::empty(load.loop_kind));
     for it in running {
         it.control.stop(Duration::ZERO);
         let (result, thread) = it.thread.join().expect("a load thread does not panic");
         result?;
-        outcome.reads += &thread.reads;
-        outcome.writes += &thread.writes;
-        outcome.overloads += thread.overloads;
-        outcome.records += thread.records;
-        outcome.connections_lost += thread.lost;
-        for (code, count) in thread.errors {
-            *outcome.errors.entry(code).or_default() += count;
+        for (outcome, samples) in outcomes.iter_mut().zip(thread.samples) {
+            outcome.add(samples);
         }
     }
-    let (begin, end) = measured.map_err(|error| match error {
+    let marks = measured.map_err(|error| match error {
         BenchError::ConnectionsLost(_) => {
-            let seen: Vec<String> = outcome
-                .errors
-                .keys()
-                .copied()
-                .map(Outcome::error_name)
-                .collect();
+            let codes = outcomes.iter().flat_map(|outcome| outcome.errors.keys());
+            let seen: BTreeSet<String> = codes.copied().map(Outcome::error_name).collect();
             let seen = if seen.is_empty() {
                 "none".to_owned()
             } else {
-                seen.join(", ")
+                seen.into_iter().collect::<Vec<_>>().join(", ")
             };
             BenchError::ConnectionsLost(seen)
         }
         error => error,
     })?;
-    outcome.operations = end.completed - begin.completed;
-    outcome.elapsed = end.at - begin.at;
-    outcome.client_cpu_seconds = end.client_cpu - begin.client_cpu;
-    outcome.server_cpu_seconds = end
-        .server_cpu
-        .zip(begin.server_cpu)
-        .map(|(end, begin)| end - begin);
-    Ok(outcome)
+    for (outcome, (begin, end)) in outcomes.iter_mut().zip(marks) {
+        outcome.operations = end.completed - begin.completed;
+        outcome.elapsed = end.at - begin.at;
+        outcome.client_cpu_seconds = end.client_cpu - begin.client_cpu;
+        outcome.server_cpu_seconds = end
+            .server_cpu
+            .zip(begin.server_cpu)
+            .map(|(end, begin)| end - begin);
+    }
+    Ok(outcomes)
+}
+
+fn first_phase(warmup: Duration) -> Phase {
+    match warmup.is_zero() {
+        true => Phase::measure(0),
+        false => Phase::warmup(0),
+    }
 }
 
 /// Connects everything, then starts the threads.
@@ -314,8 +290,7 @@ fn start(address: SocketAddr, load: &Load, shared: &Arc<Run>) -> Result<Vec<Runn
             waker: control.waker(),
             random: Random::new(load.seed.wrapping_add(number as u64 * 0x1000_0001)),
             resting: Vec::new(),
-            overloads: 0,
-            records: 0,
+            samples: vec![Samples::new()],
             awaited: 0,
             pace: load.rate.map(|rate| Pace {
                 next: Instant::now(),
@@ -324,10 +299,6 @@ fn start(address: SocketAddr, load: &Load, shared: &Arc<Run>) -> Result<Vec<Runn
             slots: Vec::with_capacity(sockets.len()),
             free: VecDeque::with_capacity(sockets.len()),
             sockets,
-            reads: histogram(),
-            writes: histogram(),
-            errors: BTreeMap::new(),
-            lost: 0,
         };
         let inside = control.clone();
         let thread = std::thread::Builder::new()
@@ -352,27 +323,35 @@ fn measure(
     running: &[Running],
     warmup: Duration,
     mark: &dyn Fn() -> Mark,
-) -> Result<(Mark, Mark), BenchError> {
+    done: &dyn Fn(usize, f64),
+) -> Result<Vec<(Mark, Mark)>, BenchError> {
     let mut watch = Watch::new(load.progress);
-    let opened = Instant::now();
-    let mut begin = mark();
-    if !warmup.is_zero() {
-        watch.until(opened + warmup, "warm-up", running)?;
-        begin = mark();
-        shared.phase.store(MEASURE, Ordering::Relaxed);
-    } else {
-        // Every operation counts, also those that were done while the threads started.
-        begin.completed = 0;
-    }
-    match load.extent {
-        Extent::Time(duration) => watch.until(begin.at + duration, "measuring", running)?,
-        Extent::Operations(_) | Extent::EachKeyOnce => {
-            watch.until_idle(begin.completed, shared.begun_max, running)?;
+    let mut marks = Vec::new();
+    for work in 0..load.works.len() {
+        let opened = Instant::now();
+        let mut begin = mark();
+        if !warmup.is_zero() {
+            shared.enter(Phase::warmup(work));
+            watch.until(opened + warmup, "warm-up", running)?;
+            begin = mark();
+        } else if work == 0 {
+            // Every operation counts, also those that were done while the threads started.
+            begin.completed = 0;
         }
+        shared.enter(Phase::measure(work));
+        match load.extent {
+            Extent::Time(duration) => watch.until(begin.at + duration, "measuring", running)?,
+            Extent::Operations(_) | Extent::EachKeyOnce => {
+                watch.until_idle(begin.completed, shared.begun_max, running)?;
+            }
+        }
+        let end = mark();
+        watch.clear();
+        let seconds = (end.at - begin.at).as_secs_f64();
+        done(work, (end.completed - begin.completed) as f64 / seconds);
+        marks.push((begin, end));
     }
-    let end = mark();
-    watch.clear();
-    Ok((begin, end))
+    Ok(marks)
 }
 
 #[cfg(test)]
@@ -380,7 +359,7 @@ mod tests {
     use super::*;
     use crate::frames::FrameShape;
     use perigee_service::net::{ConnId, Consumed, Handler, Net, Reads};
-    use perigee_wire::{PROTO_HEADER_BYTES, ReplyWriter, parse_proto_header};
+    use perigee_wire::{PROTO_HEADER_BYTES, ReplyWriter, ResultCode, parse_proto_header};
     use std::collections::HashSet;
     use std::net::TcpListener;
 
@@ -416,6 +395,32 @@ mod tests {
         fn on_wake(&mut self, _net: &mut dyn Net) {}
     }
 
+    fn shape() -> FrameShape<'static> {
+        FrameShape {
+            namespace: "test",
+            set: "bench",
+            keys: 300,
+            object_bytes: 10,
+            bins: 1,
+            with_integer: false,
+            seed: 1,
+        }
+    }
+
+    fn load() -> Load {
+        Load {
+            works: vec![Work::Mix { reads_percent: 0 }],
+            extent: Extent::EachKeyOnce,
+            warmup: Duration::ZERO,
+            connections: 4,
+            threads: 2,
+            rate: None,
+            seed: 1,
+            loop_kind: LoopKind::Auto.resolve(),
+            progress: false,
+        }
+    }
+
     #[test]
     fn key_that_the_device_was_not_ready_for_is_written_again() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -431,32 +436,83 @@ mod tests {
             net::run(config, &inside, &mut behind).unwrap();
             behind.seen.len()
         });
-        let shape = FrameShape {
-            namespace: "test",
-            set: "bench",
-            keys: 300,
-            object_bytes: 10,
-            bins: 1,
-            with_integer: false,
-            seed: 1,
-        };
-        let load = Load {
-            reads_percent: 0,
-            stream: None,
-            extent: Extent::EachKeyOnce,
-            warmup: Duration::ZERO,
-            connections: 4,
-            threads: 2,
-            rate: None,
-            seed: 1,
-            loop_kind: LoopKind::Auto.resolve(),
-            progress: false,
-        };
-        let frames = Arc::new(Frames::new(&shape).unwrap());
-        let outcome = run(address, &frames, &load, None).unwrap();
+        let frames = Arc::new(Frames::new(&shape()).unwrap());
+        let outcome = run(address, &frames, &load(), None).unwrap();
         assert!(outcome.is_clean(), "{:?}", outcome.errors);
         assert_eq!((outcome.operations, outcome.overloads), (300, 300));
         control.stop(Duration::ZERO);
         assert_eq!(server.join().unwrap(), 300, "no key was left out");
+    }
+
+    /// Answers everything with OK, and counts the connections.
+    #[derive(Default)]
+    struct Content {
+        opened: usize,
+    }
+
+    impl Handler for Content {
+        fn on_open(&mut self, _conn: ConnId, _peer: SocketAddr) {
+            self.opened += 1;
+        }
+
+        fn on_input(
+            &mut self,
+            _conn: ConnId,
+            input: &[u8],
+            output: &mut Vec<u8>,
+            _reads: &mut Reads,
+        ) -> Consumed {
+            let Ok(Some(header)) = parse_proto_header(input) else {
+                return Consumed::more(0);
+            };
+            let end = PROTO_HEADER_BYTES + header.body_bytes;
+            if input.len() < end {
+                return Consumed::more(0);
+            }
+            ReplyWriter::begin(output).finish(ResultCode::Ok, 1, 0);
+            Consumed::more(end)
+        }
+
+        fn on_wake(&mut self, _net: &mut dyn Net) {}
+    }
+
+    #[test]
+    fn works_follow_one_another_on_the_same_connections() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let control = LoopControl::new().unwrap();
+        let inside = control.clone();
+        let server = std::thread::spawn(move || {
+            let config = LoopConfig {
+                listener: Some(listener),
+                ..LoopConfig::default()
+            };
+            let mut content = Content::default();
+            net::run(config, &inside, &mut content).unwrap();
+            content.opened
+        });
+        let frames = Arc::new(Frames::new(&shape()).unwrap());
+        let reads_percent = [0, 100, 0];
+        let load = Load {
+            works: reads_percent
+                .map(|reads_percent| Work::Mix { reads_percent })
+                .into(),
+            extent: Extent::Time(Duration::from_millis(30)),
+            warmup: Duration::from_millis(10),
+            ..load()
+        };
+        let outcomes = run_each(address, &frames, &load, None, &|_, _| ()).unwrap();
+        control.stop(Duration::ZERO);
+        assert_eq!(server.join().unwrap(), 4);
+        assert_eq!(outcomes.len(), 3);
+        for (outcome, reads_percent) in outcomes.iter().zip(reads_percent) {
+            assert!(outcome.is_clean() && outcome.operations > 0);
+            let (counted, others) = match reads_percent {
+                0 => (&outcome.writes, &outcome.reads),
+                _ => (&outcome.reads, &outcome.writes),
+            };
+            assert!(!counted.is_empty());
+            assert!(others.is_empty(), "each work has its own samples");
+        }
     }
 }

@@ -1,17 +1,17 @@
 //! One load thread: times replies, counts them, and sends each connection's next request.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use perigee_service::net::{ConnId, Consumed, Handler, Net, PeerSocket, Reads, Waker};
 use perigee_wire::{PROTO_HEADER_BYTES, ProtoType, ResultCode, parse_proto_header};
 
-use super::{END, LATENCY_NS_MIN, MEASURE, Outcome, Progress, Run};
+use super::outcome::{LATENCY_NS_MIN, Outcome, Samples};
+use super::{Phase, Progress, Run, Work};
 use crate::frames::{RESULT_AT, Random, Verb};
 use crate::streams::look_at;
 
@@ -22,6 +22,8 @@ pub(super) const RATE_TICK: Duration = Duration::from_millis(1);
 pub(super) struct Slot {
     verb: Verb,
     key: u64,
+    /// When it was sent.
+    phase: Phase,
     sent_at: Instant,
     awaits: bool,
 }
@@ -37,14 +39,10 @@ pub(super) struct Thread {
     pub(super) free: VecDeque<ConnId>,
     /// Connections whose write the device was not ready for. It is sent again at the next tick.
     pub(super) resting: Vec<ConnId>,
-    pub(super) overloads: u64,
-    pub(super) records: u64,
+    /// Of the works so far; the last is the one that is carried out.
+    pub(super) samples: Vec<Samples>,
     pub(super) awaited: u64,
     pub(super) pace: Option<Pace>,
-    pub(super) reads: Histogram<u64>,
-    pub(super) writes: Histogram<u64>,
-    pub(super) errors: BTreeMap<u16, u64>,
-    pub(super) lost: u64,
 }
 
 /// When the next request is due.
@@ -54,15 +52,28 @@ pub(super) struct Pace {
 }
 
 impl Thread {
+    /// Samples of what is carried out now.
+    fn samples(&mut self) -> &mut Samples {
+        let phase = self.run.phase();
+        if phase != Phase::END {
+            while self.samples.len() <= phase.work() {
+                self.samples.push(Samples::new());
+            }
+        }
+        self.samples
+            .last_mut()
+            .expect("there is one from the start")
+    }
+
     /// Appends the connection's next request, unless the run is over.
     fn send(&mut self, conn: ConnId, now: Instant, output: &mut Vec<u8>) -> bool {
         let run = &*self.run;
-        let phase = run.phase.load(Ordering::Relaxed);
-        if phase == END {
+        let phase = run.phase();
+        if phase == Phase::END {
             return false;
         }
         let mut key = None;
-        if phase == MEASURE && run.begun_max != u64::MAX {
+        if phase.is_measured() && run.begun_max != u64::MAX {
             let number = run.begun.fetch_add(1, Ordering::Relaxed);
             if number >= run.begun_max {
                 return false;
@@ -70,9 +81,16 @@ impl Thread {
             key = run.in_order.then_some(number);
         }
         let key = key.unwrap_or_else(|| self.random.below(run.frames.keys));
-        let read = run.reads_percent > 0 && self.random.below(100) < run.reads_percent;
-        let verb = if read { Verb::Read } else { Verb::Write };
-        self.send_request(conn, verb, key, now, output);
+        let verb = match run.works[phase.work()] {
+            Work::Mix { reads_percent } => {
+                let percent = u64::from(reads_percent);
+                let read = percent > 0 && self.random.below(100) < percent;
+                if read { Verb::Read } else { Verb::Write }
+            }
+            Work::Stream(..) => Verb::Read,
+            Work::Only(verb) => verb,
+        };
+        self.send_request(conn, verb, key, phase, now, output);
         true
     }
 
@@ -81,19 +99,21 @@ impl Thread {
         conn: ConnId,
         verb: Verb,
         key: u64,
+        phase: Phase,
         now: Instant,
         output: &mut Vec<u8>,
     ) {
         let run = &*self.run;
-        match &run.stream {
-            Some((stream, names)) => {
+        match &run.works[phase.work()] {
+            Work::Stream(stream, names) => {
                 stream.append(names, &run.frames, key, &mut self.random, output);
             }
-            None => run.frames.append(verb, key, output),
+            _ => run.frames.append(verb, key, output),
         }
         self.slots[conn.index()] = Slot {
             verb,
             key,
+            phase,
             sent_at: now,
             awaits: true,
         };
@@ -102,11 +122,13 @@ impl Thread {
 
     /// Sends again what was put off.
     fn send_resting(&mut self, net: &mut dyn Net) {
-        let over = self.run.phase.load(Ordering::Relaxed) == END;
+        let over = self.run.phase() == Phase::END;
         for conn in std::mem::take(&mut self.resting) {
-            let Slot { verb, key, .. } = self.slots[conn.index()];
+            let Slot {
+                verb, key, phase, ..
+            } = self.slots[conn.index()];
             if let Some(output) = net.output(conn).filter(|_| !over) {
-                self.send_request(conn, verb, key, Instant::now(), output);
+                self.send_request(conn, verb, key, phase, Instant::now(), output);
             }
         }
     }
@@ -133,11 +155,11 @@ impl Thread {
         let Some(part) = look_at(body) else {
             return Some(Outcome::NOT_A_REPLY);
         };
-        if self.run.phase.load(Ordering::Relaxed) == MEASURE {
-            self.records += part.records;
+        if self.run.phase().is_measured() {
+            self.samples().records += part.records;
         }
         if let Some(code) = part.failed {
-            *self.errors.entry(u16::from(code)).or_default() += 1;
+            *self.samples().errors.entry(u16::from(code)).or_default() += 1;
         }
         part.result.map(u16::from)
     }
@@ -146,28 +168,41 @@ impl Thread {
     fn take_reply(&mut self, conn: ConnId, result: u16, now: Instant) -> bool {
         let slot = &mut self.slots[conn.index()];
         if !slot.awaits {
-            *self.errors.entry(Outcome::NOT_A_REPLY).or_default() += 1;
+            *self
+                .samples()
+                .errors
+                .entry(Outcome::NOT_A_REPLY)
+                .or_default() += 1;
             return true;
         }
         slot.awaits = false;
+        let Slot {
+            verb,
+            phase,
+            sent_at,
+            ..
+        } = *slot;
         self.awaited -= 1;
         if self.run.in_order && result == u16::from(ResultCode::DeviceOverload as u8) {
-            self.overloads += 1;
+            self.samples().overloads += 1;
             self.resting.push(conn);
             return false;
         }
         let completed = self.progress.completed.load(Ordering::Relaxed) + 1;
         self.progress.completed.store(completed, Ordering::Relaxed);
-        if self.run.phase.load(Ordering::Relaxed) == MEASURE {
-            let latency = now.saturating_duration_since(slot.sent_at).as_nanos() as u64;
-            let histogram = match slot.verb {
-                Verb::Read => &mut self.reads,
-                Verb::Write => &mut self.writes,
+        let current = self.run.phase();
+        // One that was sent for the work before belongs to none.
+        if current.is_measured() && phase.work() == current.work() {
+            let latency = now.saturating_duration_since(sent_at).as_nanos() as u64;
+            let samples = self.samples();
+            let histogram = match verb {
+                Verb::Read => &mut samples.reads,
+                Verb::Write | Verb::Added(_) => &mut samples.writes,
             };
             histogram.saturating_record(latency.max(LATENCY_NS_MIN));
         }
         if result != 0 {
-            *self.errors.entry(result).or_default() += 1;
+            *self.samples().errors.entry(result).or_default() += 1;
         }
         true
     }
@@ -200,6 +235,7 @@ impl Handler for Thread {
         let unused = || Slot {
             verb: Verb::Read,
             key: 0,
+            phase: Phase::END,
             sent_at: now,
             awaits: false,
         };
@@ -231,13 +267,14 @@ impl Handler for Thread {
             return Consumed::more(0);
         }
         let now = Instant::now();
-        let result = match &self.run.stream {
-            Some(_) => match self.take_part(&input[PROTO_HEADER_BYTES..end]) {
+        let asked = self.slots[conn.index()].phase;
+        let result = match self.run.works.get(asked.work()) {
+            Some(Work::Stream(..)) => match self.take_part(&input[PROTO_HEADER_BYTES..end]) {
                 Some(result) => result,
                 None => return Consumed::more(end),
             },
-            None if end > RESULT_AT => u16::from(input[RESULT_AT]),
-            None => Outcome::NOT_A_REPLY,
+            _ if end > RESULT_AT => u16::from(input[RESULT_AT]),
+            _ => Outcome::NOT_A_REPLY,
         };
         if self.take_reply(conn, result, now) {
             let sending = self.send_paced(conn, now, output);
@@ -253,8 +290,8 @@ impl Handler for Thread {
             self.awaited -= 1;
         }
         self.resting.retain(|resting| *resting != conn);
-        if self.run.phase.load(Ordering::Relaxed) != END {
-            self.lost += 1;
+        if self.run.phase() != Phase::END {
+            self.samples().lost += 1;
         }
         if none_left {
             self.progress.idle.store(true, Ordering::Release);
@@ -267,7 +304,7 @@ impl Handler for Thread {
         }
         self.send_resting(net);
         self.send_free(net);
-        let over = self.run.phase.load(Ordering::Relaxed) == END;
+        let over = self.run.phase() == Phase::END;
         self.note_idle(!over);
     }
 

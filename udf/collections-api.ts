@@ -3,7 +3,7 @@
 import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
 import { hiddenMetatable, HostObject, isObject, objectValue, pushObject } from './host-object.js'
 import {
-  argument, argumentCount, arithmetic, Arithmetic, badArgument, checkInteger, functionValue, INTEGER, lapi, luaString, newTable, NIL, push,
+  argument, argumentCount, arithmetic, Arithmetic, badArgument, checkInteger, functionValue, INTEGER, ldo, luaString, newTable, NIL, push,
   pushBoolean, pushInteger, pushNil, pushTyped, raise, rawSet, STRING, TABLE, tableValue, typeName, Value
 } from './lua.js'
 import { ByteWriter } from './byte-writer.js'
@@ -11,6 +11,8 @@ import { encodeParticle } from './particle.js'
 import { checkBytes } from './string-library.js'
 import { describe, ELEMENTS_MAX, listMetatable, LuaGeoJson, LuaList, LuaMap, mapMetatable, storageProblem, ValueError } from './values.js'
 import type { MapEntry } from './values.js'
+
+const { luaD_callnoyield } = ldo as Record<string, (L: LuaState, at: number, results: number) => void>
 
 // `pairs` walks both kinds: a list by position and value.
 rawSet(listMetatable, '__pairs', functionValue(L => {
@@ -262,12 +264,15 @@ function copyEntries (L: LuaState, from: LuaMap, into: LuaMap): void {
   for (const { key, value } of from.escapingEntries().values()) into.set(L, key, value)
 }
 
-/** Calls a Lua function with two values; its result, or nil. */
-function call (L: LuaState, fn: TValue, a: TValue, b: TValue): TValue {
-  for (const value of [fn, a, b]) push(L, value)
-  lapi['lua_call'](L, 2, 1)
-  const result = L.stack[L.top - 1]!
-  lapi['lua_pop'](L, 1)
+/** Calls a function with one or two values, from within a library function; its result, or nil. */
+export function callFunction (L: LuaState, fn: TValue, first: TValue, second?: TValue): TValue {
+  const at = L.top
+  push(L, fn)
+  push(L, first)
+  if (second !== undefined) push(L, second)
+  luaD_callnoyield!(L, at, 1)
+  const result = L.stack[at]!
+  L.top = at
   return result
 }
 
@@ -304,7 +309,7 @@ const mapFunctions: Record<string, LuaFunction> = {
     copyEntries(L, first, made)
     for (const { key, value } of [...second.escapingEntries().values()]) {
       const before = decide === undefined ? undefined : first.get(key)
-      made.set(L, key, before === undefined ? value : call(L, decide!, before, value))
+      made.set(L, key, before === undefined ? value : callFunction(L, decide!, before, value))
     }
     return pushObject(L, made)
   },
@@ -342,7 +347,6 @@ export function functionTable (functions: Record<string, LuaFunction>, call?: Lu
   return table
 }
 
-const STREAM_METHODS = ['map', 'filter', 'aggregate', 'reduce', 'groupby', 'readable', 'writeable', 'iterator', 'size']
 export const STREAM_MESSAGE = 'stream functions are not available: this function was called with a record'
 
 /** Adds the tables to an environment that is not frozen yet. */
@@ -355,8 +359,6 @@ export function installCollections (environment: Table): void {
   add('geojson', functionTable({
     tostring: L => pushTyped(L, STRING, luaString(Uint8Array.from(expect(L, 1, LuaGeoJson, 'geojson').json)))
   }, geo))
-  add('stream', functionTable(Object.fromEntries(
-    STREAM_METHODS.map((name): [string, LuaFunction] => [name, L => raise(L, STREAM_MESSAGE)]))))
 }
 
 /** `math.sum(a, b)` and `math.product(a, b)`: the usual reducers. */

@@ -95,7 +95,7 @@ describe('UDF lane', () => {
       results.end()
       const [written, failed] = decodeResults(results.finish())
       assert.deepEqual({ ...written!, value: [...written!.value] }, {
-        id: 2n ** 63n + 1n, success: true, action: 1, ttlAction: 1, ttlSeconds: 77, dropKey: true, type: 4, value: [1, 2, 3], message: '', code: 0,
+        id: 2n ** 63n + 1n, success: true, action: 1, ttlAction: 1, ttlSeconds: 77, dropKey: true, isReduced: false, type: 4, value: [1, 2, 3], message: '', code: 0,
         bins: [{ name: 'bin', type: 4, value: Uint8Array.of(9) }, { name: 'gone', type: 0, value: new Uint8Array(0) }]
       })
       assert.equal(failed!.success, false)

@@ -5,16 +5,20 @@
 //   24 u32 void time (0 never)  28 u32 ttl seconds (0xFFFFFFFF never)  32 u16 generation
 //   34 u8 flags: 1 record exists, 2 has key          35 u8 set name length
 //   36 u32 stored size          40 u16 bins          42 u8 module name length   43 u8 function name length
-//   44 u32 argument bytes       48 u32 key bytes (type byte + value)   52 [20] digest   72 u8 namespace length   73 [3] zero
-//   76 namespace, set, key, module, function, arguments (msgpack list), then bins:
+//   44 u32 argument bytes       48 u32 key bytes (type byte + value)   52 [20] digest   72 u8 namespace length
+//   73 u8 kind: 0 a call on a record, 1 a chunk of a stream, 2 partial results of a stream   74 u8 1: and what follows the first reduce
+//   75 u8 zero   76 namespace, set, key, module, function, arguments (msgpack list), then bins:
 //      u8 name length, u8 particle type, u16 zero, u32 value length, name, value
+//   A chunk has records in place of bins, each laid out as a task without id, namespace, module, function and arguments; partial
+//   results are bins without names. Their count is in 40.
 //
 // results: u32 count, then results
 //    0 u32 bytes of this result  4 u8 status: 0 success, 1 failure     5 u8 action: 0 none, 1 write, 2 remove
-//    6 u8 ttl action: 0 of the request, 1 set, 2 never, 3 unchanged            7 u8 flags: 1 drop key
+//    6 u8 ttl action: 0 of the request, 1 set, 2 never, 3 unchanged            7 u8 flags: 1 drop key, 2 the stream is reduced
 //    8 u64 task id               16 u32 ttl seconds  20 u16 changed bins 22 u8 particle type of the return value
-//   23 u8 result code on failure (0: 100)            24 u32 return bytes 28 u32 instructions or 0
+//   23 u8 result code on failure (0: 100)            24 u32 return bytes 28 u32 microseconds that a stream's task took
 //   32 return value (on failure: UTF-8 message), then changed bins as above (particle type 0 deletes the bin)
+//   A stream's task returns nothing; its values are bins without names.
 
 import { ByteWriter } from './byte-writer.js'
 
@@ -37,6 +41,8 @@ const TASK_ARGUMENT_BYTES = 44
 const TASK_KEY_BYTES = 48
 const TASK_DIGEST = 52
 const TASK_NAMESPACE_LENGTH = TASK_DIGEST + DIGEST_BYTES
+const TASK_KIND = TASK_NAMESPACE_LENGTH + 1
+const TASK_STAGE = TASK_KIND + 1
 const TASK_HEADER_BYTES = TASK_NAMESPACE_LENGTH + 4
 
 const FLAG_EXISTS = 1
@@ -52,14 +58,22 @@ const RESULT_BINS = 20
 const RESULT_TYPE = 22
 const RESULT_CODE = 23
 const RESULT_VALUE_BYTES = 24
-const RESULT_INSTRUCTIONS = 28
+const RESULT_MICROSECONDS = 28
 const RESULT_HEADER_BYTES = 32
 
 const FLAG_DROP_KEY = 1
+const FLAG_REDUCED = 2
 
 const BIN_HEADER_BYTES = 8
 
 export const TTL_NEVER = 0xffffffff
+
+/** What a task asks for. */
+export const TaskKind = { RECORD: 0, CHUNK: 1, REDUCE: 2 } as const
+export type TaskKind = (typeof TaskKind)[keyof typeof TaskKind]
+
+/** What a stream's task is to do after its first reduce. */
+const STAGE_FINAL = 1
 
 export const Action = { NONE: 0, WRITE: 1, REMOVE: 2 } as const
 export type Action = (typeof Action)[keyof typeof Action]
@@ -68,6 +82,10 @@ export const TtlAction = { DEFAULT: 0, SET: 1, NEVER: 2, UNCHANGED: 3 } as const
 export type TtlAction = (typeof TtlAction)[keyof typeof TtlAction]
 
 export const Status = { SUCCESS: 0, FAILURE: 1 } as const
+
+const NO_NAME = new Uint8Array(0)
+/** Values of one stream's task; a record gives one at most, and a chunk has fewer records. */
+const VALUES_MAX = 65535
 
 /** The engine and this side disagree about the layout: a bug in one of them. */
 export class LaneError extends Error {}
@@ -152,6 +170,16 @@ export class Task {
     return this.view.getUint32(this.at + TASK_STORED_SIZE, true)
   }
 
+  get kind (): number {
+    return this.bytes[this.at + TASK_KIND]!
+  }
+
+  /** Of a stream: what follows the first reduce is to be done too. */
+  get isFinal (): boolean {
+    return this.bytes[this.at + TASK_STAGE] === STAGE_FINAL
+  }
+
+  /** Bins of the record; of a stream, the records or values. */
   get binCount (): number {
     return this.view.getUint16(this.at + TASK_BINS, true)
   }
@@ -183,6 +211,47 @@ export class Task {
 
   get function (): string {
     return text(this.bytes, this.functionAt, this.argumentsAt - this.functionAt)
+  }
+
+  /** Another one in the same buffer, to be moved by itself. */
+  follower (): Task {
+    return new Task(this.bytes)
+  }
+
+  /** Where the bin of a name starts, or -1. */
+  findBin (name: Uint8Array): number {
+    const { bytes, view, end } = this
+    const length = name.length
+    let at = this.binsAt
+    search: for (let i = this.binCount; i > 0; i--) {
+      if (at + BIN_HEADER_BYTES > end) throw new LaneError(`a bin starts at ${at} in a task that ends at ${end}`)
+      const nameAt = at + BIN_HEADER_BYTES
+      const next = nameAt + bytes[at]! + view.getUint32(at + 4, true)
+      if (next > end) throw new LaneError(`a bin's value ends at ${next} in a task that ends at ${end}`)
+      if (bytes[at] === length) {
+        for (let j = 0; j < length; j++) {
+          if (bytes[nameAt + j] !== name[j]) {
+            at = next
+            continue search
+          }
+        }
+        return at
+      }
+      at = next
+    }
+    return -1
+  }
+
+  binType (binAt: number): number {
+    return this.bytes[binAt + 1]!
+  }
+
+  binValueAt (binAt: number): number {
+    return binAt + BIN_HEADER_BYTES + this.bytes[binAt]!
+  }
+
+  binValueLength (binAt: number): number {
+    return this.view.getUint32(binAt + 4, true)
   }
 
   /** Calls back for each bin: where its name and its value are. */
@@ -307,6 +376,23 @@ export class ResultBatch {
     this.#bins++
   }
 
+  /** Appends a value of a stream: its bytes follow, then `endBin`. */
+  beginValue (): void {
+    if (this.#bins === VALUES_MAX) throw new LaneError(`more than ${VALUES_MAX} values of one task`)
+    this.beginBin(NO_NAME)
+  }
+
+  /** Says how a stream's task went, and whether its values go into a reduce. */
+  stream (isReduced: boolean, microseconds: number): void {
+    this.writer.bytes[this.#at + RESULT_FLAGS] = isReduced ? FLAG_REDUCED : 0
+    this.writer.view.setUint32(this.#at + RESULT_MICROSECONDS, Math.min(microseconds, 0xffffffff), true)
+  }
+
+  /** Bytes of the result so far. */
+  get resultBytes (): number {
+    return this.writer.length - this.#at
+  }
+
   end (): void {
     const { view, length } = this.writer
     view.setUint16(this.#at + RESULT_BINS, this.#bins, true)
@@ -341,50 +427,61 @@ export interface TaskFields {
   readonly voidTime?: number
   readonly ttlSeconds?: number
   readonly storedBytes?: number
+  /** Of a stream's partial results: without names. */
   readonly bins?: readonly BinParticle[]
+  readonly kind?: TaskKind
+  readonly isFinal?: boolean
+  /** Of a chunk, in place of bins. */
+  readonly records?: ReadonlyArray<Partial<TaskFields>>
 }
 
 export function encodeTasks (tasks: readonly TaskFields[]): Uint8Array {
   const writer = new ByteWriter(4096)
   writer.view.setUint32(writer.reserve(COUNT_BYTES), tasks.length, true)
-  for (const task of tasks) {
-    const names = [task.namespace ?? '', task.set ?? '', task.module, task.function].map(name => Buffer.from(name, 'utf8'))
-    const [namespace, set, module, fn] = names as [Buffer, Buffer, Buffer, Buffer]
-    const key = task.key ?? new Uint8Array(0)
-    const bins = task.bins ?? []
-    const at = writer.reserve(TASK_HEADER_BYTES)
-    const { bytes, view } = writer
-    bytes.fill(0, at, at + TASK_HEADER_BYTES)
-    view.setUint32(at + TASK_TIME_LIMIT, task.timeLimitMs ?? 0, true)
-    view.setBigUint64(at + TASK_ID, task.id, true)
-    view.setBigUint64(at + TASK_LAST_UPDATE_TIME, task.lastUpdateTime ?? 0n, true)
-    view.setUint32(at + TASK_VOID_TIME, task.voidTime ?? 0, true)
-    view.setUint32(at + TASK_TTL, task.ttlSeconds ?? TTL_NEVER, true)
-    view.setUint16(at + TASK_GENERATION, task.generation ?? 0, true)
-    bytes[at + TASK_FLAGS] = (task.exists ?? bins.length > 0 ? FLAG_EXISTS : 0) | (key.length > 0 ? FLAG_HAS_KEY : 0)
-    bytes[at + TASK_SET_LENGTH] = set.length
-    view.setUint32(at + TASK_STORED_SIZE, task.storedBytes ?? 0, true)
-    view.setUint16(at + TASK_BINS, bins.length, true)
-    bytes[at + TASK_MODULE_LENGTH] = module.length
-    bytes[at + TASK_FUNCTION_LENGTH] = fn.length
-    view.setUint32(at + TASK_ARGUMENT_BYTES, task.arguments.length, true)
-    view.setUint32(at + TASK_KEY_BYTES, key.length, true)
-    bytes.set((task.digest ?? new Uint8Array(DIGEST_BYTES)).subarray(0, DIGEST_BYTES), at + TASK_DIGEST)
-    bytes[at + TASK_NAMESPACE_LENGTH] = namespace.length
-    for (const part of [namespace, set, key, module, fn, task.arguments]) writer.raw(part)
-    for (const bin of bins) {
-      const name = Buffer.from(bin.name, 'utf8')
-      const binAt = writer.reserve(BIN_HEADER_BYTES)
-      writer.bytes.fill(0, binAt, binAt + BIN_HEADER_BYTES)
-      writer.bytes[binAt] = name.length
-      writer.bytes[binAt + 1] = bin.type
-      writer.view.setUint32(binAt + 4, bin.value.length, true)
-      writer.raw(name)
-      writer.raw(bin.value)
-    }
-    writer.view.setUint32(at, writer.length - at, true)
-  }
+  for (const task of tasks) writeTask(writer, task)
   return writer.copyFrom(0)
+}
+
+function writeTask (writer: ByteWriter, task: Partial<TaskFields>): void {
+  const names = [task.namespace ?? '', task.set ?? '', task.module ?? '', task.function ?? ''].map(name => Buffer.from(name, 'utf8'))
+  const [namespace, set, module, fn] = names as [Buffer, Buffer, Buffer, Buffer]
+  const key = task.key ?? new Uint8Array(0)
+  const bins = task.bins ?? []
+  const args = task.arguments ?? NO_NAME
+  const at = writer.reserve(TASK_HEADER_BYTES)
+  const { bytes, view } = writer
+  bytes.fill(0, at, at + TASK_HEADER_BYTES)
+  view.setUint32(at + TASK_TIME_LIMIT, task.timeLimitMs ?? 0, true)
+  view.setBigUint64(at + TASK_ID, task.id ?? 0n, true)
+  view.setBigUint64(at + TASK_LAST_UPDATE_TIME, task.lastUpdateTime ?? 0n, true)
+  view.setUint32(at + TASK_VOID_TIME, task.voidTime ?? 0, true)
+  view.setUint32(at + TASK_TTL, task.ttlSeconds ?? TTL_NEVER, true)
+  view.setUint16(at + TASK_GENERATION, task.generation ?? 0, true)
+  bytes[at + TASK_FLAGS] = (task.exists ?? bins.length > 0 ? FLAG_EXISTS : 0) | (key.length > 0 ? FLAG_HAS_KEY : 0)
+  bytes[at + TASK_SET_LENGTH] = set.length
+  view.setUint32(at + TASK_STORED_SIZE, task.storedBytes ?? 0, true)
+  view.setUint16(at + TASK_BINS, task.records?.length ?? bins.length, true)
+  bytes[at + TASK_MODULE_LENGTH] = module.length
+  bytes[at + TASK_FUNCTION_LENGTH] = fn.length
+  view.setUint32(at + TASK_ARGUMENT_BYTES, args.length, true)
+  view.setUint32(at + TASK_KEY_BYTES, key.length, true)
+  bytes.set((task.digest ?? new Uint8Array(DIGEST_BYTES)).subarray(0, DIGEST_BYTES), at + TASK_DIGEST)
+  bytes[at + TASK_NAMESPACE_LENGTH] = namespace.length
+  bytes[at + TASK_KIND] = task.kind ?? TaskKind.RECORD
+  bytes[at + TASK_STAGE] = task.isFinal === true ? STAGE_FINAL : 0
+  for (const part of [namespace, set, key, module, fn, args]) writer.raw(part)
+  for (const bin of bins) {
+    const name = Buffer.from(bin.name, 'utf8')
+    const binAt = writer.reserve(BIN_HEADER_BYTES)
+    writer.bytes.fill(0, binAt, binAt + BIN_HEADER_BYTES)
+    writer.bytes[binAt] = name.length
+    writer.bytes[binAt + 1] = bin.type
+    writer.view.setUint32(binAt + 4, bin.value.length, true)
+    writer.raw(name)
+    writer.raw(bin.value)
+  }
+  for (const record of task.records ?? []) writeTask(writer, record)
+  writer.view.setUint32(at, writer.length - at, true)
 }
 
 export interface TaskResult {
@@ -394,6 +491,8 @@ export interface TaskResult {
   readonly ttlAction: number
   readonly ttlSeconds: number
   readonly dropKey: boolean
+  /** Of a stream: its values go into a reduce. */
+  readonly isReduced: boolean
   readonly type: number
   readonly value: Uint8Array
   /** On failure. */
@@ -419,7 +518,7 @@ export function decodeResults (batch: Uint8Array): TaskResult[] {
       bins.push({ name: text(batch, nameAt, valueAt - nameAt), type: batch[next + 1]!, value: batch.slice(valueAt, valueEnd) })
       next = valueEnd
     }
-    if (next !== end || view.getUint32(at + RESULT_INSTRUCTIONS, true) !== 0) throw new LaneError(`a result at ${at} ends at ${next}, its header says ${end}`)
+    if (next !== end) throw new LaneError(`a result at ${at} ends at ${next}, its header says ${end}`)
     results.push({
       id: view.getBigUint64(at + RESULT_ID, true),
       success,
@@ -427,6 +526,7 @@ export function decodeResults (batch: Uint8Array): TaskResult[] {
       ttlAction: batch[at + RESULT_TTL_ACTION]!,
       ttlSeconds: view.getUint32(at + RESULT_TTL, true),
       dropKey: (batch[at + RESULT_FLAGS]! & FLAG_DROP_KEY) !== 0,
+      isReduced: (batch[at + RESULT_FLAGS]! & FLAG_REDUCED) !== 0,
       type: batch[at + RESULT_TYPE]!,
       value,
       message: success ? '' : Buffer.from(value).toString('utf8'),

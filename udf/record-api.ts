@@ -9,7 +9,7 @@
 // What the engine gets is the difference between stored and original, as one write, one removal or nothing.
 
 import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
-import { hiddenMetatable, HostObject, objectValue } from './host-object.js'
+import { objectValue } from './host-object.js'
 import {
   badArgument, checkInteger, functionValue, hashString, ltable, luaString, LuaTable, NIL, push, pushBoolean, pushInteger, pushNil, pushTyped,
   raise, rawSet, STRING, TABLE, tableValue, Value
@@ -20,6 +20,7 @@ import { Action, TTL_NEVER, TtlAction } from './lane.js'
 import type { ResultBatch, Task } from './lane.js'
 import { expect, functionTable, STREAM_MESSAGE } from './collections-api.js'
 import { decodeParticle, encodeParticle } from './particle.js'
+import { ScriptRecord } from './script-record.js'
 import { bytesValue, LuaBytes, LuaList, LuaMap, storageProblem, ValueError } from './values.js'
 import type { MapEntry } from './values.js'
 import { Limit, ParticleType, ResultCode } from '../src/engine/constants.js'
@@ -44,10 +45,6 @@ interface StoredBin {
   value: TValue | null
 }
 
-const recordMetatable = hiddenMetatable('record', {
-  __tostring: L => pushTyped(L, STRING, luaString(new Uint8Array(Buffer.from('record'))))
-})
-
 const STREAM_METHODS = new Set(['|map', '|filter', '|aggregate', '|reduce', '|groupby'])
 
 /** The failure code for the error being raised, for errors that are not plain script errors. */
@@ -59,7 +56,7 @@ function raiseCoded (L: LuaState, code: number, message: string): never {
   raise(L, message)
 }
 
-export class LuaRecord extends HostObject {
+export class LuaRecord extends ScriptRecord {
   readonly #task: Task
   #closed = false
   #stored: Map<string, StoredBin> | null = null
@@ -75,14 +72,10 @@ export class LuaRecord extends HostObject {
   #dropKey = false
 
   constructor (task: Task) {
-    super(recordMetatable)
+    super()
     this.#task = task
     this.#existed = task.exists
     this.#exists = this.#existed
-  }
-
-  get kind (): string {
-    return 'record'
   }
 
   /** After its call a record is dead: its task's bytes belong to another one. */
@@ -294,8 +287,8 @@ const EMPTY = new Uint8Array(0)
 const EMPTY_VIEW = new DataView(EMPTY.buffer)
 const scratch = new ByteWriter(4096)
 
-function record (L: LuaState, index = 1): LuaRecord {
-  return expect(L, index, LuaRecord, 'record')
+function record (L: LuaState, index = 1): ScriptRecord {
+  return expect(L, index, ScriptRecord, 'record')
 }
 
 const recordFunctions: Record<string, LuaFunction> = {
@@ -352,7 +345,7 @@ const recordFunctions: Record<string, LuaFunction> = {
 }
 
 /** `aerospike:name(rec)`: the receiver is argument 1. */
-function onRecord (action: (L: LuaState, target: LuaRecord) => number): LuaFunction {
+function onRecord (action: (L: LuaState, target: ScriptRecord) => number): LuaFunction {
   return L => pushInteger(L, action(L, record(L, 2)))
 }
 
@@ -389,5 +382,5 @@ export function installRecord (environment: Table, sink: LogSink): void {
 
 /** What a function returned, as a value that encodes: a record becomes the map of its bins. */
 export function returnable (value: TValue): TValue {
-  return value.value instanceof LuaRecord ? objectValue(value.value.asMap()) : value
+  return value.value instanceof ScriptRecord ? objectValue(value.value.asMap()) : value
 }

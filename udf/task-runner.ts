@@ -2,12 +2,13 @@
 
 import type { TValue } from './fengari.js'
 import { encodeParticle } from './particle.js'
-import { LaneError } from './lane.js'
+import { LaneError, TaskKind } from './lane.js'
 import type { ResultBatch, Task } from './lane.js'
 import { isSentinel, MsgpackReader } from './msgpack.js'
 import { LuaRecord, returnable } from './record-api.js'
 import { WorkerStatistics } from './statistics.js'
 import type { FunctionCounters } from './statistics.js'
+import { runStream } from './stream-runner.js'
 import { ModuleError } from './vm.js'
 import type { LuaModule, LuaVm } from './vm.js'
 import { NIL, Value } from './lua.js'
@@ -104,9 +105,9 @@ export class TaskRunner {
     const { counters } = callable
     this.#running(counters.number)
     const started = performance.now()
-    const record = new LuaRecord(task)
-    const problem = this.#invoke(task, loaded.module, callable, record, results)
-    record.close()
+    const problem = task.kind === TaskKind.RECORD
+      ? this.#onRecord(task, loaded.module, callable, results)
+      : this.#onStream(task, loaded.module, callable, results)
     counters.call(performance.now() - started, problem !== null)
     this.#running(0)
     return problem
@@ -121,7 +122,8 @@ export class TaskRunner {
     return callable
   }
 
-  #invoke (task: Task, module: LuaModule, { fn, counters }: Callable, record: LuaRecord, results: ResultBatch): { code: number, message: string } | null {
+  #onRecord (task: Task, module: LuaModule, { fn, counters }: Callable, results: ResultBatch): { code: number, message: string } | null {
+    const record = new LuaRecord(task)
     try {
       const existed = task.exists
       if (existed) counters.read(1)
@@ -142,7 +144,23 @@ export class TaskRunner {
         return { code: ResultCode.UDF_EXECUTION, message: `${module.name}: ${task.function}: ${error.message}` }
       }
       throw error
+    } finally {
+      record.close()
     }
+  }
+
+  #onStream (task: Task, module: LuaModule, { fn, counters }: Callable, results: ResultBatch): { code: number, message: string } | null {
+    if (task.kind === TaskKind.CHUNK) counters.read(task.binCount)
+    let args: TValue[]
+    try {
+      args = readArguments(task)
+    } catch (error) {
+      if (!(error instanceof ValueError)) throw error
+      return { code: ResultCode.UDF_EXECUTION, message: `${module.name}: ${task.function}: ${error.message}` }
+    }
+    const limitMs = task.timeLimitMs !== 0 ? task.timeLimitMs : this.#defaultTimeLimitMs
+    const outcome = runStream(this.#vm, { task, module, fn, args, limitMs }, results)
+    return outcome.ok ? null : outcome
   }
 }
 

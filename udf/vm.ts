@@ -5,13 +5,13 @@
 // what a call assigns to a global is gone with the call. All functions of a module share one environment cell (the `_ENV` upvalue
 // of its main chunk), so switching environments is one assignment; an environment nobody wrote to is used again.
 
-import type { LuaClosure, LuaState, Table, TValue } from './fengari.js'
+import type { LuaClosure, LuaFunction, LuaState, Table, TValue } from './fengari.js'
 import { hiddenMetatable, HostObject, objectValue } from './host-object.js'
 // Puts the instruction loop in place of fengari's.
 import './interpreter.js'
 import { control, startClock } from './limits.js'
 import {
-  freeze, INTEGER, FLOAT, lapi, lauxlib, LUA_CLOSURE, newTable, NIL, push, rawGet, rawSet, STATUS_OK, STRING, stringValue, TABLE, tableValue,
+  freeze, functionValue, INTEGER, FLOAT, lapi, lauxlib, LUA_CLOSURE, newTable, NIL, push, rawGet, rawSet, STATUS_OK, STRING, stringValue, TABLE, tableValue,
   textOf, typeName, Value
 } from './lua.js'
 import { floatText } from './lua-format.js'
@@ -20,6 +20,7 @@ import { installCollections, installReducers } from './collections-api.js'
 import { failure, installRecord } from './record-api.js'
 import type { LuaRecord } from './record-api.js'
 import { buildEnvironment, freezeEnvironment } from './sandbox.js'
+import { installStream } from './stream-api.js'
 import { format, textBytes } from './string-library.js'
 import { ValueError } from './values.js'
 import { ResultCode } from '../src/engine/constants.js'
@@ -160,6 +161,7 @@ export class LuaVm {
     installCollections(environment)
     installReducers(rawGet(environment, 'math')!.value)
     installBytes(environment)
+    installStream(environment)
     installRecord(environment, {
       format: (L, level) => { if (level <= this.#logLevel) this.#emit(L, level, Buffer.from(format(L, 1)).toString('utf8')) },
       text: (L, level, index) => { if (level <= this.#logLevel) this.#emit(L, level, Buffer.from(textBytes(L, index)).toString('utf8')) }
@@ -209,6 +211,12 @@ export class LuaVm {
   call (module: LuaModule, fn: TValue, record: LuaRecord | null, args: readonly TValue[], limitMs: number): CallOutcome {
     this.#current = module.enter()
     return this.#run(fn, record === null ? args : [objectValue(record), ...args], limitMs)
+  }
+
+  /** Runs a library function in place of one of the module, which it calls as it likes. */
+  run (module: LuaModule, body: LuaFunction, limitMs: number): CallOutcome {
+    this.#current = module.enter()
+    return this.#run(functionValue(body), [], limitMs)
   }
 
   #run (fn: TValue, args: readonly TValue[], limitMs: number): CallOutcome {

@@ -6,7 +6,8 @@
 import { Worker } from 'node:worker_threads'
 import { UdfError } from './errors.js'
 import type { ModuleSource } from './protocol.js'
-import { LOAD_TIME_LIMIT_MS, LuaVm, ModuleError } from './vm.js'
+import { ModuleError } from './lua-module.js'
+import { LOAD_TIME_LIMIT_MS, LuaVm } from './vm.js'
 
 export interface CompileProblem {
   readonly line: number

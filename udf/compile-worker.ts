@@ -3,7 +3,8 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import type { CompileProblem } from './compile-check.js'
 import type { ModuleSource } from './protocol.js'
-import { LuaVm, ModuleError } from './vm.js'
+import { ModuleError } from './lua-module.js'
+import { LuaVm } from './vm.js'
 
 const { name, content } = workerData as ModuleSource
 let problem: CompileProblem | null = null

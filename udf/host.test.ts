@@ -162,10 +162,64 @@ describe('Lua host', () => {
     assert.equal(host.workersReplaced, 0)
   })
 
-  it('a_module_that_fails_while_loading_is_reported', async () => {
-    const { logged } = await open(2, { 'm.lua': 'error("at load")' })
+  it('a_stored_module_that_fails_while_loading_is_reported', async () => {
+    const { logged } = await open(2, {}, undefined, { 'm.lua': 'error("at load")' })
     assert.deepEqual(logged.filter(entry => entry.level === 'warn').map(({ fields, message }) => [fields, message]),
       [[{ module: 'm.lua', line: 1 }, 'module failed to load: at load']])
+  })
+
+  it('a_put_of_a_module_that_does_not_load_changes_nothing', async () => {
+    const { host, lane, directory } = await open(2, { 'lib.lua': 'function init() return 1 end', 'm.lua': 'local lib = require "lib" local value = lib.init() function f() return value end' })
+    const refusal = async (name: string, text: string): Promise<UdfError> => await host.put(name, source(text)).then(() => assert.fail('was accepted'), (error: unknown) => error as UdfError)
+    const own = await refusal('lib.lua', 'x = 1\nerror("no")')
+    assert.deepEqual([own.code, own.line, own.message], ['udf-load', 2, 'no'])
+    const others = await refusal('lib.lua', 'x = 1')
+    assert.deepEqual([others.code, others.line, others.message],
+      ['udf-load', 0, "module m.lua, which requires it, does not load with it: m.lua:1: attempt to call a nil value (field 'init')"])
+    assert.equal(Buffer.from(host.get('lib.lua')!.content).toString(), 'function init() return 1 end')
+    await host.put('lib.lua', source('function init() return 2 end'))
+    for (const worker of [0, 1]) {
+      lane.send(worker, [task('f')], 1000)
+      assert.equal((await lane.receive(worker))![0]!.value, 2)
+    }
+    assert.deepEqual((await readdir(join(directory, 'udf'))).sort(), ['lib.lua', 'm.lua'])
+  })
+
+  it('a_version_comes_into_force_on_all_workers_at_once_and_none_before_all_have_it', async () => {
+    const { host, lane } = await open(2, { 'm.lua': 'function f() return 1 end function slow() local t = os.clock() + 0.6 while os.clock() < t do end return 1 end' })
+    // The first worker cannot prepare while it is busy; the second has long done so.
+    lane.send(0, [task('slow', [], 5000), task('f')], 10_000)
+    let inForce = false
+    const put = host.put('m.lua', source('function f() return 2 end')).then(() => { inForce = true })
+    let before = 0
+    while (!inForce) {
+      lane.send(1, [task('f')], 5000)
+      const { value } = (await lane.receive(1))![0]!
+      if (inForce) break
+      if (value === 1) before++
+      // Seen only in the moment between the version's number and the answer to the put.
+      else assert.equal(value, 2)
+    }
+    await put
+    assert.ok(before > 0)
+    // The batch that was under way had been read before.
+    assert.deepEqual((await lane.receive(0))!.map(outcome => outcome.value), [1, 1])
+    for (const worker of [0, 1]) {
+      lane.send(worker, [task('f')], 1000)
+      assert.equal((await lane.receive(worker))![0]!.value, 2)
+    }
+  })
+
+  it('a_worker_that_is_replaced_while_a_change_is_under_way_prepares_it_too', async () => {
+    const { host, lane } = await open(2, { 'm.lua': 'function f() return 1 end function stuck() return ("a"):rep(5000):find(".-.-.-.-b") end' })
+    lane.send(0, [task('stuck', [], 50)], 50)
+    await new Promise(resolve => setTimeout(resolve, 30))
+    await host.put('m.lua', source('function f() return 2 end'))
+    assert.equal(host.workersReplaced, 1)
+    for (const worker of [0, 1]) {
+      lane.send(worker, [task('f')], 1000)
+      assert.equal((await lane.receive(worker))![0]!.value, 2)
+    }
   })
 
   it('a_put_stuck_while_loading_is_refused_and_what_was_there_before_stays', async () => {
@@ -184,7 +238,7 @@ describe('Lua host', () => {
     assert.equal(logged.filter(entry => /not loaded any more/.test(entry.message) && entry.fields['module'] === 'm.lua').length, 1)
   })
 
-  it('a_put_that_kills_its_worker_is_refused_and_taken_back', async () => {
+  it('a_put_that_kills_its_worker_is_refused_and_leaves_nothing', async () => {
     const { host, lane, directory } = await open(2, {}, 32)
     await assert.rejects(host.put('m.lua', source(HEAP)), isLoadError)
     assert.deepEqual(await readdir(join(directory, 'udf')), [])

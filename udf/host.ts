@@ -1,20 +1,21 @@
 // The Lua host on the main thread: owns the module store and the worker threads.
 //
-//   modules     a change is stored first, then sent to every worker; the caller is answered when all have it in force
+//   modules     a change is prepared by every worker, then stored, then brought into force by one number in shared memory: every
+//               task that starts from then on, wherever, runs in the new version; a change that does not get there leaves no trace
 //   watchdog    a worker that sits on a task past its deadline (a library call that never looks at the clock) is terminated,
 //               what it held is failed by the engine, and a new thread takes its number
-//   quarantine  a module during whose load a thread died or was terminated is not loaded again: a put of it is refused and
-//               undone, one that was on disk stays there and its functions answer with the reason
+//   quarantine  a module during whose load a thread died or was terminated is not loaded again: a put of it is refused, one that
+//               was on disk stays there and its functions answer with the reason
 //   statistics  rows that the workers count in, see statistics.ts
 
 import { Worker } from 'node:worker_threads'
 import { loadAllowanceMs } from './compile-check.js'
 import { UdfError } from './errors.js'
-import { ModuleStore } from './module-store.js'
+import { checkModuleName, ModuleStore } from './module-store.js'
 import type { ModuleInfo } from './module-store.js'
 import type { UdfNative } from './native.js'
 import { Progress } from './protocol.js'
-import type { FromWorker, ModuleSource, ModuleToLoad, ToWorker, WorkerData } from './protocol.js'
+import type { FromWorker, LoadProblem, ModuleSource, ModuleToLoad, ToWorker, WorkerData } from './protocol.js'
 import { HostStatistics } from './statistics.js'
 import type { FunctionStatistics } from './statistics.js'
 import { LogLevel } from './vm.js'
@@ -63,19 +64,28 @@ interface Slot {
    * The load last seen under way there, and for how long. Counted in rounds of the watchdog: a pause of the whole process then does
    * not look like a load that takes long.
    */
-  loading: { code: number, milliseconds: number }
+  loading: { code: number, loads: number, milliseconds: number }
   thread: Worker
   /** False once the thread has exited. */
   alive: boolean
   state: WorkerState
-  /** The newest module version in force there. */
+  /** The newest module version that is prepared there. */
   version: number
 }
 
-interface Waiter {
+const NOT_LOADING = { code: 0, loads: 0, milliseconds: 0 } as const
+
+/** On its way to the workers. */
+interface Change {
   readonly version: number
-  /** The module that a put brings; its quarantine rejects the waiter. */
-  readonly module: ModuleSource | null
+  readonly name: string
+  /** Undefined removes the module. */
+  readonly source: ModuleSource | undefined
+}
+
+interface Waiter {
+  /** Every worker is to have prepared it. */
+  readonly version: number
   resolve(): void
   reject(error: Error): void
 }
@@ -86,11 +96,15 @@ export class UdfHost {
   readonly #slots: Slot[] = []
   readonly #statistics = new HostStatistics()
   #waiters: Waiter[] = []
-  /** Modules on their way to the workers, by version. */
-  readonly #puts = new Map<number, ModuleSource>()
+  /** Of the version in force, by name. */
+  readonly #modules = new Map<string, ModuleSource>()
+  /** The number of the version in force; every worker reads it before each task. */
+  readonly #active = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
+  #change: Change | null = null
   /** Why a module is not loaded any more. By the object: new content under the same name is another module. */
   readonly #quarantine = new WeakMap<ModuleSource, string>()
-  #version = 0
+  /** Of the last change, whatever became of it. */
+  #version = 1
   #replaced = 0
   #watchdog: NodeJS.Timeout | null = null
   #phase: 'new' | 'open' | 'closed' = 'new'
@@ -107,17 +121,18 @@ export class UdfHost {
     await this.#store.open()
     if (this.#phase !== 'new') throw new UdfError('udf-closed', 'the Lua host is closed')
     this.#phase = 'open'
-    this.#version = 1
+    for (const module of this.#store.modules) this.#modules.set(module.name, module)
+    Atomics.store(this.#active, 0, this.#version)
     for (let index = 0; index < this.#options.workers; index++) {
       const progress = new Float64Array(new SharedArrayBuffer(Progress.COUNT * Float64Array.BYTES_PER_ELEMENT))
       const modules = this.#modulesToLoad()
       const thread = this.#start(index, progress, modules)
-      this.#slots.push({ index, progress, modules, loading: { code: 0, milliseconds: 0 }, thread, alive: true, state: 'running', version: 0 })
+      this.#slots.push({ index, progress, modules, loading: NOT_LOADING, thread, alive: true, state: 'running', version: 0 })
     }
     this.#watchdog = setInterval(() => { this.#watch() }, WATCHDOG_MS)
     this.#watchdog.unref()
     try {
-      await this.#loaded(this.#version, null)
+      await this.#prepared(this.#version)
     } catch (error) {
       await this.close()
       throw error
@@ -125,26 +140,21 @@ export class UdfHost {
   }
 
   /**
-   * Stores a module and resolves when every worker has it in force; throws UdfError. One whose loading exceeds the limits
-   * ('udf-load') is taken back: what was there under its name before is in force again.
+   * Stores a module and resolves when it is in force; throws UdfError. One that does not load ('udf-load'), or with which another does not
+   * load that did before, changes nothing. To require a module that is not there yet is no error.
    */
   async put (name: string, content: Uint8Array): Promise<void> {
     await this.#serially(async () => {
-      const previous = this.#store.get(name)
-      const module = await this.#store.put(name, content)
-      try {
-        await this.#distributePut(module)
-      } catch (error) {
-        if (error instanceof UdfError && error.code === 'udf-load') await this.#takeBack(name, previous)
-        throw error
-      }
+      const module = await this.#store.check(name, content)
+      await this.#bring(name, module, () => this.#store.write(module))
     })
   }
 
   /** Removes a module, also one that is not there. */
   async remove (name: string): Promise<void> {
+    checkModuleName(name)
     await this.#serially(async () => {
-      if (await this.#store.remove(name)) await this.#distributeRemoval(name)
+      if (this.#modules.has(name)) await this.#bring(name, undefined, () => this.#store.remove(name))
     })
   }
 
@@ -197,53 +207,56 @@ export class UdfHost {
     return result
   }
 
-  async #takeBack (name: string, previous: ModuleSource | undefined): Promise<void> {
-    if (previous === undefined || this.#quarantine.has(previous)) {
-      await this.#store.remove(name)
-      await this.#distributeRemoval(name)
-    } else {
-      await this.#distributePut(await this.#store.put(name, previous.content))
+  /** Prepares a change everywhere, makes it durable, and brings it into force. */
+  async #bring (name: string, source: ModuleSource | undefined, store: () => Promise<void>): Promise<void> {
+    const change: Change = { version: ++this.#version, name, source }
+    this.#change = change
+    try {
+      for (const slot of this.#slots) if (slot.state === 'running') this.#send(slot, { kind: 'change', ...change })
+      this.#options.native.udfWake()
+      await this.#prepared(change.version)
+      await store()
+      // A thread that was replaced meanwhile has to prepare it as well; nothing can come between this and the next line.
+      await this.#prepared(change.version)
+      Atomics.store(this.#active, 0, change.version)
+      if (source === undefined) this.#modules.delete(name)
+      else this.#modules.set(name, source)
+    } finally {
+      this.#change = null
     }
-  }
-
-  async #distributePut (module: ModuleSource): Promise<void> {
-    this.#puts.set(this.#version + 1, module)
-    await this.#distribute(version => ({ kind: 'put', version, module }), module)
-  }
-
-  async #distributeRemoval (name: string): Promise<void> {
-    await this.#distribute(version => ({ kind: 'remove', version, name }), null)
-  }
-
-  async #distribute (message: (version: number) => ToWorker, module: ModuleSource | null): Promise<void> {
-    const version = ++this.#version
-    for (const slot of this.#slots) if (slot.state === 'running') this.#send(slot, message(version))
-    this.#options.native.udfWake()
-    await this.#loaded(version, module)
   }
 
   #send (slot: Slot, message: ToWorker): void {
     slot.thread.postMessage(message)
   }
 
-  /** Resolves when the version is in force on every worker. */
-  #loaded (version: number, module: ModuleSource | null): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#waiters.push({ version, module, resolve, reject })
-      this.#settle()
-    })
+  /** Resolves when the version is prepared on every worker. */
+  async #prepared (version: number): Promise<void> {
+    if (this.#phase === 'closed') throw new UdfError('udf-closed', 'the Lua host is closed')
+    if (this.#preparedEverywhere >= version) return
+    await new Promise<void>((resolve, reject) => { this.#waiters.push({ version, resolve, reject }) })
+  }
+
+  get #preparedEverywhere (): number {
+    return Math.min(...this.#slots.filter(slot => slot.state !== 'ended').map(slot => slot.version))
   }
 
   #settle (): void {
-    const reached = Math.min(...this.#slots.filter(slot => slot.state !== 'ended').map(slot => slot.version))
+    const reached = this.#preparedEverywhere
     const done = this.#waiters.filter(waiter => waiter.version <= reached)
     this.#waiters = this.#waiters.filter(waiter => waiter.version > reached)
-    for (const version of this.#puts.keys()) if (version <= reached) this.#puts.delete(version)
     for (const waiter of done) waiter.resolve()
   }
 
+  /** The change will not come into force. */
+  #refuse (change: Change, message: string, line = 0): void {
+    const concerned = this.#waiters.filter(waiter => waiter.version === change.version)
+    this.#waiters = this.#waiters.filter(waiter => waiter.version !== change.version)
+    for (const waiter of concerned) waiter.reject(new UdfError('udf-load', message, { line }))
+  }
+
   #modulesToLoad (): ModuleToLoad[] {
-    return this.#store.modules.map(module => {
+    return [...this.#modules.values()].map(module => {
       const refused = this.#quarantine.get(module)
       return refused === undefined ? module : { ...module, refused }
     })
@@ -251,11 +264,11 @@ export class UdfHost {
 
   /** The module that a worker's progress names, or undefined. */
   #moduleLoading (slot: Slot, code: number): ModuleSource | undefined {
-    if (code < 0) return this.#puts.get(-code)
-    // What is in the store now under that name may be other content, which has no part in this.
+    if (code < 0) return this.#change?.version === -code ? this.#change.source : undefined
+    // What is in force now under that name may be other content, which has no part in this.
     const started = slot.modules[code - 1]
-    const stored = started === undefined ? undefined : this.#store.get(started.name)
-    return stored !== undefined && stored.content === started?.content ? stored : undefined
+    const active = started === undefined ? undefined : this.#modules.get(started.name)
+    return active !== undefined && active.content === started?.content ? active : undefined
   }
 
   #start (index: number, progress: Float64Array, modules: readonly ModuleToLoad[]): Worker {
@@ -265,7 +278,8 @@ export class UdfHost {
       worker: index,
       addonPath,
       modules,
-      version: this.#version,
+      version: this.#active[0]!,
+      activeVersion: this.#active.buffer as SharedArrayBuffer,
       defaultTimeLimitMs: timeLimitMs,
       logLevel: logLevel ?? LogLevel.INFO,
       arrayBufferBytesMax: workerMemoryMib * 1024 * 1024,
@@ -280,6 +294,7 @@ export class UdfHost {
     thread.on('message', (message: FromWorker) => { this.#receive(index, thread, message) })
     thread.on('error', (error: Error) => { failure = error.message })
     thread.on('exit', () => { this.#exited(index, thread, failure) })
+    if (this.#change !== null) thread.postMessage({ kind: 'change', ...this.#change } satisfies ToWorker)
     return thread
   }
 
@@ -290,11 +305,15 @@ export class UdfHost {
     else if (slot === undefined || slot.thread !== thread) return
     else if (message.kind === 'function') this.#statistics.add(index, message.module, message.name, message.row)
     else if (message.kind === 'loaded') {
+      if (index === 0) for (const problem of message.failures) this.#reportFailure(problem)
+      const change = this.#change
+      if (message.refused !== undefined && change?.version === message.version) {
+        const { name, line, message: why } = message.refused
+        if (name === change.name) this.#refuse(change, why, line)
+        else this.#refuse(change, `module ${name}, which requires it, does not load with it: ${line === 0 ? '' : `${name}:${line}: `}${why}`)
+      }
       slot.version = Math.max(slot.version, message.version)
       this.#settle()
-    } else if (message.kind === 'load-failed') {
-      const { name, line } = message
-      if (index === 0) this.#options.logger.warn({ module: name, line }, `module failed to load: ${message.message}`)
     } else if (message.kind === 'exhausted') {
       if (this.#phase !== 'open' || slot.state !== 'running') return
       this.#options.logger.warn({ worker: index, bytes: message.bytes }, 'a Lua worker holds too much memory and is replaced')
@@ -304,6 +323,10 @@ export class UdfHost {
       slot.state = 'ended'
       this.#settle()
     }
+  }
+
+  #reportFailure ({ name, line, message }: LoadProblem): void {
+    this.#options.logger.warn({ module: name, line }, `module failed to load: ${message}`)
   }
 
   #log ({ level, module, line, message }: { level: number, module: string, line: number, message: string }): void {
@@ -331,11 +354,11 @@ export class UdfHost {
 
   #watchLoading (slot: Slot): void {
     const code = slot.progress[Progress.LOADING]!
-    if (code !== slot.loading.code) slot.loading = { code, milliseconds: 0 }
+    const loads = slot.progress[Progress.LOADS]!
+    if (code !== slot.loading.code || loads !== slot.loading.loads) slot.loading = { code, loads, milliseconds: 0 }
     else slot.loading.milliseconds += WATCHDOG_MS
     if (code === 0) return
-    const content = code < 0 ? this.#puts.get(-code)?.content : slot.modules[code - 1]?.content
-    const allowed = loadAllowanceMs(content?.length ?? 0)
+    const allowed = loadAllowanceMs(slot.progress[Progress.LOADING_BYTES]!)
     if (slot.loading.milliseconds <= allowed * (code > 0 ? START_LOAD_FACTOR : 1) + OVERDUE_GRACE_MS) return
     this.#options.logger.warn({ worker: slot.index }, 'a Lua worker is stuck loading a module and is replaced')
     slot.state = 'replacing'
@@ -348,9 +371,7 @@ export class UdfHost {
     const reason = `loading exceeded the limits: ${failure === '' ? 'it took too long' : failure}`
     this.#quarantine.set(module, reason)
     this.#options.logger.warn({ module: module.name }, `module is not loaded any more: ${reason}`)
-    const concerned = this.#waiters.filter(waiter => waiter.module === module)
-    this.#waiters = this.#waiters.filter(waiter => waiter.module !== module)
-    for (const waiter of concerned) waiter.reject(new UdfError('udf-load', `module ${module.name}: ${reason}`))
+    if (this.#change?.source === module) this.#refuse(this.#change, `module ${module.name}: ${reason}`)
   }
 
   /** A thread is gone: by the watchdog, out of memory, or for good. */
@@ -371,7 +392,7 @@ export class UdfHost {
     this.#options.native.udfAbandon(index, progress[Progress.RUNNING])
     const loading = progress[Progress.LOADING]!
     progress.fill(0)
-    slot.loading = { code: 0, milliseconds: 0 }
+    slot.loading = NOT_LOADING
     const module = this.#moduleLoading(slot, loading)
     if (module !== undefined) this.#quarantineModule(module, failure)
     const started = slot.version > 0

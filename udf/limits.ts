@@ -32,6 +32,18 @@ export function startClock (limitMs: number): void {
   control.aborted = false
 }
 
+/** The limits of a call that another one interrupts. */
+export type PausedClock = Readonly<typeof control> & { readonly pausedAt: number }
+
+export function pauseClock (): PausedClock {
+  return { ...control, pausedAt: performance.now() }
+}
+
+/** Goes on with the limits of before; the pause does not count. */
+export function resumeClock ({ pausedAt, ...before }: PausedClock): void {
+  Object.assign(control, before, { deadline: before.deadline + performance.now() - pausedAt })
+}
+
 /** Charges the call for a string or bytes; never throws, the next check does: it may be made where no error is expected. */
 export function chargeBytes (bytes: number): void {
   control.bytes -= bytes

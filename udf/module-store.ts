@@ -73,32 +73,31 @@ export class ModuleStore {
     return this.#modules.get(name)
   }
 
-  /** Throws UdfError when the module may not be stored; its `line` is that of a compile error. */
-  async check ({ name, content }: ModuleSource): Promise<void> {
+  /** A module of this content, if it may be stored; else throws UdfError, whose `line` is that of a compile error. */
+  async check (name: string, content: Uint8Array): Promise<ModuleSource> {
     checkModuleName(name)
     if (content.length > MODULE_BYTES_MAX) {
       throw new UdfError('udf-too-large', `module ${name} has ${content.length} bytes, the limit is ${MODULE_BYTES_MAX}`)
     }
-    const problem = await this.#compiler.compile({ name, content })
+    const module = { name, content: content.slice() }
+    const problem = await this.#compiler.compile(module)
     if (problem !== null) throw new UdfError('udf-compile', problem.message, { line: problem.line })
+    return module
   }
 
-  /** Checks and stores a module; it is durable when this resolves. */
-  async put (name: string, content: Uint8Array): Promise<ModuleSource> {
-    const module = { name, content: content.slice() }
-    await this.check(module)
-    const path = join(this.#directory, name)
+  /** Stores a module that was checked; it is durable when this resolves. */
+  async write (module: ModuleSource): Promise<void> {
+    const path = join(this.#directory, module.name)
     try {
       await replaceFile(path, module.content)
     } catch (error) {
       throw new UdfError('udf-storage', `cannot write ${path}: ${(error as Error).message}`, { cause: error })
     }
-    this.#modules.set(name, module)
-    return module
+    this.#modules.set(module.name, module)
   }
 
   /** Removing what is not there is done already. */
-  async remove (name: string): Promise<boolean> {
+  async remove (name: string): Promise<void> {
     checkModuleName(name)
     const path = join(this.#directory, name)
     try {
@@ -107,6 +106,6 @@ export class ModuleStore {
     } catch (error) {
       throw new UdfError('udf-storage', `cannot remove ${path}: ${(error as Error).message}`, { cause: error })
     }
-    return this.#modules.delete(name)
+    this.#modules.delete(name)
   }
 }

@@ -14,15 +14,25 @@ export interface ModuleToLoad extends ModuleSource {
   readonly refused?: string
 }
 
+export interface LoadProblem {
+  /** File name. */
+  readonly name: string
+  readonly line: number
+  readonly message: string
+}
+
 /** What a worker notes for the host, which reads it while the thread is stuck or when it is gone: doubles in shared memory. */
 export const Progress = {
   /** Id of the task that runs, 0 for none. */
   RUNNING: 0,
-  /** The module that loads: 1 + its position in `WorkerData.modules`, minus the version of the 'put' that brought it, or 0. */
+  /** The module that loads: 1 + its position in `WorkerData.modules`, or, with all that it touches, minus the version of the change; or 0. */
   LOADING: 1,
+  /** Main chunks begun, and the bytes of the source of the last: whether a load is still the same, and how long it may take. */
+  LOADS: 2,
+  LOADING_BYTES: 3,
   /** The function that runs, by the number of its row of statistics, or 0. */
-  FUNCTION: 2,
-  COUNT: 3
+  FUNCTION: 4,
+  COUNT: 5
 } as const
 
 /** What a worker thread starts with. */
@@ -40,18 +50,25 @@ export interface WorkerData {
   readonly arrayBufferBytesMax: number
   /** Shared with the host, laid out as in `Progress`. */
   readonly progress: SharedArrayBuffer
+  /** Shared with the host and all workers: an Int32Array with the number of the version in force. */
+  readonly activeVersion: SharedArrayBuffer
 }
 
 export type ToWorker =
-  | { readonly kind: 'put', readonly version: number, readonly module: ModuleSource }
-  | { readonly kind: 'remove', readonly version: number, readonly name: string }
+  /** To be prepared; in force once the shared number is its version. One that never is, is followed by another. */
+  | { readonly kind: 'change', readonly version: number, readonly name: string, readonly source: ModuleSource | undefined }
   | { readonly kind: 'stop' }
 
 export type FromWorker =
-  /** All modules up to this version are in force. */
-  | { readonly kind: 'loaded', readonly version: number }
-  /** A module compiles but its main chunk fails; its functions answer with this error. */
-  | { readonly kind: 'load-failed', readonly name: string, readonly line: number, readonly message: string }
+  /** The version is prepared: it can come into force. */
+  | {
+    readonly kind: 'loaded'
+    readonly version: number
+    /** Modules that compile and whose main chunks fail; their functions answer with the error. */
+    readonly failures: readonly LoadProblem[]
+    /** Why the change should not come into force. */
+    readonly refused: LoadProblem | undefined
+  }
   | { readonly kind: 'log', readonly line: LogLine }
   /** A function is called for the first time: where the worker counts from now on. */
   | { readonly kind: 'function', readonly module: string, readonly name: string, readonly row: SharedArrayBuffer }

@@ -1,6 +1,6 @@
 // What a script finds in its global environment before Perigee's own API: the harmless part of the standard libraries.
 //
-// Left out: io, debug, package and require, dofile, loadfile, string.dump, every os function but time, clock, date and difftime,
+// Left out: io, debug, package, dofile, loadfile, string.dump, every os function but time, clock, date and difftime,
 // and bytecode in `load`. All of it is frozen, since all calls of all modules share it.
 
 import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
@@ -110,14 +110,14 @@ const concatenateTable: LuaFunction = L => {
 
 const CHUNK_BYTES_MAX = 1024 * 1024
 
-/** `load(text or function [, name [, mode [, environment]]])`, text only. */
-function makeLoad (environment: () => TValue): LuaFunction {
+/** `load(text or function [, name [, mode [, environment]]])`, text only; `environment` is that of the module whose function this is. */
+export function makeLoad (environment: TValue): LuaFunction {
   return L => {
     let chunk = argument(L, 1)
     // Before anything is pushed: what a reader function gives would count as a fourth argument.
     const given = argument(L, 2)
     const name = given.type === STRING ? given.value.realstring : new Uint8Array(Buffer.from('=(load)'))
-    const from = argumentCount(L) >= 4 ? argument(L, 4) : environment()
+    const from = argumentCount(L) >= 4 ? argument(L, 4) : environment
     const own = new Value(from.type, from.value)
     if ((chunk.type & 15) === LUA_CLOSURE) {
       const buffer = { L, b: new Uint8Array(0), n: 0 }
@@ -148,13 +148,12 @@ function makeLoad (environment: () => TValue): LuaFunction {
   }
 }
 
-/** Builds the shared environment; `current` is the environment of the running call, for `load`. */
-export function buildEnvironment (L: LuaState, current: () => TValue, print: LuaFunction): Table {
+/** Builds the shared environment. What depends on the module that asks, `load` and `require`, each module has of its own. */
+export function buildEnvironment (L: LuaState, print: LuaFunction): Table {
   const base = opened(L, libraries.base)
   const environment = newTable()
   for (const name of BASE_NAMES) rawSet(environment, name, rawGet(base, name)!)
   const own: Record<string, LuaFunction> = {
-    load: makeLoad(current),
     pcall: protectedCall,
     xpcall: protectedCallWithHandler,
     setmetatable: setMetatable,

@@ -18,7 +18,8 @@ import { LuaStream } from './stream-api.js'
 import type { StreamOperation } from './stream-api.js'
 import { ChunkRecords, StreamRecord } from './stream-record.js'
 import { LuaBytes, LuaList, LuaMap, ValueError } from './values.js'
-import type { CallOutcome, LuaModule, LuaVm } from './vm.js'
+import type { LuaModule } from './lua-module.js'
+import type { CallOutcome, LuaVm } from './vm.js'
 
 /** Of the values of one chunk, or of the combined value of several: two of them fit into one task. */
 export const STREAM_VALUES_BYTES_MAX = 8 * 1024 * 1024

@@ -6,11 +6,13 @@ import { LaneError, TaskKind } from './lane.js'
 import type { ResultBatch, Task } from './lane.js'
 import { isSentinel, MsgpackReader } from './msgpack.js'
 import { LuaRecord, returnable } from './record-api.js'
+import { ModuleError } from './lua-module.js'
+import type { Callable, LuaModule } from './lua-module.js'
+import { moduleName } from './module-set.js'
+import type { ModuleVersions } from './module-versions.js'
 import { WorkerStatistics } from './statistics.js'
-import type { FunctionCounters } from './statistics.js'
 import { runStream } from './stream-runner.js'
-import { ModuleError } from './vm.js'
-import type { LuaModule, LuaVm } from './vm.js'
+import type { LuaVm } from './vm.js'
 import { NIL, Value } from './lua.js'
 import { LuaOpaque, ValueError } from './values.js'
 import { ResultCode } from '../src/engine/constants.js'
@@ -21,6 +23,7 @@ const ARGUMENTS_USUAL_MAX = 20
 const RETURN_BYTES_MAX = 64 * 1024 * 1024
 export interface TaskRunnerOptions {
   readonly vm: LuaVm
+  readonly modules: ModuleVersions
   /** For a task that brings no limit of its own. */
   readonly defaultTimeLimitMs: number
   readonly warn?: (message: string) => void
@@ -29,55 +32,21 @@ export interface TaskRunnerOptions {
   readonly running?: (number: number) => void
 }
 
-/** A function of a loaded module. */
-interface Callable {
-  readonly fn: TValue
-  readonly counters: FunctionCounters
-}
-
-interface Loaded {
-  readonly module: LuaModule
-  /** Those that were called. */
-  readonly functions: Map<string, Callable>
-}
-
 export class TaskRunner {
   readonly #vm: LuaVm
   readonly #defaultTimeLimitMs: number
   readonly #warn: (message: string) => void
-  /** By module name, without the extension. A module that did not load is kept as the reason. */
-  readonly #modules = new Map<string, Loaded | ModuleError>()
+  readonly #modules: ModuleVersions
   readonly #statistics: WorkerStatistics
   readonly #running: (number: number) => void
 
-  constructor ({ vm, defaultTimeLimitMs, warn, statistics, running }: TaskRunnerOptions) {
+  constructor ({ vm, modules, defaultTimeLimitMs, warn, statistics, running }: TaskRunnerOptions) {
     this.#vm = vm
+    this.#modules = modules
     this.#defaultTimeLimitMs = defaultTimeLimitMs
     this.#warn = warn ?? (() => {})
     this.#statistics = statistics ?? new WorkerStatistics()
     this.#running = running ?? (() => {})
-  }
-
-  /** Loads a module, or remembers why it does not load; `fileName` ends in `.lua`. */
-  put (fileName: string, source: Uint8Array): ModuleError | null {
-    const name = moduleName(fileName)
-    try {
-      this.#modules.set(name, { module: this.#vm.load(fileName, source), functions: new Map() })
-      return null
-    } catch (error) {
-      if (!(error instanceof ModuleError)) throw error
-      this.#modules.set(name, error)
-      return error
-    }
-  }
-
-  /** Makes the functions of a module answer with the reason why it is not loaded. */
-  refuse (fileName: string, reason: string): void {
-    this.#modules.set(moduleName(fileName), new ModuleError(0, reason))
-  }
-
-  remove (fileName: string): void {
-    this.#modules.delete(moduleName(fileName))
   }
 
   run (task: Task, results: ResultBatch): void {
@@ -93,32 +62,32 @@ export class TaskRunner {
 
   #call (task: Task, results: ResultBatch): { code: number, message: string } | null {
     const name = task.module
-    const loaded = this.#modules.get(name) ?? this.#modules.get(moduleName(name))
-    if (loaded === undefined) return { code: ResultCode.UDF_EXECUTION, message: `module not found: ${name}` }
-    if (loaded instanceof ModuleError) {
-      return { code: ResultCode.UDF_EXECUTION, message: `module ${name} failed to load: ${loaded.line === 0 ? '' : `${name}.lua:${loaded.line}: `}${loaded.message}` }
+    const module = this.#modules.find(name)
+    if (module === undefined) return { code: ResultCode.UDF_EXECUTION, message: `module not found: ${name}` }
+    if (module instanceof ModuleError) {
+      return { code: ResultCode.UDF_EXECUTION, message: `module ${name} failed to load: ${module.line === 0 ? '' : `${name}.lua:${module.line}: `}${module.message}` }
     }
     const functionName = task.function
-    const callable = loaded.functions.get(functionName) ?? this.#find(loaded, functionName)
+    const callable = module.callables.get(functionName) ?? this.#find(module, functionName)
     if (callable === undefined) return { code: ResultCode.UDF_EXECUTION, message: `function not found: ${name}.${functionName}` }
 
     const { counters } = callable
     this.#running(counters.number)
     const started = performance.now()
     const problem = task.kind === TaskKind.RECORD
-      ? this.#onRecord(task, loaded.module, callable, results)
-      : this.#onStream(task, loaded.module, callable, results)
+      ? this.#onRecord(task, module, callable, results)
+      : this.#onStream(task, module, callable, results)
     counters.call(performance.now() - started, problem !== null)
     this.#running(0)
     return problem
   }
 
   /** Only names that exist are remembered: others come from clients and have no bound. */
-  #find ({ module, functions }: Loaded, name: string): Callable | undefined {
+  #find (module: LuaModule, name: string): Callable | undefined {
     const fn = module.function(name)
     if (fn === undefined) return undefined
     const callable = { fn, counters: this.#statistics.of(moduleName(module.name), name) }
-    functions.set(name, callable)
+    module.callables.set(name, callable)
     return callable
   }
 
@@ -170,8 +139,4 @@ function readArguments (task: Task): TValue[] {
   const { items } = reader.listItems(reader.listHeader(), 0)
   // Infinity and the wildcard stand for no value of their own.
   return items.map(item => item.value instanceof LuaOpaque && isSentinel(item.value.raw) ? new Value(NIL, null) : item)
-}
-
-export function moduleName (fileName: string): string {
-  return fileName.endsWith('.lua') ? fileName.slice(0, -4) : fileName
 }

@@ -9,6 +9,7 @@ import { decodeResults, encodeTasks, ResultBatch, TaskBatch } from './lane.js'
 import type { BinParticle, TaskFields, TaskResult } from './lane.js'
 import { writeListItems } from './msgpack.js'
 import { decodeParticle, encodeParticle } from './particle.js'
+import { ModuleVersions } from './module-versions.js'
 import { TaskRunner } from './task-runner.js'
 import { LuaVm } from './vm.js'
 import type { LogLine, VmOptions } from './vm.js'
@@ -102,14 +103,18 @@ export function plainOutcome (result: TaskResult): Outcome {
 /** A module named `m`, called through encoded tasks and results. */
 export class ModuleUnderTest {
   readonly logged: LogLine[] = []
+  readonly modules: ModuleVersions
   readonly runner: TaskRunner
   #id = 0n
 
-  constructor (source: string, options: VmOptions = {}) {
+  /** `others` are modules that it may require, by file name. */
+  constructor (source: string, options: VmOptions = {}, others: Record<string, string> = {}) {
     const vm = new LuaVm({ logLevel: 4, log: line => { this.logged.push(line) }, ...options })
-    this.runner = new TaskRunner({ vm, defaultTimeLimitMs: 5000 })
-    const problem = this.runner.put('m.lua', new Uint8Array(Buffer.from(source)))
-    if (problem !== null) throw problem
+    const sources = Object.entries({ ...others, 'm.lua': source }).map(([name, text]) => ({ name, content: new Uint8Array(Buffer.from(text)) }))
+    this.modules = new ModuleVersions(vm, new Int32Array(1), 0, sources)
+    const [problem] = this.modules.failures
+    if (problem !== undefined) throw problem.error
+    this.runner = new TaskRunner({ vm, modules: this.modules, defaultTimeLimitMs: 5000 })
   }
 
   result (fn: string, args: readonly Plain[] = [], task: Partial<TaskFields> = {}): TaskResult {

@@ -1,27 +1,24 @@
 // One Lua virtual machine: loads modules, calls their functions, keeps calls apart from each other and within their time.
 //
-// Environments. All calls share the frozen libraries. A module's globals are a table that inherits from them; it is filled while
-// the module loads and frozen then. During a call the global environment is a fresh table that inherits from the module's, so
-// what a call assigns to a global is gone with the call. All functions of a module share one environment cell (the `_ENV` upvalue
-// of its main chunk), so switching environments is one assignment; an environment nobody wrote to is used again.
+// Calls share the frozen libraries; what else they find in their global environment is their module's (lua-module.ts).
 
 import type { LuaClosure, LuaFunction, LuaState, Table, TValue } from './fengari.js'
-import { hiddenMetatable, HostObject, objectValue } from './host-object.js'
+import { HostObject, objectValue } from './host-object.js'
 // Puts the instruction loop in place of fengari's.
 import './interpreter.js'
-import { control, startClock } from './limits.js'
+import { control, pauseClock, resumeClock, startClock } from './limits.js'
 import {
-  freeze, functionValue, INTEGER, FLOAT, lapi, lauxlib, LUA_CLOSURE, newTable, NIL, push, rawGet, rawSet, STATUS_OK, STRING, stringValue, TABLE, tableValue,
-  textOf, typeName, Value
+  functionValue, INTEGER, FLOAT, lapi, lauxlib, lstate, LUA_CLOSURE, push, raise, rawGet, STATUS_OK, STRING, stringValue, textOf, typeName, Value
 } from './lua.js'
 import { floatText } from './lua-format.js'
 import { installBytes } from './bytes-api.js'
 import { installCollections, installReducers } from './collections-api.js'
 import { failure, installRecord } from './record-api.js'
 import type { LuaRecord } from './record-api.js'
-import { buildEnvironment, freezeEnvironment } from './sandbox.js'
+import { LuaModule, ModuleError } from './lua-module.js'
+import { buildEnvironment, freezeEnvironment, makeLoad } from './sandbox.js'
 import { installStream } from './stream-api.js'
-import { format, textBytes } from './string-library.js'
+import { checkBytes, format, textBytes } from './string-library.js'
 import { ValueError } from './values.js'
 import { ResultCode } from '../src/engine/constants.js'
 
@@ -45,14 +42,14 @@ export interface VmOptions {
   readonly loadTimeLimitMs?: number
 }
 
-/** A module did not compile, or failed while loading. */
-export class ModuleError extends Error {
-  readonly line: number
+/** Where `require` finds modules. */
+export interface ModuleResolver {
+  /** The module that a name given to `require` means; throws ModuleError with the reason when there is none, or when it does not load. */
+  require (name: string, from: LuaModule): LuaModule
+}
 
-  constructor (line: number, message: string) {
-    super(message)
-    this.line = line
-  }
+const NO_MODULES: ModuleResolver = {
+  require: name => { throw new ModuleError(0, `module '${name}' is not registered`) }
 }
 
 export type CallOutcome =
@@ -86,66 +83,16 @@ function nativeError (L: LuaState): number {
   return 1
 }
 
-interface CallEnvironment {
-  readonly table: Table
-  readonly metatable: Table
-}
-
-/** A loaded module. */
-export class LuaModule {
-  readonly name: string
-  readonly #cell: TValue
-  readonly #globals: Table
-  readonly #callMetatable: Table
-  #environment: CallEnvironment | null = null
-
-  constructor (name: string, cell: TValue, globals: Table) {
-    this.name = name
-    this.#cell = cell
-    this.#globals = globals
-    this.#callMetatable = hiddenMetatable('environment')
-    this.#callMetatable.frozen = false
-    rawSet(this.#callMetatable, '__index', tableValue(globals))
-    freeze(this.#callMetatable)
-  }
-
-  /** A global function of the module, or undefined. */
-  function (name: string): TValue | undefined {
-    const value = rawGet(this.#globals, name)
-    return value !== undefined && value.type === LUA_CLOSURE ? value : undefined
-  }
-
-  /** Gives the functions a clean environment and returns it. */
-  enter (): TValue {
-    let environment = this.#environment
-    if (environment === null || !isUntouched(environment)) {
-      const table = newTable()
-      rawSet(table, '_G', tableValue(table))
-      table.metatable = this.#callMetatable
-      environment = { table, metatable: this.#callMetatable }
-      this.#environment = environment
-    }
-    this.#cell.type = TABLE
-    this.#cell.value = environment.table
-    return this.#cell
-  }
-}
-
-const SELF_KEY = '|_G'
-const NIL_VALUE = new Value(NIL, null)
-
-function isUntouched ({ table, metatable }: CallEnvironment): boolean {
-  return table.strong.size === 1 && table.metatable === metatable && table.strong.get(SELF_KEY)?.value.value === table
-}
-
 export class LuaVm {
   readonly #L: LuaState
   readonly #environment: Table
   readonly #log: (line: LogLine) => void
   readonly #logLevel: number
   readonly #loadTimeLimitMs: number
-  /** The environment of what runs now, for `load`. */
-  #current: TValue
+  #resolver: ModuleResolver = NO_MODULES
+  /** Counts calls; a module's functions get a clean environment once in each. */
+  #call = 0
+  #depth = 0
 
   constructor (options: VmOptions = {}) {
     this.#log = options.log ?? (() => {})
@@ -154,7 +101,7 @@ export class LuaVm {
     const L: LuaState = lauxlib['luaL_newstate']()
     this.#L = L
     lapi['lua_atnativeerror'](L, nativeError)
-    const environment = buildEnvironment(L, () => this.#current, L => {
+    const environment = buildEnvironment(L, L => {
       this.#print(L)
       return 0
     })
@@ -168,65 +115,96 @@ export class LuaVm {
     })
     freezeEnvironment(L, environment)
     this.#environment = environment
-    this.#current = tableValue(environment)
+  }
+
+  /** Where `require` finds modules from here on. */
+  set resolver (resolver: ModuleResolver) {
+    this.#resolver = resolver
   }
 
   /** Compiles without running; throws ModuleError. `name` is the file name, as in messages. */
   compile (name: string, source: Uint8Array): LuaClosure {
-    const L = this.#L
-    const status: number = lauxlib['luaL_loadbufferx'](L, source, source.length, Buffer.from('@' + name, 'utf8'), Buffer.from('t'))
-    const top = L.stack[L.top - 1]!
-    if (status !== STATUS_OK) {
-      const error = positioned(messageOf(top))
-      lapi['lua_settop'](L, 0)
-      throw error
-    }
-    const closure: LuaClosure = top.value
-    lapi['lua_settop'](L, 0)
-    return closure
+    return this.#compile(this.#L, name, source)
   }
 
-  /** Compiles a module and runs its main chunk; throws ModuleError. */
+  #compile (L: LuaState, name: string, source: Uint8Array): LuaClosure {
+    const status: number = lauxlib['luaL_loadbufferx'](L, source, source.length, Buffer.from('@' + name, 'utf8'), Buffer.from('t'))
+    const top = L.stack[L.top - 1]!
+    lapi['lua_pop'](L, 1)
+    if (status !== STATUS_OK) throw positioned(messageOf(top))
+    return top.value
+  }
+
+  /** Compiles a module and runs its main chunk; throws ModuleError. Also while another loads or a call runs, whose limits rest meanwhile. */
   load (name: string, source: Uint8Array): LuaModule {
-    const closure = this.compile(name, source)
-    const globals = newTable()
-    rawSet(globals, '_G', tableValue(globals))
-    globals.metatable = hiddenMetatable('environment')
-    globals.metatable.frozen = false
-    rawSet(globals.metatable, '__index', tableValue(this.#environment))
-    freeze(globals.metatable)
+    if (this.#depth === 0) return this.#load(this.#L, name, source)
+    const paused = pauseClock()
+    const { code, message } = failure
+    try {
+      // A state of its own: the one that waits may be a coroutine, or full.
+      lapi['lua_checkstack'](this.#L, 1)
+      const L: LuaState = lstate['lua_newthread'](this.#L)
+      lapi['lua_pop'](this.#L, 1)
+      return this.#load(L, name, source)
+    } finally {
+      resumeClock(paused)
+      Object.assign(failure, { code, message })
+    }
+  }
+
+  #load (L: LuaState, name: string, source: Uint8Array): LuaModule {
+    const closure = this.#compile(L, name, source)
     const cell = closure.upvals[0]!
-    cell.type = TABLE
-    cell.value = globals
-    this.#current = cell
-    const outcome = this.#run(new Value(LUA_CLOSURE, closure), [], this.#loadTimeLimitMs)
+    const module = new LuaModule(name, cell, this.#environment)
+    module.define('require', functionValue(L => this.#require(L, module)))
+    module.define('load', functionValue(makeLoad(cell)))
+    if (this.#depth === 0) this.#call++
+    const outcome = this.#run(L, new Value(LUA_CLOSURE, closure), [], this.#loadTimeLimitMs)
     if (!outcome.ok) throw positioned(outcome.message)
-    // A call finds its own environment under _G, not this one.
-    rawSet(globals, '_G', NIL_VALUE)
-    freeze(globals)
-    return new LuaModule(name, cell, globals)
+    module.finish(outcome.value)
+    return module
+  }
+
+  #require (L: LuaState, from: LuaModule): number {
+    const name = Buffer.from(checkBytes(L, 1)).toString('utf8')
+    let required: LuaModule
+    try {
+      required = this.#resolver.require(name, from)
+    } catch (error) {
+      if (!(error instanceof ModuleError)) throw error
+      raise(L, error.message)
+    }
+    required.enter(this.#call)
+    from.link(L, required)
+    push(L, required.exports)
+    return 1
   }
 
   /** Calls a function of a module. The outcome's value is valid until the next call. */
   call (module: LuaModule, fn: TValue, record: LuaRecord | null, args: readonly TValue[], limitMs: number): CallOutcome {
-    this.#current = module.enter()
-    return this.#run(fn, record === null ? args : [objectValue(record), ...args], limitMs)
+    module.enter(++this.#call)
+    return this.#run(this.#L, fn, record === null ? args : [objectValue(record), ...args], limitMs)
   }
 
   /** Runs a library function in place of one of the module, which it calls as it likes. */
   run (module: LuaModule, body: LuaFunction, limitMs: number): CallOutcome {
-    this.#current = module.enter()
-    return this.#run(functionValue(body), [], limitMs)
+    module.enter(++this.#call)
+    return this.#run(this.#L, functionValue(body), [], limitMs)
   }
 
-  #run (fn: TValue, args: readonly TValue[], limitMs: number): CallOutcome {
-    const L = this.#L
+  #run (L: LuaState, fn: TValue, args: readonly TValue[], limitMs: number): CallOutcome {
     startClock(limitMs)
     failure.code = 0
     if (!(lapi['lua_checkstack'](L, args.length + 4) as boolean)) return { ok: false, code: ResultCode.UDF_EXECUTION, message: 'too many arguments' }
     push(L, fn)
     for (const value of args) push(L, value)
-    const status: number = lapi['lua_pcallk'](L, args.length, 1, 0, 0, null)
+    this.#depth++
+    let status: number
+    try {
+      status = lapi['lua_pcallk'](L, args.length, 1, 0, 0, null)
+    } finally {
+      this.#depth--
+    }
     const top = L.stack[L.top - 1]!
     lapi['lua_settop'](L, 0)
     if (status === STATUS_OK) return { ok: true, value: top }

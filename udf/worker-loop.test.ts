@@ -10,7 +10,7 @@ import { bin, packArguments, plainOutcome } from './testing.js'
 import type { Outcome } from './testing.js'
 import { WorkerLoop } from './worker-loop.js'
 
-type Step = { tasks: TaskFields[] } | { control: ToWorker[] } | 'nothing'
+type Step = { tasks: TaskFields[] } | { control: ToWorker[] } | { active: number } | 'nothing'
 
 /**
  * The engine's side of one worker, as a script of steps; closes after the last.
@@ -22,6 +22,7 @@ class FakeLane {
   readonly #steps: Step[]
   readonly #control: ToWorker[] = []
   readonly progress = new SharedArrayBuffer(Progress.COUNT * Float64Array.BYTES_PER_ELEMENT)
+  readonly activeVersion = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)
   exchanges = 0
 
   constructor (steps: Step[]) {
@@ -32,10 +33,15 @@ class FakeLane {
     assert.deepEqual([handle, worker], [17, 3])
     assert.ok(waitMs >= 0)
     this.exchanges++
-    assert.deepEqual([...new Float64Array(this.progress)], new Array(Progress.COUNT).fill(0))
+    const progress = new Float64Array(this.progress)
+    assert.deepEqual([Progress.RUNNING, Progress.LOADING, Progress.FUNCTION].map(at => progress[at]), [0, 0, 0])
     if (results !== null) this.outcomes.push(...decodeResults(Uint8Array.from(results)).map(plainOutcome))
     for (let step = this.#steps.shift(); step !== undefined; step = this.#steps.shift()) {
       if (step === 'nothing') return 0
+      if ('active' in step) {
+        new Int32Array(this.activeVersion)[0] = step.active
+        continue
+      }
       if ('control' in step) {
         this.#control.push(...step.control)
         return 0
@@ -49,8 +55,9 @@ class FakeLane {
   }
 
   run (modules: ModuleToLoad[] = [], arrayBufferBytes = (): number => 0): this {
+    new Int32Array(this.activeVersion)[0] = 1
     new WorkerLoop({
-      data: { handle: 17, worker: 3, addonPath: '', modules, version: 1, defaultTimeLimitMs: 1000, logLevel: 2, arrayBufferBytesMax: 1000, progress: this.progress },
+      data: { handle: 17, worker: 3, addonPath: '', modules, version: 1, defaultTimeLimitMs: 1000, logLevel: 2, arrayBufferBytesMax: 1000, progress: this.progress, activeVersion: this.activeVersion },
       exchange: this.exchange,
       receive: () => this.#control.shift(),
       post: message => { this.posted.push(message) },
@@ -71,25 +78,34 @@ describe('worker loop', () => {
     ]).run([module('m.lua', 'function one() return 1 end function add(rec, n) rec.a = rec.a + n aerospike:update(rec) return rec.a end function fail() error("x") end')])
     assert.deepEqual(lane.outcomes.map(outcome => [outcome.id, outcome.success, outcome.value, outcome.code, outcome.message]),
       [[1n, true, 1, 0, ''], [2n, true, 6, 0, ''], [3n, false, null, 100, 'm.lua:1: x'], [4n, true, 1, 0, '']])
-    assert.deepEqual(lane.posted[0], { kind: 'loaded', version: 1 })
+    assert.deepEqual(lane.posted[0], { kind: 'loaded', version: 1, failures: [], refused: undefined })
     assert.deepEqual(lane.posted.at(-1), { kind: 'ended' })
   })
 
-  it('a_module_change_is_in_force_for_the_tasks_after_its_acknowledgement', () => {
+  it('a_change_is_in_force_for_the_tasks_that_start_after_the_shared_number_says_so', () => {
+    const put = (version: number, text: string): Step => ({ control: [{ kind: 'change', version, name: 'm.lua', source: module('m.lua', text) }] })
+    const remove = (version: number, name: string): Step => ({ control: [{ kind: 'change', version, name, source: undefined }] })
+    const one = 'function f() return 1 end'
     const lane = new FakeLane([
       { tasks: [task(1, 'f')] },
-      { control: [{ kind: 'put', version: 2, module: module('m.lua', 'function f() return 1 end') }] }, { tasks: [task(2, 'f')] },
-      { control: [{ kind: 'put', version: 3, module: module('m.lua', 'function f() return 2 end function g() return 3 end') }] }, { tasks: [task(3, 'f'), task(4, 'g')] },
-      { control: [{ kind: 'remove', version: 4, name: 'm.lua' }, { kind: 'remove', version: 5, name: 'absent.lua' }] }, { tasks: [task(5, 'f')] }
+      put(2, one), { tasks: [task(2, 'f')] }, { active: 2 }, { tasks: [task(3, 'f')] },
+      // The third never comes into force.
+      put(3, 'function f() return 3 end'), { tasks: [task(4, 'f')] },
+      put(4, 'function f() return 4 end function g() return 5 end'), { active: 4 }, { tasks: [task(5, 'f'), task(6, 'g')] },
+      put(5, 'error("broken")'), { tasks: [task(7, 'f')] },
+      remove(6, 'm.lua'), { active: 6 }, remove(7, 'absent.lua'), { active: 7 }, { tasks: [task(8, 'f')] }
     ]).run()
-    assert.deepEqual(lane.outcomes.map(outcome => outcome.success ? outcome.value : outcome.message), ['module not found: m', 1, 2, 3, 'module not found: m'])
-    assert.deepEqual(lane.posted.flatMap(message => message.kind === 'loaded' ? [message.version] : []), [1, 2, 3, 4, 5])
+    assert.deepEqual(lane.outcomes.map(outcome => outcome.success ? outcome.value : outcome.message),
+      ['module not found: m', 'module not found: m', 1, 1, 4, 5, 4, 'module not found: m'])
+    const loaded = lane.posted.flatMap(message => message.kind === 'loaded' ? [message] : [])
+    assert.deepEqual(loaded.map(({ version }) => version), [1, 2, 3, 4, 5, 6, 7])
+    assert.deepEqual(loaded.flatMap(({ version, refused }) => refused === undefined ? [] : [[version, refused]]), [[5, { name: 'm.lua', line: 1, message: 'broken' }]])
   })
 
   it('a_module_that_fails_while_loading_answers_with_its_error', () => {
     const lane = new FakeLane([{ tasks: [task(1, 'f')] }]).run([module('m.lua', 'function f() end\nerror("broken")')])
     assert.equal(lane.outcomes[0]!.message, 'module m failed to load: m.lua:2: broken')
-    assert.deepEqual(lane.posted[0], { kind: 'load-failed', name: 'm.lua', line: 2, message: 'broken' })
+    assert.deepEqual(lane.posted[0], { kind: 'loaded', version: 1, failures: [{ name: 'm.lua', line: 2, message: 'broken' }], refused: undefined })
   })
 
   it('stop_hands_in_the_results_that_are_done', () => {
@@ -114,7 +130,7 @@ describe('worker loop', () => {
     const lane = new FakeLane([
       { tasks: [task(1, 'f'), task(2, 'f', stored), task(3, 'g', stored), task(4, 'none')] },
       // A function keeps its row when its module is replaced.
-      { control: [{ kind: 'put', version: 2, module: module('m.lua', text) }] },
+      { control: [{ kind: 'change', version: 2, name: 'm.lua', source: module('m.lua', text) }] }, { active: 2 },
       { tasks: [task(5, 'set'), task(6, 'set', stored), task(7, 'set', stored), task(8, 'remove', stored), task(9, 'remove'), task(10, 'f')] }
     ]).run([module('m.lua', text)])
     const statistics = new HostStatistics()

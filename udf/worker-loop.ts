@@ -1,12 +1,14 @@
 // The loop of a worker thread, without the thread: control messages, exchange, tasks, again.
 //
 // Control messages are taken synchronously between two exchanges, since the thread never returns to its event loop. A module
-// change is therefore in force for every task of the batches that follow its 'loaded'.
+// change is prepared there, and comes into force with the shared number, also within a batch (module-versions.ts).
 
 import { ResultBatch, TaskBatch } from './lane.js'
 import type { UdfExchange } from './native.js'
 import { Progress } from './protocol.js'
-import type { FromWorker, ToWorker, WorkerData } from './protocol.js'
+import type { FromWorker, LoadProblem, ModuleToLoad, ToWorker, WorkerData } from './protocol.js'
+import type { LoadFailure } from './module-set.js'
+import { ModuleVersions } from './module-versions.js'
 import { WorkerStatistics } from './statistics.js'
 import { TaskRunner } from './task-runner.js'
 import { LogLevel, LuaVm } from './vm.js'
@@ -36,7 +38,7 @@ export class WorkerLoop {
   readonly #exchange: UdfExchange
   readonly #receive: () => ToWorker | undefined
   readonly #post: (message: FromWorker) => void
-  readonly #runner: TaskRunner
+  readonly #vm: LuaVm
   readonly #tasks: Uint8Array
   readonly #progress: Float64Array
   readonly #arrayBufferBytes: () => number
@@ -56,7 +58,7 @@ export class WorkerLoop {
     this.#tasks = new Uint8Array(tasksBytes ?? TASKS_BYTES)
     this.#progress = new Float64Array(data.progress)
     this.#arrayBufferBytes = arrayBufferBytes ?? (() => process.memoryUsage().arrayBuffers)
-    const vm = new LuaVm({
+    this.#vm = new LuaVm({
       logLevel: data.logLevel,
       log: line => {
         if (this.#logged < LOG_LINES_MAX) post({ kind: 'log', line })
@@ -66,32 +68,28 @@ export class WorkerLoop {
         this.#logged++
       }
     })
-    this.#runner = new TaskRunner({
-      vm,
-      defaultTimeLimitMs: data.defaultTimeLimitMs,
-      warn: message => { post({ kind: 'log', line: { level: LogLevel.WARN, module: '', line: 0, message } }) },
-      statistics: new WorkerStatistics((module, name, row) => { post({ kind: 'function', module, name, row }) }),
-      running: number => { this.#progress[Progress.FUNCTION] = number }
-    })
   }
 
   /** Runs until the node closes or 'stop' arrives. */
   run (): void {
-    this.#data.modules.forEach(({ name, content, refused }, position) => {
-      this.#progress[Progress.LOADING] = position + 1
-      if (refused === undefined) this.#put(name, content)
-      else this.#runner.refuse(name, refused)
+    const versions = this.#load()
+    const runner = new TaskRunner({
+      vm: this.#vm,
+      modules: versions,
+      defaultTimeLimitMs: this.#data.defaultTimeLimitMs,
+      warn: message => { this.#post({ kind: 'log', line: { level: LogLevel.WARN, module: '', line: 0, message } }) },
+      statistics: new WorkerStatistics((module, name, row) => { this.#post({ kind: 'function', module, name, row }) }),
+      running: number => { this.#progress[Progress.FUNCTION] = number }
     })
-    this.#progress[Progress.LOADING] = 0
     const allowed = this.#data.arrayBufferBytesMax
     this.#arrayBufferBytesMax = Math.max(allowed, this.#arrayBufferBytes() + allowed / 2)
-    this.#post({ kind: 'loaded', version: this.#data.version })
+    this.#post({ kind: 'loaded', version: this.#data.version, failures: versions.failures.map(problemOf), refused: undefined })
     const batch = new TaskBatch(this.#tasks)
     const results = new ResultBatch()
     const progress = this.#progress
     let exhausted = 0
     let pending: Uint8Array | null = null
-    while (this.#control()) {
+    while (this.#control(versions)) {
       const length = this.#exchange(this.#data.handle, this.#data.worker, pending, this.#tasks, WAIT_MS)
       pending = null
       if (length < 0) break
@@ -100,7 +98,7 @@ export class WorkerLoop {
         results.reset()
         for (let task = batch.next(); task !== null; task = batch.next()) {
           progress[Progress.RUNNING] = task.idNumber
-          this.#runner.run(task, results)
+          runner.run(task, results)
         }
         progress[Progress.RUNNING] = 0
         pending = results.finish()
@@ -121,29 +119,47 @@ export class WorkerLoop {
     this.#post(exhausted > 0 ? { kind: 'exhausted', bytes: exhausted } : { kind: 'ended' })
   }
 
-  #put (name: string, content: Uint8Array): void {
-    const problem = this.#runner.put(name, content)
-    if (problem !== null) this.#post({ kind: 'load-failed', name, line: problem.line, message: problem.message })
+  /** Loads the modules that the worker starts with; the module that loads is named to the host, in case that costs the thread. */
+  #load (): ModuleVersions {
+    const { modules, version, activeVersion } = this.#data
+    const positions = new Map(modules.map(({ name }, position) => [name, position + 1]))
+    const outer: number[] = []
+    return new ModuleVersions(this.#vm, new Int32Array(activeVersion), version, modules, source => {
+      if (source === undefined) outer.pop()
+      else {
+        outer.push(positions.get(source.name)!)
+        this.#beginLoad(source)
+      }
+      this.#progress[Progress.LOADING] = outer.at(-1) ?? 0
+    })
+  }
+
+  #beginLoad (source: ModuleToLoad): void {
+    this.#progress[Progress.LOADING_BYTES] = source.content.length
+    this.#progress[Progress.LOADS]!++
   }
 
   /** Handles what has arrived; false to stop. */
-  #control (): boolean {
+  #control (versions: ModuleVersions): boolean {
     for (let message = this.#receive(); message !== undefined; message = this.#receive()) {
       switch (message.kind) {
-        case 'put':
-          this.#progress[Progress.LOADING] = -message.version
-          this.#put(message.module.name, message.module.content)
+        case 'change': {
+          const { version } = message
+          // Whatever loads now, the change is what it is for.
+          this.#progress[Progress.LOADING] = -version
+          const { refused, failures } = versions.prepare(version, message, source => { if (source !== undefined) this.#beginLoad(source) })
           this.#progress[Progress.LOADING] = 0
-          this.#post({ kind: 'loaded', version: message.version })
+          this.#post({ kind: 'loaded', version, failures: failures.map(problemOf), refused: refused === undefined ? undefined : problemOf(refused) })
           break
-        case 'remove':
-          this.#runner.remove(message.name)
-          this.#post({ kind: 'loaded', version: message.version })
-          break
+        }
         case 'stop':
           return false
       }
     }
     return true
   }
+}
+
+function problemOf ({ name, error }: LoadFailure): LoadProblem {
+  return { name, line: error.line, message: error.message }
 }

@@ -2,7 +2,7 @@
 
 import { UdfError, type UdfErrorCode } from '../../udf/errors.js'
 import { percentile } from '../../udf/statistics.js'
-import { moduleName } from '../../udf/task-runner.js'
+import { moduleName } from '../../udf/module-set.js'
 import type { InfoCommand } from './registry.js'
 import { listedName, pairs } from './request.js'
 
@@ -34,7 +34,8 @@ async function answered (filename: string, change: Promise<void>): Promise<strin
     if (!(error instanceof UdfError)) throw error
     const message = Buffer.from(error.message).toString('base64')
     if (error.code === 'udf-compile') return `error=compile_error;file=${filename};line=${error.line};message=${message}`
-    return `error=${INFO_ERRORS[error.code] ?? error.code};message=${message}`
+    const place = error.line > 0 ? `file=${filename};line=${error.line};` : ''
+    return `error=${INFO_ERRORS[error.code] ?? error.code};${place}message=${message}`
   }
 }
 

@@ -10,7 +10,7 @@
 
 import type { LuaState, Table, TableEntry, TValue } from './fengari.js'
 import { hiddenMetatable } from './host-object.js'
-import { freeze, ltable, LUA_CLOSURE, newTable, NIL, rawGet, rawSet, TABLE, tableValue, Value } from './lua.js'
+import { freeze, ltable, LUA_CLOSURE, newTable, NIL, rawGet, rawSet, TABLE, tableValue, textOf, Value } from './lua.js'
 import type { FunctionCounters } from './statistics.js'
 
 /** A module did not compile, or failed while loading, or is not there. */
@@ -31,13 +31,13 @@ interface CallEnvironment {
   readonly metatable: Table
 }
 
-const SELF_KEY = '_G'
+const SELF_KEY = '|_G'
 const NIL_VALUE = new Value(NIL, null)
 /** What every module has of its own, and none gives to another. */
-const OWN_NAMES = new Set(['_G', 'require', 'load'])
+const OWN_NAMES = new Set(['|_G', '|require', '|load'])
 
 function isUntouched ({ table, metatable }: CallEnvironment): boolean {
-  return table.strong.size === 1 && table.array.length === 0 && table.metatable === metatable && table.strong.get(SELF_KEY)?.value.value === table
+  return table.strong.size === 1 && table.metatable === metatable && table.strong.get(SELF_KEY)?.value.value === table
 }
 
 function inheriting (from: Table): Table {
@@ -117,6 +117,13 @@ export class LuaModule {
   function (name: string): TValue | undefined {
     const value = rawGet(this.#globals, name) ?? (this.#imported === null ? undefined : rawGet(this.#imported, name))
     return value !== undefined && value.type === LUA_CLOSURE ? value : undefined
+  }
+
+  /** Names of its own global functions, in the order in which they were defined. */
+  get functionNames (): string[] {
+    const names: string[] = []
+    for (const [key, { key: name, value }] of entriesOf(this.#globals)) if (!OWN_NAMES.has(key) && value.type === LUA_CLOSURE) names.push(textOf(name))
+    return names
   }
 
   /** What `require` gives for it: what its main chunk returned, else a read-only table of the globals that it defines. */

@@ -25,6 +25,11 @@ export interface ModuleInfo {
 // Letters, digits and a few marks: no path separators, and nothing that separates fields of the info protocol.
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9_.+@-]*\.lua$/
 
+/** Whether a file of that name can be a module. */
+export function isModuleName (name: string): boolean {
+  return NAME.test(name) && Buffer.byteLength(name) < MODULE_NAME_BYTES_LIMIT
+}
+
 export function checkModuleName (name: string): void {
   const fail = (why: string): never => { throw new UdfError('udf-name', `module file name ${JSON.stringify(name.slice(0, MODULE_NAME_BYTES_LIMIT))}: ${why}`) }
   if (Buffer.byteLength(name) >= MODULE_NAME_BYTES_LIMIT) fail(`must be shorter than ${MODULE_NAME_BYTES_LIMIT} bytes`)

@@ -7,7 +7,6 @@ import { HostObject, objectValue } from './host-object.js'
 // Puts the instruction loop in place of fengari's.
 import './interpreter.js'
 import { control, pauseClock, resumeClock, startClock } from './limits.js'
-import { clearStack } from './lua-frame.js'
 import {
   functionValue, INTEGER, FLOAT, lapi, lauxlib, lstate, LUA_CLOSURE, push, raise, rawGet, STATUS_OK, STRING, stringValue, textOf, typeName, Value
 } from './lua.js'
@@ -41,6 +40,8 @@ export interface VmOptions {
   readonly logLevel?: number
   /** Time for the main chunk of a module. */
   readonly loadTimeLimitMs?: number
+  /** Adds to what all modules share, or replaces some of it, before it is frozen. */
+  readonly extend?: (environment: Table) => void
 }
 
 /** Where `require` finds modules. */
@@ -114,6 +115,7 @@ export class LuaVm {
       format: (L, level) => { if (level <= this.#logLevel) this.#emit(L, level, Buffer.from(format(L, 1)).toString('utf8')) },
       text: (L, level, index) => { if (level <= this.#logLevel) this.#emit(L, level, Buffer.from(textBytes(L, index)).toString('utf8')) }
     })
+    options.extend?.(environment)
     freezeEnvironment(L, environment)
     this.#environment = environment
   }
@@ -206,10 +208,8 @@ export class LuaVm {
     } finally {
       this.#depth--
     }
-    const { type, value } = L.stack[L.top - 1]!
-    const top = new Value(type, value)
+    const top = L.stack[L.top - 1]!
     lapi['lua_settop'](L, 0)
-    clearStack(L)
     if (status === STATUS_OK) return { ok: true, value: top }
     let message = messageOf(top)
     if (control.aborted && !message.includes(control.message)) message = control.message

@@ -193,7 +193,7 @@ test('modules are put, listed, fetched and removed', async (t) => {
 
   const broken = Buffer.from('unexpected symbol').toString('base64')
   node.info.set(`udf-put:filename=b.lua;content=${content};content-len=${content.length};udf-type=LUA;`, `error=compile_error;file=b.lua;line=3;message=${broken}`)
-  assert.equal((await perigee('udf', 'put', file, '--name', 'b.lua', ...at)).err, 'perigee: udf-put: compile error: b.lua:3: unexpected symbol\n')
+  assert.equal((await perigee('udf', 'put', file, '--name', 'b.lua', ...at)).err, 'perigee: b.lua:3: unexpected symbol\n')
 })
 
 test('an index is created from what is typed, and waited for', async (t) => {

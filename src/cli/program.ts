@@ -9,6 +9,8 @@ import type { BackupCommandOptions } from './commands/backup.js'
 import type { CreateOptions } from './commands/indexes.js'
 import type { RestoreCommandOptions } from './commands/restore.js'
 import type { RecordOptions, WriteOptions } from './commands/record.js'
+import type { TestOptions } from './commands/udf-test.js'
+import type { UdfWatchOptions } from './commands/udf-watch.js'
 import type { TargetOptions } from './target.js'
 import type { KeyType } from './values.js'
 import type { WatchOptions } from './watch.js'
@@ -30,7 +32,7 @@ export function buildProgram (io: Io, end: End): Command {
     .configureOutput({ writeOut: (text) => io.out(text), writeErr: (text) => io.err(text) })
 
   serving(program, io)
-  asking(program, io)
+  asking(program, io, end)
   indexes(program, io)
   records(program, io, end)
   backups(program, io, end)
@@ -56,16 +58,16 @@ function serving (program: Command, io: Io): void {
     .action(async (file: string, options: { json?: boolean }) => (await import('./commands/config.js')).checkConfig(io, file, options))
 }
 
-function asking (program: Command, io: Io): void {
+function asking (program: Command, io: Io, end: End): void {
   target(program.command('info').description('send info commands and print the answers').argument('<command...>', 'such as statistics, namespace/test, get-config:context=service'))
     .option('--raw', 'print the answers as they come')
     .option('--all', 'ask every node of the cluster')
     .action(async (commands: string[], options: TargetOptions & { raw?: boolean, all?: boolean }) => (await import('./commands/info.js')).info(io, commands, options))
 
   const udf = program.command('udf').helpCommand(false).description('Lua modules')
-  target(udf.command('put').description('register a module, or replace it').argument('<file>', 'a Lua file'))
+  target(udf.command('put').description('register modules, or replace them').argument('<path...>', 'Lua files, or folders of them'))
     .option('--name <name>', 'name of the module (default: the name of the file)')
-    .action(async (file: string, options: TargetOptions & { name?: string }) => (await import('./commands/udf.js')).put(io, file, options))
+    .action(async (paths: string[], options: TargetOptions & { name?: string }) => (await import('./commands/udf.js')).put(io, paths, options))
   target(udf.command('list').description('list the modules'))
     .action(async (options: TargetOptions) => (await import('./commands/udf.js')).list(io, options))
   target(udf.command('get').description('print a module').argument('<name>', 'name of the module'))
@@ -76,6 +78,13 @@ function asking (program: Command, io: Io): void {
   target(udf.command('stats').description('calls, errors, records and times of each function since the node started').argument('[module]', 'only those of this module'))
     .option('--watch [seconds]', 'print it again and again (default: every second)')
     .action(async (module: string | undefined, options: TargetOptions & WatchOptions) => (await import('./commands/udf-stats.js')).stats(io, module, options))
+  json(udf.command('test').description('run the tests of modules on this machine; needs no node').argument('<path...>', 'modules with tests beside them (NAME.test.lua), tests, or folders of them'))
+    .option('-f, --filter <pattern>', 'only tests whose names match this regular expression')
+    .option('-w, --watch', 'run them again whenever a file in their folders changes')
+    .action(async (paths: string[], options: TestOptions) => end(await (await import('./commands/udf-test.js')).test(io, paths, options)))
+  target(udf.command('watch').description('register modules now and whenever they are saved').argument('<path...>', 'Lua files, or folders of them'))
+    .option('-t, --test', 'run the tests beside a module first, and register it only when they pass')
+    .action(async (paths: string[], options: UdfWatchOptions) => (await import('./commands/udf-watch.js')).watch(io, paths, options))
 
   target(program.command('truncate').description('remove every record of a namespace, or of a set, that was last updated before now').argument('<namespace>').argument('[set]'))
     .option('--before <time>', 'before this time instead: 2026-11-21T06:00:00Z, or so long ago, such as 2h')

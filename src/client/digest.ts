@@ -22,6 +22,11 @@ export function encodeKey (key: UserKey): Particle {
 /** 20 bytes. */
 export function digestOf (set: string, key: UserKey): Buffer {
   const { type, bytes } = encodeKey(key)
+  return digestOfKey(set, type, bytes)
+}
+
+/** As `digestOf`, of a key as it is sent: its particle type and bytes. */
+export function digestOfKey (set: string, type: number, bytes: Uint8Array): Buffer {
   return createHash('ripemd160').update(set).update(Buffer.of(type)).update(bytes).digest()
 }
 

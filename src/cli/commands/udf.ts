@@ -1,16 +1,55 @@
-import { readFile, writeFile } from 'node:fs/promises'
-import { basename } from 'node:path'
+import { writeFile } from 'node:fs/promises'
 import { parsePairs } from '../../client/info.js'
-import { CommandError, type Io } from '../io.js'
+import { CommandError, UsageError, type Io } from '../io.js'
+import { excerpt, modulePaths, readLuaFile } from '../lua-files.js'
 import { table } from '../table.js'
-import { askInfo, type TargetOptions } from '../target.js'
+import { askInfo, checked, rawInfos, type TargetOptions } from '../target.js'
+import { plainName } from './amounts.js'
 
-export async function put (io: Io, file: string, options: TargetOptions & { name?: string }): Promise<void> {
-  const content = (await contentOf(file)).toString('base64')
-  const name = options.name ?? basename(file)
-  await askInfo(options, `udf-put:filename=${name};content=${content};content-len=${content.length};udf-type=LUA;`)
-  if (options.json === true) io.out(`${JSON.stringify({ name })}\n`)
-  else io.out(`registered ${name}\n`)
+/** Why a node does not take a module. */
+export interface Refusal {
+  /** Of the module's source, where that is known. */
+  readonly line?: number
+  readonly message: string
+}
+
+export async function put (io: Io, paths: readonly string[], options: TargetOptions & { name?: string }): Promise<void> {
+  const files = await modulePaths(paths)
+  if (options.name !== undefined && files.length > 1) throw new UsageError('--name goes with a single file')
+  const refused: string[] = []
+  const registered: string[] = []
+  for (const path of files) {
+    const { name: fileName, content } = await readLuaFile(path)
+    const name = options.name ?? fileName
+    const refusal = await register(options, name, content)
+    if (refusal !== undefined) refused.push(refusalText(name, refusal, content))
+    else registered.push(name)
+  }
+  if (options.json === true) io.out(registered.map((name) => `${JSON.stringify({ name })}\n`).join(''))
+  else io.out(registered.map((name) => `registered ${name}\n`).join(''))
+  if (refused.length > 0) throw new CommandError(refused.join('\n'))
+}
+
+/** Puts a module in force on a node. Throws when there is no proper answer. */
+export async function register (options: TargetOptions, name: string, source: Buffer): Promise<Refusal | undefined> {
+  const content = source.toString('base64')
+  const [answer] = await rawInfos(options, [`udf-put:filename=${plainName(name)};content=${content};content-len=${content.length};udf-type=LUA;`])
+  const compileError = parsePairs(answer ?? '')
+  if (compileError.get('error') === 'compile_error') {
+    return { line: Number(compileError.get('line')), message: Buffer.from(compileError.get('message') ?? '', 'base64').toString('utf8') }
+  }
+  try {
+    checked('udf-put', answer)
+    return undefined
+  } catch (error) {
+    if (answer === undefined || !(error instanceof CommandError)) throw error
+    return { message: error.message }
+  }
+}
+
+/** A refusal with its place, and the line of the source that is there. */
+export function refusalText (module: string, { line, message }: Refusal, source?: Uint8Array): string {
+  return line === undefined ? `${module}: ${message}` : `${module}:${line}: ${message}${excerpt(source, line)}`
 }
 
 export async function list (io: Io, options: TargetOptions): Promise<void> {
@@ -40,12 +79,4 @@ export async function remove (io: Io, name: string, options: TargetOptions): Pro
   await askInfo(options, `udf-remove:filename=${name};`)
   if (options.json === true) io.out(`${JSON.stringify({ name })}\n`)
   else io.out(`removed ${name}\n`)
-}
-
-async function contentOf (file: string): Promise<Buffer> {
-  try {
-    return await readFile(file)
-  } catch (error) {
-    throw new CommandError(`${file} cannot be read (${(error as NodeJS.ErrnoException).code})`)
-  }
 }

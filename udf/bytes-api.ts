@@ -1,10 +1,10 @@
 // The Lua table `bytes`. Offsets count from 1. `bytes(n)` makes room for n bytes and has size 0; writing extends the size.
 // Reading outside gives nil; writing anywhere up to BYTES_MAX extends with zeros.
 
-import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
+import type { LuaFunction, LuaState, Table } from './fengari.js'
 import { pushObject } from './host-object.js'
 import {
-  argument, badArgument, checkInteger, FLOAT, INTEGER, luaString, NIL, pushBoolean, pushInteger, pushNil, pushTyped, rawSet, STRING, TABLE,
+  argument, badArgument, checkInteger, FLOAT, getInteger, INTEGER, luaString, NIL, pushBoolean, pushInteger, pushNil, pushTyped, rawSet, STRING, TABLE,
   tableValue, toFloat, typeName
 } from './lua.js'
 import { chargeBytes } from './limits.js'
@@ -24,7 +24,7 @@ function newBytes (L: LuaState, index: number): number {
     const table: Table = source.value
     const content: number[] = []
     for (let i = 1; ; i++) {
-      const value: TValue | undefined = table.strong.get(i)?.value
+      const value = getInteger(table, i)
       if (value === undefined) break
       if (value.type !== INTEGER) badArgument(L, index, `element ${i}: integer expected, got ${typeName(value)}`)
       content.push(Number(BigInt.asUintN(8, BigInt(value.value))))

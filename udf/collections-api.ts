@@ -3,16 +3,15 @@
 import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
 import { hiddenMetatable, HostObject, isObject, objectValue, pushObject } from './host-object.js'
 import {
-  argument, argumentCount, arithmetic, Arithmetic, badArgument, checkInteger, functionValue, INTEGER, ldo, luaString, newTable, NIL, push,
-  pushBoolean, pushInteger, pushNil, pushTyped, raise, rawSet, STRING, TABLE, tableValue, typeName, Value
+  argument, argumentCount, arithmetic, Arithmetic, badArgument, checkInteger, functionValue, getInteger, INTEGER, luaString, newTable, NIL,
+  push, pushBoolean, pushInteger, pushNil, pushTyped, raise, rawSet, STRING, TABLE, tableEntries, tableValue, typeName, Value
 } from './lua.js'
+import { callValueNoYield } from './lua-frame.js'
 import { ByteWriter } from './byte-writer.js'
 import { encodeParticle } from './particle.js'
 import { checkBytes } from './string-library.js'
 import { describe, ELEMENTS_MAX, listMetatable, LuaGeoJson, LuaList, LuaMap, mapMetatable, storageProblem, ValueError } from './values.js'
 import type { MapEntry } from './values.js'
-
-const { luaD_callnoyield } = ldo as Record<string, (L: LuaState, at: number, results: number) => void>
 
 // `pairs` walks both kinds: a list by position and value.
 rawSet(listMetatable, '__pairs', functionValue(L => {
@@ -146,7 +145,7 @@ function sequenceOf (L: LuaState, index: number): TValue[] {
   const table: Table = argument(L, index).value
   const items: TValue[] = []
   for (let i = 1; ; i++) {
-    const value = table.strong.get(i)?.value
+    const value = getInteger(table, i)
     if (value === undefined) return items
     const problem = storageProblem(value)
     if (problem !== null) badArgument(L, index, `element ${i}: ${problem}`)
@@ -249,12 +248,12 @@ function newMap (L: LuaState, index: number): number {
   const made = LuaMap.of(new Map())
   const source = argument(L, index)
   if (source.type === TABLE) {
-    for (let entry = (source.value as Table).f; entry !== undefined; entry = entry.n) {
-      for (const value of [entry.key, entry.value]) {
+    for (const [key, item] of tableEntries(source.value as Table)) {
+      for (const value of [key, item]) {
         const problem = storageProblem(value)
         if (problem !== null) badArgument(L, index, problem)
       }
-      made.set(L, entry.key, entry.value)
+      made.set(L, key, item)
     }
   } else if (source.type !== NIL) checkInteger(L, index)
   return pushObject(L, made)
@@ -270,8 +269,9 @@ export function callFunction (L: LuaState, fn: TValue, first: TValue, second?: T
   push(L, fn)
   push(L, first)
   if (second !== undefined) push(L, second)
-  luaD_callnoyield!(L, at, 1)
-  const result = L.stack[at]!
+  callValueNoYield(L, at, 1)
+  const { type, value } = L.stack[at]!
+  const result = new Value(type, value)
   L.top = at
   return result
 }

@@ -1,6 +1,9 @@
 // The part of fengari's internals that Perigee touches. fengari ships no types; these are only as wide as our use of them.
 // Values are typed `any` where Lua itself is dynamic: a TValue's `value` depends on its `type`.
 
+import type { LuaString as TString } from './lua-string.js'
+import type { Table } from './lua-table.js'
+
 export interface TValue {
   type: number
   value: any
@@ -17,27 +20,8 @@ export interface TValue {
   svalue(): Uint8Array
 }
 
-export interface TString {
-  hash: string | null
-  realstring: Uint8Array
-}
-
-export interface TableEntry {
-  key: TValue
-  value: TValue
-  p: TableEntry | undefined
-  n: TableEntry | undefined
-}
-
-export interface Table {
-  id: number
-  strong: Map<unknown, TableEntry>
-  f: TableEntry | undefined
-  metatable: Table | null
-  flags: number
-  /** Ours: writes to it are refused, see `lua.ts`. */
-  frozen: boolean
-}
+export type { LuaString as TString } from './lua-string.js'
+export type { Table, TableEntry } from './lua-table.js'
 
 export interface Instruction {
   opcode: number
@@ -63,6 +47,8 @@ export interface Proto {
   numparams: number
   is_vararg: boolean
   maxstacksize: number
+  /** Ours: see `lua-frame.ts`. */
+  captured?: readonly number[]
 }
 
 export interface LuaClosure {
@@ -75,6 +61,7 @@ export interface CallInfo {
   func: TValue
   funcOff: number
   top: number
+  /** Null below the first function; code that runs a function always has one. */
   previous: CallInfo
   next: CallInfo | null
   l_base: number
@@ -82,14 +69,17 @@ export interface CallInfo {
   l_savedpc: number
   nresults: number
   callstatus: number
+  c_k: unknown
 }
 
 export interface LuaState {
   stack: TValue[]
   top: number
   ci: CallInfo
-  l_G: { l_registry: TValue, tmname: TString[], mt: Array<Table | undefined> }
+  l_G: { id_counter: number, l_registry: TValue, tmname: TString[], mt: Array<Table | undefined> }
   stack_last: number
+  nCcalls: number
+  nny: number
 }
 
 export type LuaFunction = (L: LuaState) => number

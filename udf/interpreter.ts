@@ -13,9 +13,12 @@ import type { CallInfo, LuaClosure, LuaState, Proto, Table, TValue } from './fen
 import { HostObject } from './host-object.js'
 import { control, exceededLimit } from './limits.js'
 import {
-  arithmetic, Arithmetic, BOOLEAN, FLOAT, hashString, INTEGER, ldebug, ldo, lfunc, lobject, lopcodes, lstate, ltable, ltm,
-  LUA_CLOSURE, luaString, LuaTable, lvm, MULTIPLE_RESULTS, NIL, raise, STRING, STRING_BYTES_MAX, TABLE, USERDATA, Value
+  arithmetic, Arithmetic, BOOLEAN, FLOAT, getInteger, hashString, INTEGER, ldebug, ldo, lobject, lopcodes, lstate, ltm, LUA_CLOSURE,
+  luaString, LuaTable, lvm, MULTIPLE_RESULTS, NIL, raise, setPositions, STRING, STRING_BYTES_MAX, TABLE, tableGet, tableLength,
+  tableSet, textString, USERDATA, Value
 } from './lua.js'
+import { callValue, closeUpvalues, leave, openSlots, prepareCall, setTop } from './lua-frame.js'
+import { LuaString, sameString, TEXT_CHARS_MAX } from './lua-string.js'
 import * as integer from './lua-integer.js'
 import type { LuaInteger } from './lua-integer.js'
 
@@ -45,10 +48,8 @@ const TM_EQ: number = ltm['TMS'].TM_EQ
 const TM_LEN: number = ltm['TMS'].TM_LEN
 const TM_CONCAT: number = ltm['TMS'].TM_CONCAT
 
-const { luaD_precall, luaD_poscall, luaD_call, adjust_top, luaD_checkstack } = ldo as Record<string, (...args: any[]) => any>
-const { luaF_close } = lfunc as Record<string, (...args: any[]) => any>
+const { luaD_checkstack } = ldo as Record<string, (...args: any[]) => any>
 const { fasttm, luaT_callTM, luaT_gettmbyobj, luaT_trybinTM } = ltm as Record<string, (...args: any[]) => any>
-const { luaH_get, luaH_setint } = ltable as Record<string, (...args: any[]) => any>
 const Closure: new (L: LuaState, upvalues: number) => LuaClosure = lobject['LClosure']
 
 function checkLimits (L: LuaState): void {
@@ -68,11 +69,8 @@ function isFalse (value: TValue): boolean {
 function entryOf (L: LuaState, table: Table, key: TValue): TValue | undefined {
   switch (key.type) {
     case STRING: return table.strong.get(hashString(key.value))?.value
-    case INTEGER: return table.strong.get(key.value)?.value
-    default: {
-      const found: TValue = luaH_get!(L, table, key)
-      return found.type === NIL ? undefined : found
-    }
+    case INTEGER: return getInteger(table, key.value)
+    default: return tableGet(L, table, key)
   }
 }
 
@@ -119,7 +117,8 @@ export function setIndex (L: LuaState, object: TValue, key: TValue, value: TValu
         return
       }
       if (found !== undefined || table.metatable === null || (method = fasttm!(L, table.metatable, TM_NEWINDEX) as TValue | null) === null) {
-        ltable['luaH_setfrom'](L, table, key, value)
+        if (table.frozen) raise(L, 'attempt to modify a read-only table')
+        tableSet(L, table, key, value)
         table.flags = 0
         return
       }
@@ -150,11 +149,7 @@ function equal (L: LuaState, a: TValue, b: TValue): boolean {
   }
   if (a.value === b.value || type === NIL) return true
   switch (type) {
-    case STRING: {
-      const x: Uint8Array = a.value.realstring
-      const y: Uint8Array = b.value.realstring
-      return x.length === y.length && (x.length < 16 ? hashString(a.value) === hashString(b.value) : Buffer.compare(x, y) === 0)
-    }
+    case STRING: return sameString(a.value, b.value)
     case TABLE: case USERDATA: {
       let method: TValue | null = fasttm!(L, a.value.metatable, TM_EQ)
       method ??= fasttm!(L, b.value.metatable, TM_EQ)
@@ -182,7 +177,7 @@ function lessEqual (L: LuaState, a: TValue, b: TValue): boolean {
 function objectLength (L: LuaState, object: TValue, out: TValue): void {
   if (object.type === STRING) {
     out.type = INTEGER
-    out.value = object.value.realstring.length
+    out.value = object.value.length
     return
   }
   let method: TValue | null
@@ -190,7 +185,7 @@ function objectLength (L: LuaState, object: TValue, out: TValue): void {
     method = fasttm!(L, object.value.metatable, TM_LEN)
     if (method === null) {
       out.type = INTEGER
-      out.value = ltable['luaH_getn'](object.value)
+      out.value = tableLength(object.value)
       return
     }
   } else {
@@ -204,6 +199,23 @@ const LENGTH_TEXT = new Uint8Array(Buffer.from('get length of'))
 
 function isConcatenable (value: TValue): boolean {
   return value.type === STRING || (value.type & 15) === FLOAT
+}
+
+/** The strings of the slots from `from` up to `to`, which have so many bytes together. */
+export function joined (stack: TValue[], from: number, to: number, bytes: number): LuaString {
+  if (bytes <= TEXT_CHARS_MAX) {
+    let text = hashString(stack[from]!.value)
+    for (let i = from + 1; i < to; i++) text += hashString(stack[i]!.value)
+    return textString(text)
+  }
+  const all = new Uint8Array(bytes)
+  let at = 0
+  for (let i = from; i < to; i++) {
+    const part: Uint8Array = stack[i]!.value.realstring
+    all.set(part, at)
+    at += part.length
+  }
+  return luaString(all)
 }
 
 /** Concatenates the topmost `total` values of the stack into the lowest of them; metamethods may run and yield in between. */
@@ -220,24 +232,17 @@ function concatenate (L: LuaState, total: number): void {
         const value = stack[top - 1 - taken]!
         if (!isConcatenable(value)) break
         if (value.type !== STRING) lobject['luaO_tostring'](L, value)
-        bytes += value.value.realstring.length
+        bytes += value.value.length
       }
       if (bytes > STRING_BYTES_MAX) raise(L, `string longer than ${STRING_BYTES_MAX} bytes`)
-      const joined = new Uint8Array(bytes)
-      let at = 0
-      for (let i = top - taken; i < top; i++) {
-        const part: Uint8Array = stack[i]!.value.realstring
-        joined.set(part, at)
-        at += part.length
-      }
       const result = stack[top - taken]!
+      result.value = joined(stack, top - taken, top, bytes)
       result.type = STRING
-      result.value = luaString(joined)
       // Straight-line code that concatenates has neither calls nor jumps, and each of its strings may be large.
       if (control.steps <= 0) checkLimits(L)
     }
     total -= taken - 1
-    adjust_top!(L, top - (taken - 1))
+    L.top = top - (taken - 1)
   }
 }
 
@@ -455,11 +460,11 @@ function execute (L: LuaState): void {
           L.top = base + i.C + 1
           concatenate(L, i.C - i.B + 1)
           copy(stack[ra]!, stack[base + i.B]!)
-          adjust_top!(L, ci.top)
+          openSlots(L, L.top, ci.top)
           break
         case Op.JMP:
           if (i.sBx < 0 && --control.steps <= 0) checkLimits(L)
-          if (i.A !== 0) luaF_close!(L, base + i.A - 1)
+          if (i.A !== 0) closeUpvalues(L, closure.p, base, base + i.A - 1)
           ci.l_savedpc += i.sBx
           break
         case Op.EQ:
@@ -488,9 +493,9 @@ function execute (L: LuaState): void {
         }
         case Op.CALL: {
           if (--control.steps <= 0) checkLimits(L)
-          if (i.B !== 0) adjust_top!(L, ra + i.B)
-          if (luaD_precall!(L, ra, i.C - 1) === true) {
-            if (i.C !== 0) adjust_top!(L, ci.top)
+          if (i.B !== 0) setTop(L, ra + i.B)
+          if (prepareCall(L, ra, i.C - 1) === true) {
+            if (i.C !== 0) openSlots(L, L.top, ci.top)
             break
           }
           ci = L.ci
@@ -498,36 +503,35 @@ function execute (L: LuaState): void {
         }
         case Op.TAILCALL: {
           if (--control.steps <= 0) checkLimits(L)
-          if (i.B !== 0) adjust_top!(L, ra + i.B)
+          if (i.B !== 0) setTop(L, ra + i.B)
           const callee = stack[ra]!
           if (callee.type !== LUA_CLOSURE) {
             // A library function, or a value with __call. The OP_RETURN that follows passes its results on.
-            if (luaD_precall!(L, ra, MULTIPLE_RESULTS) === true) break
+            if (prepareCall(L, ra, MULTIPLE_RESULTS) === true) break
             ci = L.ci
             continue newFrame
           }
           // The callee takes the place of the running frame: function and arguments move down to where that began.
-          if (closure.p.p.length > 0) luaF_close!(L, base)
+          if (closure.p.p.length > 0) closeUpvalues(L, closure.p, base, base)
           const from = ra
           const to = ci.funcOff
           const moved = L.top - from
           for (let j = 0; j < moved; j++) copy(stack[to + j]!, stack[from + j]!)
-          adjust_top!(L, to + moved)
+          setTop(L, to + moved)
           const fresh = ci.callstatus & CALL_FRESH
           const wanted = ci.nresults
           L.ci = ci.previous
-          L.ci.next = null
-          luaD_precall!(L, to, wanted)
+                    prepareCall(L, to, wanted)
           ci = L.ci
           ci.callstatus |= fresh | CALL_TAIL
           continue newFrame
         }
         case Op.RETURN: {
-          if (closure.p.p.length > 0) luaF_close!(L, base)
-          const fixed: boolean = luaD_poscall!(L, ci, ra, i.B !== 0 ? i.B - 1 : L.top - ra)
+          if (closure.p.p.length > 0) closeUpvalues(L, closure.p, base, base)
+          const fixed: boolean = leave(L, ci, ra, i.B !== 0 ? i.B - 1 : L.top - ra)
           if ((ci.callstatus & CALL_FRESH) !== 0) return
           ci = L.ci
-          if (fixed) adjust_top!(L, ci.top)
+          if (fixed) openSlots(L, L.top, ci.top)
           continue newFrame
         }
         case Op.FORLOOP: {
@@ -561,9 +565,9 @@ function execute (L: LuaState): void {
           copy(stack[call + 2]!, stack[ra + 2]!)
           copy(stack[call + 1]!, stack[ra + 1]!)
           copy(stack[call]!, stack[ra]!)
-          adjust_top!(L, call + 3)
-          luaD_call!(L, call, i.C)
-          adjust_top!(L, ci.top)
+          setTop(L, call + 3)
+          callValue(L, call, i.C)
+          openSlots(L, L.top, ci.top)
           break
         }
         case Op.TFORLOOP: {
@@ -580,8 +584,8 @@ function execute (L: LuaState): void {
           if (count === 0) count = L.top - ra - 1
           const page = i.C !== 0 ? i.C : code[ci.l_savedpc++]!.Ax
           const table: Table = stack[ra]!.value
-          for (let j = 1, at = (page - 1) * FIELDS_PER_FLUSH; j <= count; j++) luaH_setint!(table, at + j, stack[ra + j]!)
-          adjust_top!(L, ci.top)
+          setPositions(table, (page - 1) * FIELDS_PER_FLUSH + 1, stack, ra + 1, count)
+          openSlots(L, L.top, ci.top)
           break
         }
         case Op.CLOSURE: {
@@ -597,7 +601,7 @@ function execute (L: LuaState): void {
           if (wanted < 0) {
             wanted = available
             luaD_checkstack!(L, wanted)
-            adjust_top!(L, ra + wanted)
+            setTop(L, ra + wanted)
           }
           for (let j = 0; j < wanted; j++) {
             if (j < available) copy(stack[ra + j]!, stack[base - available + j]!)

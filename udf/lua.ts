@@ -3,10 +3,12 @@
 //   integers      64 bits instead of 32 (lua-integer.ts): a record's integers must survive a script exactly
 //   interpreter   our own instruction loop (interpreter.ts) in place of luaV_execute, which truncates to 32 bits inline; it also
 //                 counts steps, so that a deadline is noticed anywhere, coroutines included
-//   string keys   the hash of a string is its bytes. The published one prints bytes without padding, so that "\1\18" and
+//   string keys   the key of a string is its bytes as text. The published one prints bytes without padding, so that "\1\18" and
 //                 "\17\2" are the same table key, and strings with control characters sort wrongly
-//   tables        can be frozen: libraries and loaded modules are shared by all calls and must not be changed by one
-//   strings       are bounded one by one (STRING_BYTES_MAX), and what they take is charged to the call that makes them (limits.ts):
+//   tables        our own (lua-table.ts), with an array part. They can be frozen: libraries and loaded modules are shared by all calls
+//                 and must not be changed by one
+//   calls         frames and stack slots are used again (lua-frame.ts)
+//   strings       our own (lua-string.ts), text or bytes as needed. They are bounded one by one (STRING_BYTES_MAX), and what they take is charged to the call that makes them (limits.ts):
 //                 their bytes are outside the JavaScript heap, whose limit does not see them
 //
 // fengari's modules call each other through their exports objects, so replacing an export replaces the function, provided that
@@ -18,6 +20,12 @@ import { chargeBytes } from './limits.js'
 import { floatText, parseFloatText } from './lua-format.js'
 import * as integer from './lua-integer.js'
 import type { LuaInteger } from './lua-integer.js'
+import { hashString, latin1, luaString, LuaString, sameString, textString } from './lua-string.js'
+import { getInteger, getText, installTables, namedValues, Table as LuaTable, tableEntries, tableSet } from './lua-table.js'
+
+// Others get these here: evaluated first, lua-table.ts would find this module unfinished.
+export { getInteger, hashString, luaString, LuaTable, namedValues, tableEntries, textString }
+export { appendValue, setInteger, setPositions, tableGet, tableLength, tableSet } from './lua-table.js'
 
 const require = createRequire(import.meta.url)
 
@@ -65,26 +73,18 @@ luaconf['LUAI_MAXSTACK'] = STACK_SLOTS_MAX
 luaconf['lua_numbertointeger'] = integer.fromFloat
 luaconf['lua_number2str'] = floatText
 
-// lstring: hashes are copied by the table and the comparison of strings.
+// lstring: copied by most of the others. A key of the lexer's own tables, which are plain objects, needs the prefix.
 const lstring: Exports = require('fengari/src/lstring.js')
-
-function hashBytes (bytes: Uint8Array): string {
-  return '|' + Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
-}
-
-/** The key of a string in `Table.strong`; compares as the bytes do. */
-export function hashString (string: TString): string {
-  return string.hash ?? (string.hash = hashBytes(string.realstring))
-}
-
-lstring['luaS_hash'] = hashBytes
-lstring['luaS_hashlongstr'] = hashString
+lstring['TString'] = LuaString
+lstring['luaS_hash'] = (bytes: Uint8Array): string => '|' + latin1(bytes)
+lstring['luaS_hashlongstr'] = (string: TString): string => '|' + hashString(string)
+lstring['luaS_eqlngstr'] = sameString
+lstring['luaS_bless'] = (_: LuaState, bytes: Uint8Array): TString => new LuaString(null, bytes, bytes.length)
 // A function, not an arrow: fengari calls it with `new` as well.
 lstring['luaS_new'] = function (_: LuaState, bytes: Uint8Array): TString {
-  chargeBytes(bytes.length)
-  return new TStringClass(null, bytes.slice())
+  return luaString(bytes.slice())
 }
-const TStringClass: new (L: null, bytes: Uint8Array) => TString = lstring['TString']
+lstring['luaS_newliteral'] = (_: LuaState, text: string): TString => luaString(new Uint8Array(Buffer.from(text, 'utf8')))
 
 export const lapi: Exports = require('fengari/src/lapi.js')
 export const lvm: Exports = require('fengari/src/lvm.js')
@@ -98,13 +98,7 @@ export const ltm: Exports = require('fengari/src/ltm.js')
 export const lopcodes: Exports = require('fengari/src/lopcodes.js')
 
 export const Value: new (type: number, value: unknown) => TValue = lobject['TValue']
-export const LuaTable: new (L: LuaState) => Table = ltable['Table']
-
-/** Takes the bytes over: the caller must not change them afterwards. */
-export function luaString (bytes: Uint8Array): TString {
-  chargeBytes(bytes.length)
-  return new TStringClass(null, bytes)
-}
+installTables(ltable)
 
 export function stringValue (text: string): TValue {
   return new Value(STRING, luaString(new Uint8Array(Buffer.from(text, 'utf8'))))
@@ -115,7 +109,7 @@ export function textOf (value: TValue): string {
   return Buffer.from(value.value.realstring as Uint8Array).toString('utf8')
 }
 
-const noState = { l_G: { id_counter: 1 } } as unknown as LuaState
+const noState = { l_G: { id_counter: 1 } } as unknown as LuaState & { l_G: { id_counter: number } }
 
 /** A table that belongs to no particular state: libraries and metatables. */
 export function newTable (): Table {
@@ -145,8 +139,9 @@ lapi['lua_pushcfunction'] = (L: LuaState & { l_G: { atnativeerror?: LuaFunction 
 
 // ---- numbers ----
 
-export function integerText (value: LuaInteger): string {
-  return String(value)
+/** What `tostring` makes of a number. */
+export function numberText (value: TValue): string {
+  return value.type === INTEGER ? String(value.value) : floatText(value.value)
 }
 
 function stringToNumber (bytes: Uint8Array, out: TValue): number {
@@ -189,9 +184,8 @@ export function toFloat (value: TValue): number | false {
 
 lobject['luaO_str2num'] = stringToNumber
 lobject['luaO_tostring'] = (_: LuaState, value: TValue): void => {
-  const text = value.type === INTEGER ? integerText(value.value) : floatText(value.value)
+  value.value = textString(numberText(value))
   value.type = STRING
-  value.value = luaString(new Uint8Array(Buffer.from(text, 'latin1')))
 }
 
 lvm['tointeger'] = toInteger
@@ -286,34 +280,17 @@ lapi['lua_pushinteger'] = (L: LuaState, value: LuaInteger): void => {
 
 // ---- tables ----
 
-Object.defineProperty(LuaTable.prototype, 'frozen', { value: false, writable: true, configurable: true })
-
-/** A float key of integral value is that integer, as Lua demands; fengari does so for 32 bits only. */
-function normalKey (key: TValue): TValue {
-  if (key.type !== FLOAT) return key
-  const whole = integer.fromFloat(key.value)
-  return whole === false ? key : new Value(INTEGER, whole)
-}
-
-const publishedGet = ltable['luaH_get']
-const publishedSetFrom = ltable['luaH_setfrom']
-ltable['luaH_get'] = (L: LuaState, table: Table, key: TValue): TValue => publishedGet(L, table, normalKey(key))
-ltable['luaH_setfrom'] = (L: LuaState, table: Table, key: TValue, value: TValue): void => {
-  if (table.frozen) raise(L, 'attempt to modify a read-only table')
-  publishedSetFrom(L, table, normalKey(key), value)
-}
-
 /** From here on the table cannot be changed by a script; tables in it can unless frozen too. */
 export function freeze (table: Table): void {
   table.frozen = true
 }
 
 export function rawGet (table: Table, name: string): TValue | undefined {
-  return table.strong.get(hashBytes(Buffer.from(name, 'utf8')))?.value
+  return getText(table, latin1(Buffer.from(name, 'utf8')))
 }
 
 export function rawSet (table: Table, name: string, value: TValue): void {
-  publishedSetFrom(noState, table, stringValue(name), value)
+  tableSet(noState, table, stringValue(name), value)
   table.flags = 0
 }
 
@@ -398,11 +375,17 @@ export function argumentCount (L: LuaState): number {
 
 /** Pushes a copy; room for LUA_MINSTACK pushes is guaranteed in a library function. */
 export function push (L: LuaState, value: TValue): void {
-  L.stack[L.top++] = new Value(value.type, value.value)
+  pushTyped(L, value.type, value.value)
 }
 
 export function pushTyped (L: LuaState, type: number, value: unknown): 1 {
-  L.stack[L.top++] = new Value(type, value)
+  const slot = L.stack[L.top]
+  if (slot === undefined) L.stack[L.top] = new Value(type, value)
+  else {
+    slot.type = type
+    slot.value = value
+  }
+  L.top++
   return 1
 }
 

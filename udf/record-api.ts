@@ -12,7 +12,7 @@ import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
 import { objectValue } from './host-object.js'
 import {
   badArgument, checkInteger, functionValue, hashString, ltable, luaString, LuaTable, NIL, push, pushBoolean, pushInteger, pushNil, pushTyped,
-  raise, rawSet, STRING, TABLE, tableValue, Value
+  raise, rawSet, STRING, TABLE, tableValue, textString, Value
 } from './lua.js'
 import { ByteWriter } from './byte-writer.js'
 import { canonical } from './lua-integer.js'
@@ -45,7 +45,7 @@ interface StoredBin {
   value: TValue | null
 }
 
-const STREAM_METHODS = new Set(['|map', '|filter', '|aggregate', '|reduce', '|groupby'])
+const STREAM_METHODS = new Set(['map', 'filter', 'aggregate', 'reduce', 'groupby'])
 
 /** The failure code for the error being raised, for errors that are not plain script errors. */
 export const failure: { code: number, message: string } = { code: 0, message: '' }
@@ -98,7 +98,7 @@ export class LuaRecord extends ScriptRecord {
       const { bytes, view } = this.#task
       this.#task.eachBin((nameAt, nameLength, type, at, length) => {
         const name = bytes.slice(nameAt, nameAt + nameLength)
-        const key = '|' + Buffer.from(name.buffer).toString('latin1')
+        const key = Buffer.from(name.buffer).toString('latin1')
         stored.set(key, { name, type, bytes, view, at, length, value: null })
         this.#originalNames.push(key)
       })
@@ -202,7 +202,7 @@ export class LuaRecord extends ScriptRecord {
   }
 
   #encoded (L: LuaState, key: string, value: TValue): StoredBin {
-    const name = new Uint8Array(Buffer.from(key.slice(1), 'latin1'))
+    const name = new Uint8Array(Buffer.from(key, 'latin1'))
     const object: unknown = value.value
     if (object instanceof LuaList || object instanceof LuaMap || object instanceof LuaBytes) {
       scratch.length = 0
@@ -242,7 +242,7 @@ export class LuaRecord extends ScriptRecord {
   asMap (): LuaMap {
     const entries = new Map<unknown, MapEntry>()
     const add = (name: string, value: TValue): void => {
-      const key = new Value(STRING, luaString(new Uint8Array(Buffer.from(name.slice(1), 'latin1'))))
+      const key = new Value(STRING, textString(name))
       entries.set(name, { key, value })
     }
     for (const [name, bin] of this.#bins()) add(name, this.#valueOf(bin))

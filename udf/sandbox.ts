@@ -8,8 +8,8 @@ import { hiddenMetatable } from './host-object.js'
 import { control } from './limits.js'
 import {
   argument, argumentCount, badArgument, checkInteger, freeze, functionValue, INTEGER, FLOAT, lapi, lauxlib, libraries, LUA_CLOSURE,
-  MULTIPLE_RESULTS, newTable, NIL, pushBoolean, pushInteger, pushNil, raise, rawGet, rawSet, STATUS_OK, STATUS_YIELD, STRING, stringValue,
-  TABLE, tableValue, textOf, Value
+  MULTIPLE_RESULTS, namedValues, newTable, NIL, pushBoolean, pushInteger, pushNil, raise, rawGet, rawSet, STATUS_OK, STATUS_YIELD, STRING, stringValue,
+  TABLE, tableValue, Value
 } from './lua.js'
 import { INTEGER_MAX, INTEGER_MIN } from './lua-integer.js'
 import { mathReplacements, stringReplacements, textBytes, toNumberFunction } from './string-library.js'
@@ -27,12 +27,7 @@ function opened (L: LuaState, open: LuaFunction): Table {
 }
 
 function entriesOf (table: Table, except: readonly string[]): Array<[string, TValue]> {
-  const found: Array<[string, TValue]> = []
-  for (let entry = table.f; entry !== undefined; entry = entry.n) {
-    const name = Buffer.from(entry.key.value.realstring).toString()
-    if (!except.includes(name)) found.push([name, entry.value])
-  }
-  return found
+  return [...namedValues(table)].filter(([name]) => !except.includes(name))
 }
 
 function library (entries: Array<[string, TValue]>, replacements: Record<string, LuaFunction> = {}): Table {
@@ -204,11 +199,11 @@ export function freezeEnvironment (L: LuaState, environment: Table): void {
   const loaded = newTable()
   rawSet(loaded, '_G', tableValue(environment))
   rawSet(L.l_G.l_registry.value, '_LOADED', tableValue(loaded))
-  for (let entry = environment.f; entry !== undefined; entry = entry.n) {
-    if (entry.value.type === TABLE) {
-      rawSet(loaded, textOf(entry.key), entry.value)
-      freeze(entry.value.value)
-      const metatable: Table | null = entry.value.value.metatable
+  for (const [name, value] of namedValues(environment)) {
+    if (value.type === TABLE) {
+      rawSet(loaded, name, value)
+      freeze(value.value)
+      const metatable: Table | null = value.value.metatable
       if (metatable !== null) freeze(metatable)
     }
   }

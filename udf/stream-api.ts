@@ -105,7 +105,7 @@ const operations: Record<string, LuaFunction> = {
   }
 }
 
-const methods = new Map(Object.entries(operations).map(([name, fn]) => ['|' + name, fn]))
+const methods = new Map(Object.entries(operations))
 
 function addToGroup (L: LuaState, keyOf: TValue): 1 {
   const groups = expect(L, 1, LuaMap, 'map')

@@ -10,7 +10,8 @@ import { objectValue } from './host-object.js'
 import { TaskKind } from './lane.js'
 import type { ResultBatch, Task } from './lane.js'
 import { control, exceededLimit } from './limits.js'
-import { BOOLEAN, ldo, ltable, LuaTable, NIL, push, raise, TABLE, tableValue, USERDATA, Value } from './lua.js'
+import { BOOLEAN, ldo, LuaTable, NIL, push, raise, TABLE, tableEntries, tableSet, tableValue, USERDATA, Value } from './lua.js'
+import { callValueNoYield } from './lua-frame.js'
 import { decodeParticle, encodeParticle } from './particle.js'
 import { returnable } from './record-api.js'
 import { callFunction } from './collections-api.js'
@@ -74,7 +75,7 @@ function operationsOf (L: LuaState, { task, fn, args }: StreamCall, stream: LuaS
   push(L, fn)
   push(L, objectValue(stream))
   for (const value of args) push(L, value)
-  luaD_callnoyield!(L, at, 1)
+  callValueNoYield(L, at, 1)
   const returned = L.stack[at]!
   L.top = at
   if (returned.value !== stream) raise(L, `${task.function} must return its stream`)
@@ -82,7 +83,7 @@ function operationsOf (L: LuaState, { task, fn, args }: StreamCall, stream: LuaS
   return stream.operations
 }
 
-const { luaD_callnoyield, luaD_checkstack } = ldo as Record<string, (L: LuaState, at: number, results?: number) => void>
+const { luaD_checkstack } = ldo as Record<string, (L: LuaState, at: number, results?: number) => void>
 
 /** The operations that a task does, and what they have so far. A value that is nil goes no further. */
 class Pipeline {
@@ -164,7 +165,7 @@ function copyOfInit (L: LuaState, init: TValue): TValue {
   }
   if (init.type === TABLE) {
     const table = new LuaTable(L)
-    for (const { key, value } of (object as Table).strong.values()) ltable['luaH_setfrom'](L, table, key, value)
+    for (const [key, value] of tableEntries(object as Table)) tableSet(L, table, key, value)
     return tableValue(table)
   }
   return new Value(init.type, object)

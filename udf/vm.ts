@@ -7,6 +7,7 @@ import { HostObject, objectValue } from './host-object.js'
 // Puts the instruction loop in place of fengari's.
 import './interpreter.js'
 import { control, pauseClock, resumeClock, startClock } from './limits.js'
+import { clearStack } from './lua-frame.js'
 import {
   functionValue, INTEGER, FLOAT, lapi, lauxlib, lstate, LUA_CLOSURE, push, raise, rawGet, STATUS_OK, STRING, stringValue, textOf, typeName, Value
 } from './lua.js'
@@ -208,8 +209,10 @@ export class LuaVm {
     } finally {
       this.#depth--
     }
-    const top = L.stack[L.top - 1]!
+    const { type, value } = L.stack[L.top - 1]!
+    const top = new Value(type, value)
     lapi['lua_settop'](L, 0)
+    clearStack(L)
     if (status === STATUS_OK) return { ok: true, value: top }
     let message = messageOf(top)
     if (control.aborted && !message.includes(control.message)) message = control.message

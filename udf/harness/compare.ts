@@ -3,7 +3,7 @@
 // Types count: 1 is not 1.0, and bytes are no string. A Lua table stands for the list or map with the same elements, since that is shorter to write.
 
 import type { Table, TValue } from '../fengari.js'
-import { FLOAT, INTEGER, NIL, STRING, TABLE, textOf } from '../lua.js'
+import { FLOAT, INTEGER, NIL, STRING, TABLE, tableEntries, textOf } from '../lua.js'
 import { describe, LuaBytes, LuaGeoJson, LuaList, LuaMap, LuaOpaque } from '../values.js'
 
 const DEPTH_MAX = 64
@@ -25,9 +25,7 @@ type Elements =
 
 function elementsOfTable (table: Table): Elements {
   const entries = new Map<unknown, Pair>()
-  for (let entry = table.f; entry !== undefined; entry = entry.n) {
-    if (entry.value.type !== NIL) entries.set(LuaMap.identity(entry.key), { key: entry.key, value: entry.value })
-  }
+  for (const [key, value] of tableEntries(table)) if (value.type !== NIL) entries.set(LuaMap.identity(key), { key, value })
   if (entries.size === 0) return { kind: 'empty table' }
   const items: TValue[] = []
   for (let position = 1; position <= entries.size; position++) {

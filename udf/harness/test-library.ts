@@ -2,8 +2,8 @@
 
 import type { LuaState, Table, TValue } from '../fengari.js'
 import {
-  argument, argumentCount, badArgument, BOOLEAN, functionValue, INTEGER, lapi, newTable, NIL, push, pushInteger, raise, rawSet, STRING, stringValue, TABLE, tableValue,
-  textOf, typeName, Value
+  argument, argumentCount, badArgument, BOOLEAN, functionValue, getInteger, INTEGER, lapi, newTable, NIL, push, pushInteger, raise, rawSet, STRING, stringValue, TABLE,
+  tableEntries, tableValue, textOf, typeName, Value
 } from '../lua.js'
 import { isObject, pushObject } from '../host-object.js'
 import { count, expect, kindOf } from '../collections-api.js'
@@ -40,14 +40,14 @@ function binsOf (L: LuaState, value: TValue | undefined): BinParticle[] {
   if (value === undefined) return []
   if (value.type !== TABLE) badArgument(L, 1, `bins: table expected, got ${kindOf(value)}`)
   const bins: BinParticle[] = []
-  for (let entry = (value.value as Table).f; entry !== undefined; entry = entry.n) {
-    if (entry.value.type === NIL) continue
-    if (entry.key.type !== STRING) badArgument(L, 1, `bins: a name is a string, not a ${typeName(entry.key)}`)
-    const name = textOf(entry.key)
+  for (const [key, held] of tableEntries(value.value as Table)) {
+    if (held.type === NIL) continue
+    if (key.type !== STRING) badArgument(L, 1, `bins: a name is a string, not a ${typeName(key)}`)
+    const name = textOf(key)
     if (name === '' || Buffer.byteLength(name) > Limit.BIN_NAME_BYTES_MAX) badArgument(L, 1, `bins: a name has 1 to ${Limit.BIN_NAME_BYTES_MAX} bytes: '${name}'`)
-    const problem = storageProblem(entry.value)
+    const problem = storageProblem(held)
     if (problem !== null) badArgument(L, 1, `bins: '${name}': ${problem}`)
-    bins.push({ name, ...particleOf(entry.value) })
+    bins.push({ name, ...particleOf(held) })
   }
   if (bins.length > SCRIPT_BINS_MAX) badArgument(L, 1, `bins: more than ${SCRIPT_BINS_MAX}`)
   return bins
@@ -71,14 +71,13 @@ function within (L: LuaState, field: string, value: TValue | undefined, min: num
 function recordsOf (L: LuaState): SampleRecord[] {
   const given = argument(L, 1)
   if (given.type !== TABLE) badArgument(L, 1, `table of sample records expected, got ${kindOf(given)}`)
-  const { strong } = given.value as Table
   const records: SampleRecord[] = []
-  for (let position = 1; strong.has(position); position++) {
-    const value = strong.get(position)!.value
+  for (let position = 1; ; position++) {
+    const value = getInteger(given.value as Table, position)
+    if (value === undefined) return records
     if (!isObject(value, SampleRecord)) badArgument(L, 1, `element ${position}: sample record expected, got ${kindOf(value)}`)
     records.push(value.value)
   }
-  return records
 }
 
 /** `test` and `assert` of one test. */
@@ -89,11 +88,11 @@ export function installTestLibrary (environment: Table, node: LocalNode, clock: 
     const given = argument(L, 1)
     if (given.type !== TABLE && given.type !== NIL) badArgument(L, 1, `table expected, got ${kindOf(given)}`)
     const fields = new Map<string, TValue>()
-    for (let entry = given.type === NIL ? undefined : (given.value as Table).f; entry !== undefined; entry = entry.n) {
-      if (entry.value.type === NIL) continue
-      const name = entry.key.type === STRING ? textOf(entry.key) : ''
+    for (const [key, value] of given.type === NIL ? [] : tableEntries(given.value as Table)) {
+      if (value.type === NIL) continue
+      const name = key.type === STRING ? textOf(key) : ''
       if (!FIELDS.includes(name)) badArgument(L, 1, `a record has ${FIELDS.join(', ')}; '${name}' is none of them`)
-      fields.set(name, entry.value)
+      fields.set(name, value)
     }
     const set = fields.get('set')
     if (set !== undefined && set.type !== STRING) badArgument(L, 1, `set: string expected, got ${kindOf(set)}`)

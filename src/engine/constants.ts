@@ -144,6 +144,7 @@ export const UdfOp = {
   APPLY: 0,
   AGGREGATE: 1,
   BACKGROUND: 2,
+  COMPLETE: 3,
 } as const
 
 export const IndexType = {

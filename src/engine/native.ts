@@ -135,7 +135,7 @@ export interface QueryListing {
   /** 64 bits, in decimal digits. */
   task: string
   /** Whether it sends records, or changes them with operations or a function in the background. */
-  'job-type': 'basic' | 'ops-bg' | 'udf-bg'
+  'job-type': 'basic' | 'aggr' | 'ops-bg' | 'udf-bg'
   namespace: string
   /** Empty for all sets. */
   set: string

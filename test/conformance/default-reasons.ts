@@ -3,7 +3,6 @@
 
 const REASONS: ReadonlyArray<readonly [files: RegExp, reason: string]> = [
   [/^admin$/, 'users and roles are not there yet'],
-  [/^query$/, 'aggregations are not there yet'],
   [/^mrt_backward/, 'for servers before version 8'],
   [/^mrt_/, 'transactions are not there yet'],
   [/^udf$/, 'for servers before version 4.5.1'],

@@ -110,7 +110,8 @@ describe('a query', () => {
     assert.equal(await refused({ partitions: [] }), UNSUPPORTED)
     // Without operations there is nothing to be done in the background.
     assert.equal(await refused({ info2: WRITE }), PARAMETER)
-    assert.equal(await refused({ extra: [queryField(33, Buffer.of(1))] }), UNSUPPORTED)
+    assert.equal(await refused({ extra: [queryField(33, Buffer.of(1))] }), PARAMETER, 'an aggregation without a function')
+    assert.equal(await refused({ extra: [queryField(33, Buffer.of(4))] }), UNSUPPORTED)
     assert.equal(await refused({ extra: [queryField(43, Buffer.of(0x05))] }), PARAMETER, 'a filter that is a number')
     assert.equal(await refused({ extra: [queryField(22, Buffer.of(1))] }), PARAMETER, 'a range that is none')
     assert.equal(await refused({ partitions: [PARTITIONS] }), PARAMETER)

@@ -20,6 +20,7 @@ pub mod expression;
 pub mod filter;
 pub mod histogram;
 pub mod index;
+mod lane_task;
 pub mod latency;
 pub mod limits;
 pub mod namespace;
@@ -38,6 +39,7 @@ pub mod sets;
 mod shared;
 pub mod stats;
 pub mod storage;
+pub mod stream;
 mod sweep;
 #[cfg(test)]
 mod testing;

@@ -36,7 +36,7 @@ const READ_AHEAD_BYTES_MAX: usize = 4 << 20;
 /// What a query asks for.
 pub struct RecordQuery {
     set: SetChoice,
-    bins: BinChoice,
+    pub(crate) bins: BinChoice,
     filter: Option<Expression>,
     index: Option<IndexQuery>,
 }
@@ -48,7 +48,7 @@ enum SetChoice {
     Unknown,
 }
 
-enum BinChoice {
+pub(crate) enum BinChoice {
     All,
     Header,
     /// Sorted, without repetitions: a bin that is asked for twice is sent once.
@@ -57,8 +57,19 @@ enum BinChoice {
     Results(Box<[Projection]>),
 }
 
+impl BinChoice {
+    /// Whether a bin is sent as it is.
+    pub fn has(&self, name: &[u8]) -> bool {
+        match self {
+            BinChoice::All => true,
+            BinChoice::Named(names) => names.binary_search_by(|it| (**it).cmp(name)).is_ok(),
+            BinChoice::Header | BinChoice::Results(_) => false,
+        }
+    }
+}
+
 /// A reading operation of a query.
-struct Projection {
+pub(crate) struct Projection {
     code: u8,
     particle: u8,
     name: Box<[u8]>,
@@ -254,7 +265,7 @@ impl ReadAhead {
         ahead.is_for(entry).then_some(&ahead.read)
     }
 
-    fn copy(&self, entry: &Entry) -> Option<&DeviceCopy<'static>> {
+    pub(crate) fn copy(&self, entry: &Entry) -> Option<&DeviceCopy<'static>> {
         match self.of(entry) {
             Some(Read::Done(copy)) => Some(copy),
             _ => None,
@@ -423,9 +434,8 @@ impl RecordQuery {
             BinChoice::All => view
                 .bins()
                 .for_each(|bin| reply.op(bin.name, bin.particle, bin.value)),
-            BinChoice::Named(names) => {
-                let is_named = |name: &[u8]| names.binary_search_by(|it| (**it).cmp(name)).is_ok();
-                let mut named = view.bins().filter(|bin| is_named(bin.name)).peekable();
+            BinChoice::Named(_) => {
+                let mut named = view.bins().filter(|bin| self.bins.has(bin.name)).peekable();
                 let has_any = named.peek().is_some();
                 named.for_each(|bin| reply.op(bin.name, bin.particle, bin.value));
                 return has_any;
@@ -447,6 +457,26 @@ impl Namespace {
         reads: &mut ReadAhead,
         out: &mut Vec<u8>,
     ) -> PieceEnd {
+        self.piece(
+            query,
+            cursor,
+            budget,
+            reads,
+            out,
+            |entry, unread, reads, out| self.write_query_record(query, entry, unread, reads, out),
+        )
+    }
+
+    /// Goes over the records of a piece. `write` appends one, if it passes the query's filter, or says where it is to be read.
+    pub(crate) fn piece(
+        &self,
+        query: &RecordQuery,
+        cursor: &mut PartitionCursor,
+        budget: &mut QueryBudget,
+        reads: &mut ReadAhead,
+        out: &mut Vec<u8>,
+        write: impl Fn(&Entry, filter::Unread, &ReadAhead, &mut Vec<u8>) -> Result<bool, Location>,
+    ) -> PieceEnd {
         if let Some(end) = self.find_by_index(query, cursor) {
             return end;
         }
@@ -464,7 +494,7 @@ impl Namespace {
             budget.visits -= 1;
             if let Some(unread) = self.may_match(query, &entry, now) {
                 let start = out.len();
-                match self.write_query_record(query, &entry, unread, reads, out) {
+                match write(&entry, unread, reads, out) {
                     Ok(false) => {}
                     Ok(true) => {
                         budget.records -= 1;

@@ -47,6 +47,8 @@ counters! {
     pi_query_short_basic_complete, pi_query_short_basic_error, pi_query_short_basic_timeout,
     si_query_long_basic_complete, si_query_long_basic_error, si_query_long_basic_abort,
     si_query_short_basic_complete, si_query_short_basic_error, si_query_short_basic_timeout,
+    pi_query_aggr_complete, pi_query_aggr_error, pi_query_aggr_abort,
+    si_query_aggr_complete, si_query_aggr_error, si_query_aggr_abort,
     pi_query_ops_bg_complete, pi_query_ops_bg_error, pi_query_ops_bg_abort,
     pi_query_udf_bg_complete, pi_query_udf_bg_error, pi_query_udf_bg_abort,
     si_query_ops_bg_complete, si_query_ops_bg_error, si_query_ops_bg_abort,

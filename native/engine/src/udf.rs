@@ -5,6 +5,7 @@ use perigee_wire::{Digest, ReplyHeader, ResultCode, info2, particle_type as part
 
 use crate::filter::Unread;
 use crate::index::{Entry, flag};
+use crate::lane_task::{BIN_HEADER_BYTES, RecordFacts, TASK_HEADER_BYTES, TaskHeader, append_bin};
 use crate::namespace::Namespace;
 use crate::partition::{PartitionState, Waiter};
 use crate::record::image::{ImageHeader, ImageView, image_flag};
@@ -14,19 +15,17 @@ use crate::secondary_index::Indexed;
 use crate::stats::count;
 use crate::storage::CommitTicket;
 
-const TASK_HEADER_BYTES: usize = 76;
 const RESULT_HEADER_BYTES: usize = 32;
-const BIN_HEADER_BYTES: usize = 8;
-
-mod task_flag {
-    pub const RECORD_EXISTS: u8 = 1;
-    pub const HAS_KEY: u8 = 2;
-}
 
 mod action {
     pub const NONE: u8 = 0;
     pub const WRITE: u8 = 1;
     pub const REMOVE: u8 = 2;
+}
+
+mod result_flag {
+    pub const DROP_KEY: u8 = 1;
+    pub const REDUCED: u8 = 2;
 }
 
 mod ttl_action {
@@ -57,15 +56,18 @@ pub struct UdfTask {
 /// What a call wants done, as the worker wrote it. Only `parse` makes one, so offsets in it are checked.
 pub struct UdfResult<'a> {
     pub task_id: u64,
-    success: bool,
+    pub(crate) success: bool,
     action: u8,
     ttl_action: u8,
-    drop_key: bool,
+    flags: u8,
     ttl: u32,
     return_particle: u8,
-    failure_code: u8,
-    returned: &'a [u8],
+    pub(crate) failure_code: u8,
+    pub(crate) returned: &'a [u8],
     bins: Vec<(&'a [u8], u8, &'a [u8])>,
+    /// The bins as they came.
+    pub(crate) bin_bytes: &'a [u8],
+    pub(crate) microseconds: u32,
 }
 
 /// The end of a call: the reply has been appended.
@@ -197,12 +199,14 @@ impl Namespace {
             success: false,
             action: action::NONE,
             ttl_action: ttl_action::DEFAULT,
-            drop_key: false,
+            flags: 0,
             ttl: 0,
             return_particle: particle::STRING,
             failure_code: code as u8,
             returned: message.as_bytes(),
             bins: Vec::new(),
+            bin_bytes: &[],
+            microseconds: 0,
         };
         self.finish_udf(task, &result, out)
     }
@@ -283,7 +287,7 @@ impl Namespace {
             &mut image,
             &header,
             set,
-            key.filter(|_| !result.drop_key),
+            key.filter(|_| result.flags & result_flag::DROP_KEY == 0),
             &record,
         );
         let indexed = self.indexed_by_udf(state, task, stored);
@@ -389,44 +393,32 @@ impl UdfTask {
         namespace: &Namespace,
         out: &mut Vec<u8>,
     ) {
-        let now = namespace.clock.wall_seconds();
+        let ttl_base = namespace.clock.wall_seconds();
         let namespace = namespace.name.as_str();
         let start = out.len();
         let view = self.view();
         let (set, key) = (self.set_name(), self.key_bytes());
         let entry = self.entry.as_ref();
-        let void_time = entry.map_or(0, |entry| entry.void_time);
-        let ttl_seconds = match void_time {
-            0 => u32::MAX,
-            time => time.saturating_sub(now),
-        };
-        let exists = if entry.is_some() {
-            task_flag::RECORD_EXISTS
-        } else {
-            0
-        };
-        let has_key = if key.is_some() { task_flag::HAS_KEY } else { 0 };
         let stored_key = entry.is_some_and(|e| e.flags & flag::KEY_STORED != 0);
         debug_assert!(!stored_key || key.is_some());
-        let bins = view.as_ref().map_or(0, |view| view.n_bins()) as u16;
-        out.extend_from_slice(&(self.encoded_bytes(namespace) as u32).to_le_bytes());
-        out.extend_from_slice(&time_limit_ms.to_le_bytes());
-        out.extend_from_slice(&task_id.to_le_bytes());
-        out.extend_from_slice(&entry.map_or(0, |e| e.last_update_time).to_le_bytes());
-        out.extend_from_slice(&void_time.to_le_bytes());
-        out.extend_from_slice(&ttl_seconds.to_le_bytes());
-        out.extend_from_slice(&entry.map_or(0, |e| e.generation).to_le_bytes());
-        out.push(exists | has_key);
-        out.push(set.len() as u8);
-        out.extend_from_slice(&(self.image.len() as u32).to_le_bytes());
-        out.extend_from_slice(&bins.to_le_bytes());
-        out.push(self.module.len() as u8);
-        out.push(self.function.len() as u8);
-        out.extend_from_slice(&(self.arguments.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(key.map_or(0, <[u8]>::len) as u32).to_le_bytes());
-        out.extend_from_slice(&self.digest);
-        out.push(namespace.len() as u8);
-        out.extend_from_slice(&[0; 3]);
+        let header = TaskHeader {
+            bytes: self.encoded_bytes(namespace) as u32,
+            time_limit_ms,
+            task_id,
+            record: entry.map_or_else(RecordFacts::none, |entry| RecordFacts::of(entry, ttl_base)),
+            has_key: key.is_some(),
+            set_bytes: set.len() as u8,
+            stored_bytes: self.image.len() as u32,
+            count: view.as_ref().map_or(0, |view| view.n_bins()) as u16,
+            module_bytes: self.module.len() as u8,
+            function_bytes: self.function.len() as u8,
+            argument_bytes: self.arguments.len() as u32,
+            key_bytes: key.map_or(0, <[u8]>::len) as u32,
+            digest: self.digest,
+            namespace_bytes: namespace.len() as u8,
+            ..TaskHeader::default()
+        };
+        header.append(out);
         debug_assert_eq!(out.len() - start, TASK_HEADER_BYTES);
         for part in [
             namespace.as_bytes(),
@@ -439,10 +431,7 @@ impl UdfTask {
             out.extend_from_slice(part);
         }
         for bin in view.iter().flat_map(|view| view.bins()) {
-            out.extend_from_slice(&[bin.name.len() as u8, bin.particle, 0, 0]);
-            out.extend_from_slice(&(bin.value.len() as u32).to_le_bytes());
-            out.extend_from_slice(bin.name);
-            out.extend_from_slice(bin.value);
+            append_bin(out, bin.name, bin.particle, bin.value);
         }
         debug_assert_eq!(out.len() - start, self.encoded_bytes(namespace));
     }
@@ -456,6 +445,16 @@ pub struct MalformedResults {
 }
 
 impl<'a> UdfResult<'a> {
+    /// Of a stream: its values go into a reduce.
+    pub(crate) fn is_reduced(&self) -> bool {
+        self.flags & result_flag::REDUCED != 0
+    }
+
+    /// Values of a stream's task.
+    pub(crate) fn n_values(&self) -> usize {
+        self.bins.len()
+    }
+
     /// Parses a batch of results.
     pub fn parse_batch(bytes: &'a [u8]) -> Result<Vec<UdfResult<'a>>, MalformedResults> {
         let Some((count, mut rest)) = bytes.split_first_chunk::<4>() else {
@@ -484,6 +483,7 @@ impl<'a> UdfResult<'a> {
         let length = u32_at(0) as usize;
         let body = bytes.get(RESULT_HEADER_BYTES..length)?;
         let (returned, mut rest) = body.split_at_checked(u32_at(24) as usize)?;
+        let bin_bytes = rest;
         let n_bins = u16::from_le_bytes([header[20], header[21]]);
         let mut bins = Vec::new();
         for _ in 0..n_bins {
@@ -499,7 +499,7 @@ impl<'a> UdfResult<'a> {
             success: header[4] == 0,
             action: header[5],
             ttl_action: header[6],
-            drop_key: header[7] & 1 != 0,
+            flags: header[7],
             ttl: u32_at(16),
             return_particle: header[22],
             failure_code: if header[23] == 0 {
@@ -509,6 +509,8 @@ impl<'a> UdfResult<'a> {
             },
             returned,
             bins,
+            bin_bytes,
+            microseconds: u32_at(28),
         };
         Some((result, length))
     }

@@ -15,13 +15,14 @@ use perigee_engine::partition::Waiter;
 use perigee_engine::query::{PartitionCursor, PieceEnd, QueryBudget, RecordQuery};
 use perigee_engine::request::{ReplyShape, Request};
 use perigee_engine::stats::count;
-use perigee_wire::{Digest, Message, PartitionId, ResultCode, info3};
+use perigee_wire::{Digest, Message, ResultCode, info3};
 
 use crate::contained::caught;
 use crate::net::Reads;
 use crate::parked::{State, carry_out, result_of_part};
 use crate::query_job::Pace;
 use crate::query_registry::{JobType, QueryEnd, QueryRegistry, QueryStatus};
+use crate::query_request::owned_partitions;
 use crate::server::Shared;
 use crate::turn::Turn;
 
@@ -94,8 +95,7 @@ impl BackgroundJobs {
         if !registry.admit() {
             return Err(ResultCode::QueryQueueFull);
         }
-        let owned = PartitionId::all().filter(|partition| namespace.owns_partition(*partition));
-        let partitions: VecDeque<_> = owned.map(|it| PartitionCursor::new(it, None)).collect();
+        let partitions = owned_partitions(namespace);
         let status = QueryStatus::new(
             message.task_id.unwrap_or_default(),
             &namespace.name,

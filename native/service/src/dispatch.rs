@@ -27,7 +27,7 @@ use crate::mailbox::Mail;
 use crate::net::{ConnId, Consumed, Flow, Handler, Net, Reads};
 use crate::parked::{Bodies, Incoming, LogPace, Parked, State};
 use crate::query_job::{QueryContext, QueryJobs};
-use crate::query_request::{is_in_background, is_query};
+use crate::query_request::{QueryKind, is_query, kind_of};
 use crate::server::{InfoRequest, Shared};
 use crate::turn::{Turn, TurnShare};
 
@@ -246,25 +246,36 @@ impl ServiceThread {
         let Incoming { conn, message, .. } = *incoming;
         let (peer, deadline) = (self.peer(conn), self.deadline(incoming));
         let registry = &self.shared.queries;
-        let started = is_in_background(message).and_then(|in_background| {
-            match in_background {
-                true => self
-                    .background
-                    .start(namespace, incoming.body, message, peer, registry),
-                false => self
-                    .queries
-                    .start(conn, namespace, message, peer, deadline, registry),
-            }
-            .map(|()| in_background)
+        let started = kind_of(message).and_then(|kind| {
+            let started = match kind {
+                QueryKind::Background => {
+                    let body = incoming.body;
+                    self.background
+                        .start(namespace, body, message, peer, registry)
+                }
+                QueryKind::Records => {
+                    let queries = &mut self.queries;
+                    queries.start(conn, namespace, message, peer, deadline, registry)
+                }
+                QueryKind::Stream => {
+                    let context = QueryContext {
+                        registry,
+                        udf: &self.shared.udf,
+                        thread: self.number,
+                        next_request: &mut self.next_request,
+                    };
+                    let queries = &mut self.queries;
+                    queries.start_stream(conn, namespace, message, peer, deadline, &context)
+                }
+            };
+            started.map(|()| kind)
         });
         match started {
-            Ok(in_background) => {
-                if in_background {
-                    answer_stream(message, ResultCode::Ok, out);
-                    return Flow::Continue;
-                }
-                Flow::Park
+            Ok(QueryKind::Background) => {
+                answer_stream(message, ResultCode::Ok, out);
+                Flow::Continue
             }
+            Ok(QueryKind::Records | QueryKind::Stream) => Flow::Park,
             Err(code) => {
                 count(&namespace.stats.mine().client_tsvc_error);
                 answer_stream(message, code, out);
@@ -320,6 +331,7 @@ impl ServiceThread {
                 frame,
                 ticket,
             } => self.on_reply(request, frame, ticket, now, net),
+            Mail::Stream { request, outcome } => self.queries.deliver_share(request, outcome),
             Mail::Retry { request } if self.batches.has(request) => {
                 self.with_batches(|batches, context| {
                     batches.run_again(request, None, net, context)
@@ -472,6 +484,8 @@ impl Handler for ServiceThread {
         share.begin();
         let mut context = QueryContext {
             registry: &self.shared.queries,
+            udf: &self.shared.udf,
+            thread: self.number,
             next_request: &mut self.next_request,
         };
         let mut turn = Turn::begin(has_arrived, &share);

@@ -1,9 +1,11 @@
 //! What reaches a service thread from elsewhere: completions of parked requests, answers from TypeScript, sockets that
-//! another thread accepted. Bounded by the connections: each has at most one request in flight.
+//! another thread accepted. Bounded by the connections: each has at most one request in flight, and a stream
+//! a few tasks.
 
 use crossbeam_queue::SegQueue;
 use perigee_engine::partition::Waiter;
 use perigee_engine::storage::{CommitSink, CommitTicket, CommitWaiter, DeviceError};
+use perigee_engine::stream::StreamOutcome;
 
 use crate::net::{PeerSocket, Waker};
 
@@ -23,6 +25,11 @@ pub enum Mail {
         request: u64,
         frame: Vec<u8>,
         ticket: Option<CommitTicket>,
+    },
+    /// What became of a share of a query's stream.
+    Stream {
+        request: u64,
+        outcome: StreamOutcome,
     },
 }
 

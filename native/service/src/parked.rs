@@ -15,7 +15,7 @@ use perigee_wire::{Digest, Message, ResultCode};
 use crate::net::{ConnId, Reads};
 use crate::reply_compression::{compress_frame, wants_compressed};
 use crate::server::Shared;
-use crate::udf_lane::UdfJob;
+use crate::udf_lane::{LaneTask, UdfJob};
 
 /// What is logged of malformed frames, and of records that a device does not give, by one thread: one in this time. The
 /// counters have them all.
@@ -121,7 +121,7 @@ pub(crate) fn carry_out(
         Outcome::RunUdf(task) => {
             shared.udf.submit(UdfJob {
                 namespace: namespace.clone(),
-                task,
+                task: LaneTask::Record(task),
                 waiter,
                 deadline,
                 losses: 0,

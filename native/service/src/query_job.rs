@@ -5,6 +5,8 @@
 //! Records come in digest order within a partition, each partition ends with a PARTITION_DONE message, the reply with LAST.
 //! A partition that is not this node's, or not to its end, is done with UNAVAILABLE: the client asks elsewhere.
 
+mod stream;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -13,10 +15,12 @@ use std::time::{Duration, Instant};
 
 use perigee_engine::latency::Latency;
 use perigee_engine::namespace::Namespace;
+use perigee_engine::partition::Waiter;
 use perigee_engine::query::{
     AskedRead, PartitionCursor, PieceEnd, QueryBudget, ReadAhead, RecordQuery,
 };
 use perigee_engine::stats::count;
+use perigee_engine::stream::{StreamCall, StreamFailure, StreamOutcome, StreamTask};
 use perigee_wire::{
     Message, PROTO_HEADER_BYTES, PartitionId, ProtoType, ReplyHeader, ReplyWriter, ResultCode,
     info1, info3, patch_proto_header, reserve_proto_header,
@@ -24,10 +28,12 @@ use perigee_wire::{
 
 use crate::contained::working_for;
 use crate::net::{ConnId, Net};
-use crate::query_registry::{QueryEnd, QueryRegistry, QueryStatus};
-use crate::query_request::{check_short, partitions_of};
+use crate::query_registry::{JobType, QueryEnd, QueryRegistry, QueryStatus};
+use crate::query_request::{check_short, owned_partitions, partitions_of};
 use crate::reply_compression::{compress_frame, wants_compressed};
 use crate::turn::Turn;
+use crate::udf_lane::{LaneTask, UdfJob, UdfLane};
+use stream::{Share, Stream};
 
 /// A query's turn ends after so many index entries, records or bytes: some hundred microseconds.
 const TURN: QueryBudget = QueryBudget {
@@ -54,6 +60,8 @@ const FRAME_AGE: Duration = Duration::from_millis(100);
 const UNSENT_BYTES_MAX: usize = 2 << 20;
 /// How long a peer may take nothing, when its request does not say.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a task of a stream may wait for a worker, when the query has no time limit.
+const TASK_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The queries of one service thread.
 #[derive(Default)]
@@ -63,6 +71,8 @@ pub(crate) struct QueryJobs {
     /// Reads under way, by the number that they were submitted under, and who asked: the next query of a connection has
     /// another number.
     reads: HashMap<u64, (ConnId, u64, AskedRead)>,
+    /// Tasks of streams, by the number of the request that each is, and whose.
+    shares: HashMap<u64, (ConnId, u64, Share)>,
     started: u64,
 }
 
@@ -70,6 +80,8 @@ pub(crate) struct QueryJobs {
 enum State {
     Ready,
     Device,
+    /// A Lua worker is to be done with its share of the stream.
+    Lua,
     /// The peer has this much to take, and has taken nothing since then.
     Output {
         unsent: usize,
@@ -86,6 +98,8 @@ struct Job {
     query: RecordQuery,
     partitions: VecDeque<PartitionCursor>,
     reads: ReadAhead,
+    /// Where the records go if not to the client.
+    stream: Option<Box<Stream>>,
     /// The frame under construction; empty, or with room for its header in front.
     frame: Vec<u8>,
     frame_since: Instant,
@@ -97,6 +111,14 @@ struct Job {
     wants_compressed: bool,
     began: Instant,
     kind: Kind,
+}
+
+/// What a message asks for.
+struct Asked {
+    query: RecordQuery,
+    partitions: VecDeque<PartitionCursor>,
+    stream: Option<Box<Stream>>,
+    job_type: JobType,
 }
 
 enum Kind {
@@ -159,7 +181,9 @@ enum Next {
 /// What a query meets outside of its thread.
 pub(crate) struct QueryContext<'a> {
     pub registry: &'a QueryRegistry,
-    /// The last number that was given to a request of the thread; reads are submitted under numbers of their own.
+    pub udf: &'a UdfLane,
+    pub thread: u32,
+    /// The last number that was given to a request of the thread; reads and tasks are submitted under numbers of their own.
     pub next_request: &'a mut u64,
 }
 
@@ -176,7 +200,63 @@ impl QueryJobs {
     ) -> Result<(), ResultCode> {
         check_short(message)?;
         let query = RecordQuery::of(namespace, message)?;
-        let partitions = partitions_of(message)?;
+        let asked = Asked {
+            query,
+            partitions: partitions_of(message)?,
+            stream: None,
+            job_type: JobType::Basic,
+        };
+        self.begin(conn, namespace, message, asked, peer, deadline, registry)
+    }
+
+    /// The same for an aggregation. The client's time limit is the query's; without one it has none.
+    pub fn start_stream(
+        &mut self,
+        conn: ConnId,
+        namespace: &Arc<Namespace>,
+        message: &Message<'_>,
+        peer: String,
+        deadline: Instant,
+        context: &QueryContext<'_>,
+    ) -> Result<(), ResultCode> {
+        if message.header.info1 & info1::SHORT_QUERY != 0 {
+            return Err(ResultCode::Parameter);
+        }
+        let limit = (message.header.transaction_ttl > 0).then_some(deadline);
+        let call = StreamCall::of(namespace, message)?;
+        let asked = Asked {
+            query: RecordQuery::of_stream(namespace, message)?,
+            partitions: match message.partitions.is_some() || message.digests_after.is_some() {
+                true => partitions_of(message)?,
+                false => owned_partitions(namespace),
+            },
+            stream: Some(Box::new(Stream::new(call, limit, context.udf.workers()))),
+            job_type: JobType::Aggregation,
+        };
+        let registry = context.registry;
+        self.begin(conn, namespace, message, asked, peer, deadline, registry)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the two ways to start a query end here"
+    )]
+    fn begin(
+        &mut self,
+        conn: ConnId,
+        namespace: &Arc<Namespace>,
+        message: &Message<'_>,
+        asked: Asked,
+        peer: String,
+        deadline: Instant,
+        registry: &QueryRegistry,
+    ) -> Result<(), ResultCode> {
+        let Asked {
+            query,
+            partitions,
+            stream,
+            job_type,
+        } = asked;
         let rate = message.records_per_second.unwrap_or_default();
         let timeout_ms = message.socket_timeout.unwrap_or_default();
         if !registry.admit() {
@@ -193,6 +273,7 @@ impl QueryJobs {
                 peer,
             );
             let status = Arc::new(QueryStatus {
+                job_type,
                 index: query.index_name().unwrap_or_default().to_owned(),
                 partitions: partitions.len(),
                 records_per_second: rate,
@@ -210,6 +291,7 @@ impl QueryJobs {
             query,
             partitions,
             reads: ReadAhead::default(),
+            stream,
             frame: Vec::new(),
             frame_since: Instant::now(),
             state: State::Ready,
@@ -243,7 +325,24 @@ impl QueryJobs {
                 continue;
             };
             let _work = working_for(conn, &[]);
-            match job.turn(net, turn, context.registry) {
+            let next = job.turn(net, turn, context.registry);
+            for task in job.take_tasks() {
+                *context.next_request += 1;
+                let request = *context.next_request;
+                let share = (conn, job.number, Share::of(&task));
+                self.shares.insert(request, share);
+                context.udf.submit(UdfJob {
+                    namespace: job.namespace.clone(),
+                    task: LaneTask::Stream(Box::new(task)),
+                    waiter: Waiter {
+                        thread: context.thread,
+                        request,
+                    },
+                    deadline: job.deadline(),
+                    losses: 0,
+                });
+            }
+            match next {
                 Next::Again => self.ready.push_back(conn),
                 Next::Wait(state) => job.state = state,
                 Next::Read(asked) => {
@@ -287,6 +386,21 @@ impl QueryJobs {
         None
     }
 
+    /// Takes what became of a task of a stream.
+    pub fn deliver_share(&mut self, number: u64, outcome: StreamOutcome) {
+        let Some((conn, by, share)) = self.shares.remove(&number) else {
+            return;
+        };
+        let job = self.jobs.get_mut(&conn).filter(|job| job.number == by);
+        if let Some(job) = job {
+            let _work = working_for(conn, &[]);
+            job.take_share(&share, outcome);
+            if job.state == State::Lua {
+                self.wake(conn);
+            }
+        }
+    }
+
     /// The peer has taken all that was sent.
     pub fn drained(&mut self, conn: ConnId) {
         let waits = |job: &Job| matches!(job.state, State::Output { .. });
@@ -298,6 +412,7 @@ impl QueryJobs {
     /// The connection is gone, and its query with it.
     pub fn closed(&mut self, conn: ConnId, registry: &QueryRegistry) {
         if let Some(job) = self.jobs.remove(&conn) {
+            job.give_up();
             job.count(QueryEnd::Abandoned, registry);
             registry.leave();
         }
@@ -311,8 +426,8 @@ impl QueryJobs {
             match &mut job.state {
                 State::Ready => {}
                 State::Time => due.push(*conn),
-                State::Device if ended => due.push(*conn),
-                State::Device => {}
+                State::Device | State::Lua if ended => due.push(*conn),
+                State::Device | State::Lua => {}
                 State::Output { .. } if ended => due.push(*conn),
                 State::Output { unsent, since } => {
                     let left = net.unsent(*conn);
@@ -356,11 +471,17 @@ impl Job {
             .as_mut()
             .map_or(u64::MAX, |pace| pace.allowance(now));
         if allowance == 0 && !registry.is_stopping() {
+            if let Some(stream) = &mut self.stream {
+                stream.close_chunk();
+            }
             self.send(net);
             if let Kind::Long(status) = &self.kind {
                 count(&status.throttled);
             }
             return Next::Wait(State::Time);
+        }
+        if self.stream.is_some() {
+            return self.stream_turn(net, turn, registry, allowance);
         }
         let records = TURN.records.min(self.records_left).min(allowance);
         let mut budget = QueryBudget { records, ..TURN };
@@ -368,21 +489,36 @@ impl Job {
             let code = ResultCode::SindexNotFound;
             return self.finish(code, QueryEnd::Failed, net, registry);
         };
-        let sent = records - budget.records;
-        self.records_left -= sent;
-        if let Some(pace) = &mut self.pace {
-            pace.take(sent);
-        }
-        if let Kind::Long(status) = &self.kind {
-            status.records.fetch_add(sent, Ordering::Relaxed);
-        }
+        self.count_records(records - budget.records);
         if self.partitions.is_empty() || self.records_left == 0 {
             return self.finish(ResultCode::Ok, QueryEnd::Complete, net, registry);
         }
+        self.send_if_due(net, now);
+        wanted.map_or(Next::Again, Next::Read)
+    }
+
+    /// So many records were sent, or given to workers.
+    fn count_records(&mut self, records: u64) {
+        self.records_left -= records;
+        if let Some(pace) = &mut self.pace {
+            pace.take(records);
+        }
+        if let Kind::Long(status) = &self.kind {
+            status.records.fetch_add(records, Ordering::Relaxed);
+        }
+    }
+
+    fn begin_frame(&mut self) {
+        if self.frame.is_empty() {
+            reserve_proto_header(&mut self.frame);
+            self.frame_since = Instant::now();
+        }
+    }
+
+    fn send_if_due(&mut self, net: &mut dyn Net, now: Instant) {
         if self.frame.len() >= FRAME_BYTES || now.duration_since(self.frame_since) >= FRAME_AGE {
             self.send(net);
         }
-        wanted.map_or(Next::Again, Next::Read)
     }
 
     /// Appends records slice by slice until the turn is over or its budget spent, the partitions are done, or the device must be
@@ -393,10 +529,7 @@ impl Job {
         turn: &mut Turn<'_>,
         registry: &QueryRegistry,
     ) -> Result<Option<Vec<AskedRead>>, IndexDropped> {
-        if self.frame.is_empty() {
-            reserve_proto_header(&mut self.frame);
-            self.frame_since = Instant::now();
-        }
+        self.begin_frame();
         let most = QueryBudget {
             visits: match self.query.has_filter() {
                 true => FILTERED_SLICE_VISITS,
@@ -433,13 +566,18 @@ impl Job {
                 return Ok(None);
             }
             begun += 1;
-            let end = self.namespace.query_piece(
-                &self.query,
-                cursor,
-                slice,
-                &mut self.reads,
-                &mut self.frame,
-            );
+            let (query, reads) = (&self.query, &mut self.reads);
+            let end = match &mut self.stream {
+                None => {
+                    let out = &mut self.frame;
+                    self.namespace.query_piece(query, cursor, slice, reads, out)
+                }
+                Some(stream) => {
+                    let out = &mut stream.chunk;
+                    self.namespace
+                        .stream_piece(query, cursor, slice, reads, out)
+                }
+            };
             match end {
                 PieceEnd::Done => self.partition_done(partition, ResultCode::Ok),
                 PieceEnd::Budget => return Ok(None),
@@ -452,14 +590,21 @@ impl Job {
 
     fn partition_done(&mut self, partition: PartitionId, result: ResultCode) {
         self.partitions.pop_front();
+        if let Kind::Long(status) = &self.kind {
+            status.partitions_done.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(stream) = &mut self.stream {
+            if result != ResultCode::Ok {
+                // What the client gets says nothing of partitions: it has to ask for all again.
+                stream.fail(StreamFailure::of(result, ""));
+            }
+            return;
+        }
         ReplyWriter::begin_part(&mut self.frame).finish_with(ReplyHeader {
             info3: info3::PARTITION_DONE,
             generation: u32::from(partition.get()),
             ..ReplyHeader::new(result)
         });
-        if let Kind::Long(status) = &self.kind {
-            status.partitions_done.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     fn finish(
@@ -469,9 +614,8 @@ impl Job {
         net: &mut dyn Net,
         registry: &QueryRegistry,
     ) -> Next {
-        if self.frame.is_empty() {
-            reserve_proto_header(&mut self.frame);
-        }
+        self.give_up();
+        self.begin_frame();
         ReplyWriter::begin_part(&mut self.frame).finish_with(ReplyHeader {
             info3: info3::LAST,
             ..ReplyHeader::new(result)
@@ -509,7 +653,36 @@ impl Job {
     }
 
     fn is_late(&self, now: Instant) -> bool {
-        matches!(self.kind, Kind::Short { deadline } if deadline <= now)
+        match (&self.kind, &self.stream) {
+            (Kind::Short { deadline }, _) => *deadline <= now,
+            (Kind::Long(_), Some(stream)) => stream.deadline.is_some_and(|it| it <= now),
+            (Kind::Long(_), None) => false,
+        }
+    }
+
+    /// Until when its tasks make sense.
+    fn deadline(&self) -> Instant {
+        let deadline = self.stream.as_ref().and_then(|stream| stream.deadline);
+        deadline.unwrap_or_else(|| Instant::now() + TASK_PATIENCE)
+    }
+
+    fn take_tasks(&mut self) -> Vec<StreamTask> {
+        let stream = self.stream.as_mut();
+        stream.map_or_else(Vec::new, |stream| stream.take_outbox())
+    }
+
+    fn take_share(&mut self, share: &Share, outcome: StreamOutcome) {
+        let stream = self.stream.as_mut();
+        if let Some(values) = stream.and_then(|stream| stream.take(share, outcome)) {
+            self.append_values(&values);
+        }
+    }
+
+    /// Nobody waits for its tasks any more.
+    fn give_up(&self) {
+        if let Some(stream) = &self.stream {
+            stream.give_up();
+        }
     }
 
     fn count(&self, end: QueryEnd, registry: &QueryRegistry) {
@@ -523,6 +696,10 @@ impl Job {
         let took = self.began.elapsed();
         self.namespace.stats.latencies.add(latency, took, 1);
         match &self.kind {
+            Kind::Long(status) if self.stream.is_some() => {
+                registry.end(status, end);
+                self.count_stream(end);
+            }
             Kind::Long(status) => {
                 registry.end(status, end);
                 count(match (by_index, end) {

@@ -22,6 +22,9 @@ pub enum JobType {
     #[default]
     #[serde(rename = "basic")]
     Basic,
+    /// A function makes values of them, which are sent.
+    #[serde(rename = "aggr")]
+    Aggregation,
     #[serde(rename = "ops-bg")]
     OpsBackground,
     #[serde(rename = "udf-bg")]
@@ -43,7 +46,7 @@ pub struct QueryStatus {
     pub records_per_second: u32,
     pub socket_timeout_ms: u32,
     pub partitions_done: AtomicUsize,
-    /// Sent, or changed.
+    /// Sent, given to a function, or changed.
     pub records: AtomicU64,
     /// Not changed, because they did not match when it came to that.
     pub filtered: AtomicU64,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use perigee_engine::namespace::Namespace;
 use perigee_engine::query::{PLACE_BY_DIGEST, PartitionCursor};
 use perigee_wire::{
     Digest, Message, PARTITIONS, PartitionId, ResultCode, info1, info2, info3, partition_of, udf_op,
@@ -16,11 +17,25 @@ pub(crate) fn is_query(message: &Message<'_>) -> bool {
             || message.task_id.is_some())
 }
 
-/// Whether a query changes its records, instead of sending them; or the code to refuse it with.
-pub(crate) fn is_in_background(message: &Message<'_>) -> Result<bool, ResultCode> {
+/// What becomes of the records that a query finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QueryKind {
+    /// They are sent.
+    Records,
+    /// A function makes values of them, which are sent.
+    Stream,
+    /// They are changed.
+    Background,
+}
+
+/// What a query does with its records, or the code to refuse it with.
+pub(crate) fn kind_of(message: &Message<'_>) -> Result<QueryKind, ResultCode> {
     match message.udf_op {
-        Some(udf_op::BACKGROUND) => return Ok(true),
-        None | Some(0) if message.header.info2 & info2::WRITE != 0 => return Ok(true),
+        Some(udf_op::BACKGROUND) => return Ok(QueryKind::Background),
+        Some(udf_op::AGGREGATE | udf_op::COMPLETE) => return Ok(QueryKind::Stream),
+        None | Some(0) if message.header.info2 & info2::WRITE != 0 => {
+            return Ok(QueryKind::Background);
+        }
         None | Some(0) => {}
         Some(_) => return Err(ResultCode::UnsupportedFeature),
     }
@@ -29,7 +44,7 @@ pub(crate) fn is_in_background(message: &Message<'_>) -> Result<bool, ResultCode
     if message.udf_function.is_some() || !by_partition {
         return Err(ResultCode::UnsupportedFeature);
     }
-    Ok(false)
+    Ok(QueryKind::Records)
 }
 
 /// A short query has no pace of its own.
@@ -40,6 +55,12 @@ pub(crate) fn check_short(message: &Message<'_>) -> Result<(), ResultCode> {
         true => Err(ResultCode::Parameter),
         false => Ok(()),
     }
+}
+
+/// All partitions of this node, from their start.
+pub(crate) fn owned_partitions(namespace: &Namespace) -> VecDeque<PartitionCursor> {
+    let owned = PartitionId::all().filter(|partition| namespace.owns_partition(*partition));
+    owned.map(|it| PartitionCursor::new(it, None)).collect()
 }
 
 /// The partitions that a message names, each at most once, in ascending order.

@@ -3,6 +3,9 @@
 //!
 //! A task may be run twice (when its worker is stuck behind another task, or gone); only the first result counts, since
 //! a function's effects exist nowhere but in its result.
+//!
+//! Tasks of streams take some milliseconds each and wait in a queue of their own. A worker takes one alone, and then calls on
+//! records for as long as that took, if any wait: an aggregation has half of the workers' time at most while others need them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
+use perigee_engine::stream::{StreamFailure, StreamOutcome, StreamTask};
 use perigee_engine::udf::{UdfDone, UdfResult, UdfTask};
 use perigee_wire::ResultCode;
 
@@ -29,12 +33,37 @@ const COUNT_BYTES: usize = 4;
 
 pub struct UdfJob {
     pub namespace: Arc<Namespace>,
-    pub task: Box<UdfTask>,
+    pub task: LaneTask,
     pub waiter: Waiter,
     /// When the client gives up.
     pub deadline: Instant,
     /// Workers that were stopped while they held this call.
     pub losses: u32,
+}
+
+pub enum LaneTask {
+    /// A call on a record, which is locked.
+    Record(Box<UdfTask>),
+    /// A share of a stream. Its waiter is told the outcome.
+    Stream(Box<StreamTask>),
+}
+
+impl LaneTask {
+    fn encoded_bytes(&self, namespace: &Namespace) -> usize {
+        match self {
+            LaneTask::Record(task) => task.encoded_bytes(&namespace.name),
+            LaneTask::Stream(task) => task.encoded_bytes(),
+        }
+    }
+
+    fn is_stream(&self) -> bool {
+        matches!(self, LaneTask::Stream(_))
+    }
+
+    /// Whether nobody waits for it any more. A call on a record ends in any case.
+    fn is_given_up(&self) -> bool {
+        matches!(self, LaneTask::Stream(task) if task.is_given_up())
+    }
 }
 
 /// What `exchange` brought.
@@ -57,7 +86,12 @@ pub struct UdfLane {
 
 #[derive(Default)]
 struct State {
+    /// Calls on records.
     queue: VecDeque<(u64, UdfJob)>,
+    /// Tasks of streams. Each stream has a few under way.
+    streams: VecDeque<(u64, UdfJob)>,
+    /// Until when a worker leaves tasks of streams to others, if calls wait.
+    stream_pauses: HashMap<u32, Instant>,
     next_task: u64,
     batches: HashMap<u32, Batch>,
     waiting: usize,
@@ -65,6 +99,26 @@ struct State {
     /// The wakes that each worker has seen: one between its last look at its messages and its wait is not lost.
     seen_wakes: HashMap<u32, u64>,
     closed: bool,
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.streams.is_empty()
+    }
+
+    fn queue_of(&mut self, task: &LaneTask) -> &mut VecDeque<(u64, UdfJob)> {
+        match task.is_stream() {
+            true => &mut self.streams,
+            false => &mut self.queue,
+        }
+    }
+
+    /// Whether a worker's turn is one for a stream.
+    fn streams_are_due(&self, worker: u32, now: Instant) -> bool {
+        let pauses = self.stream_pauses.get(&worker);
+        !self.streams.is_empty()
+            && (self.queue.is_empty() || pauses.is_none_or(|until| *until <= now))
+    }
 }
 
 /// What a worker holds, in the order in which it runs it.
@@ -86,16 +140,21 @@ impl UdfLane {
         }
     }
 
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// Queues a call, or ends it at once when there is no room.
     pub fn submit(&self, job: UdfJob) {
         let mut state = self.state.lock();
-        if state.closed || self.workers == 0 || state.queue.len() >= QUEUE_TASKS_MAX {
+        let waiting = state.queue_of(&job.task).len();
+        if state.closed || self.workers == 0 || waiting >= QUEUE_TASKS_MAX {
             drop(state);
             return self.fail(job, ResultCode::DeviceOverload, "");
         }
         state.next_task += 1;
         let id = state.next_task;
-        state.queue.push_back((id, job));
+        state.queue_of(&job.task).push_back((id, job));
         if state.waiting > 0 {
             self.ready.notify_one();
         }
@@ -124,7 +183,7 @@ impl UdfLane {
                 return Exchanged::Closed;
             }
             self.steal(&mut state, worker);
-            if !state.queue.is_empty() {
+            if !state.is_idle() {
                 let (refused, exchanged) = self.hand_out(&mut state, worker, tasks);
                 if !refused.is_empty() {
                     drop(state);
@@ -151,7 +210,7 @@ impl UdfLane {
             state.waiting += 1;
             self.ready.wait_until(&mut state, slice);
             state.waiting -= 1;
-            if Instant::now() >= until && state.queue.is_empty() {
+            if Instant::now() >= until && state.is_idle() {
                 return Exchanged::Nothing;
             }
         }
@@ -166,6 +225,7 @@ impl UdfLane {
         tasks: &mut [u8],
     ) -> (Vec<(UdfJob, ResultCode)>, Option<Exchanged>) {
         let now = Instant::now();
+        let for_stream = state.streams_are_due(worker, now);
         let share = state
             .queue
             .len()
@@ -176,9 +236,16 @@ impl UdfLane {
         let mut due = now;
         let mut out = vec![0; COUNT_BYTES];
         while batch.len() < share {
-            let Some((id, job)) = state.queue.pop_front() else {
+            let next = match for_stream {
+                true => state.streams.pop_front(),
+                false => state.queue.pop_front(),
+            };
+            let Some((id, job)) = next else {
                 break;
             };
+            if job.task.is_given_up() {
+                continue;
+            }
             // What was lost with a worker before goes alone, so that it can cost nobody else's call.
             let alone = job.losses > 0;
             if alone && !batch.is_empty() {
@@ -189,7 +256,7 @@ impl UdfLane {
                 refused.push((job, ResultCode::Timeout));
                 continue;
             }
-            let needed = out.len() + job.task.encoded_bytes(&job.namespace.name);
+            let needed = out.len() + job.task.encoded_bytes(&job.namespace);
             if needed > tasks.len() {
                 if batch.is_empty() {
                     refused.push((job, ResultCode::RecordTooBig));
@@ -200,14 +267,13 @@ impl UdfLane {
             }
             let limit = self.time_limit.min(job.deadline - now);
             due += limit;
-            job.task.encode(
-                id,
-                limit.as_millis().max(1) as u32,
-                &job.namespace,
-                &mut out,
-            );
+            let limit_ms = limit.as_millis().max(1) as u32;
+            match &job.task {
+                LaneTask::Record(task) => task.encode(id, limit_ms, &job.namespace, &mut out),
+                LaneTask::Stream(task) => task.encode(id, limit_ms, &mut out),
+            }
             batch.push_back((id, job));
-            if alone {
+            if alone || for_stream {
                 break;
             }
         }
@@ -243,7 +309,18 @@ impl UdfLane {
     }
 
     fn carry_out(&self, worker: u32, results: &[UdfResult<'_>]) {
-        let batch = self.state.lock().batches.remove(&worker);
+        let batch = {
+            let mut state = self.state.lock();
+            let batch = state.batches.remove(&worker);
+            let stream = |batch: &Batch| batch.jobs.iter().any(|(_, job)| job.task.is_stream());
+            if let Some(batch) = batch.as_ref().filter(|batch| stream(batch)) {
+                let now = Instant::now();
+                state
+                    .stream_pauses
+                    .insert(worker, now + (now - batch.taken));
+            }
+            batch
+        };
         let Some(mut batch) = batch else { return };
         for result in results {
             // A result for a task that is another worker's by now, or was ended, has come too late.
@@ -253,9 +330,14 @@ impl UdfLane {
             let Some((_, job)) = batch.jobs.remove(at) else {
                 continue;
             };
-            let mut frame = Vec::new();
-            let done = job.namespace.finish_udf(&job.task, result, &mut frame);
-            self.answer(&job, frame, done);
+            match &job.task {
+                LaneTask::Record(task) => {
+                    let mut frame = Vec::new();
+                    let done = job.namespace.finish_udf(task, result, &mut frame);
+                    self.answer(&job, frame, done);
+                }
+                LaneTask::Stream(_) => self.tell(&job, result.stream_outcome()),
+            }
         }
         for (_, job) in batch.jobs {
             self.fail(
@@ -267,9 +349,23 @@ impl UdfLane {
     }
 
     fn fail(&self, job: UdfJob, code: ResultCode, message: &str) {
-        let mut frame = Vec::new();
-        let done = job.namespace.fail_udf(&job.task, code, message, &mut frame);
-        self.answer(&job, frame, done);
+        match &job.task {
+            LaneTask::Record(task) => {
+                let mut frame = Vec::new();
+                let done = job.namespace.fail_udf(task, code, message, &mut frame);
+                self.answer(&job, frame, done);
+            }
+            LaneTask::Stream(_) => self.tell(&job, Err(StreamFailure::of(code, message))),
+        }
+    }
+
+    /// Gives a query what became of a share of its stream.
+    fn tell(&self, job: &UdfJob, outcome: StreamOutcome) {
+        let mail = Mail::Stream {
+            request: job.waiter.request,
+            outcome,
+        };
+        self.mailboxes.post(job.waiter.thread, mail);
     }
 
     fn answer(&self, job: &UdfJob, frame: Vec<u8>, done: UdfDone) {
@@ -292,14 +388,19 @@ impl UdfLane {
     pub fn expire(&self, now: Instant) {
         let late: Vec<UdfJob> = {
             let mut state = self.state.lock();
-            if state.queue.iter().all(|(_, job)| job.deadline > now) {
-                return;
+            let State { queue, streams, .. } = &mut *state;
+            let mut late = Vec::new();
+            for queue in [queue, streams] {
+                if queue.iter().all(|(_, job)| job.deadline > now) {
+                    continue;
+                }
+                let (gone, waiting) = std::mem::take(queue)
+                    .into_iter()
+                    .partition::<VecDeque<_>, _>(|(_, job)| job.deadline <= now);
+                *queue = waiting;
+                late.extend(gone.into_iter().map(|(_, job)| job));
             }
-            let (late, waiting) = std::mem::take(&mut state.queue)
-                .into_iter()
-                .partition::<VecDeque<_>, _>(|(_, job)| job.deadline <= now);
-            state.queue = waiting;
-            late.into_iter().map(|(_, job)| job).collect()
+            late
         };
         for job in late {
             self.fail(job, ResultCode::Timeout, "");
@@ -326,10 +427,12 @@ impl UdfLane {
             };
             for (id, mut job) in batch.jobs.into_iter().rev() {
                 job.losses += 1;
-                if running == Some(id) || job.losses > 1 {
+                // Where a call on a record had got to nobody knows; a share of a stream has no effects.
+                let is_over = running == Some(id) && !job.task.is_stream();
+                if is_over || job.losses > 1 {
                     failed.push(job);
                 } else {
-                    state.queue.push_front((id, job));
+                    state.queue_of(&job.task).push_front((id, job));
                 }
             }
         }
@@ -353,12 +456,9 @@ impl UdfLane {
                 .drain()
                 .flat_map(|(_, batch)| batch.jobs)
                 .collect();
-            state
-                .queue
-                .drain(..)
-                .chain(held)
-                .map(|(_, job)| job)
-                .collect()
+            let State { queue, streams, .. } = &mut *state;
+            let waiting = queue.drain(..).chain(streams.drain(..));
+            waiting.chain(held).map(|(_, job)| job).collect()
         };
         self.ready.notify_all();
         for job in jobs {
@@ -366,18 +466,23 @@ impl UdfLane {
         }
     }
 
-    /// Calls that wait for a worker.
+    /// Calls, and tasks of streams, that wait for a worker.
     pub fn queued(&self) -> usize {
-        self.state.lock().queue.len()
+        let state = self.state.lock();
+        state.queue.len() + state.streams.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use perigee_engine::request::{Outcome, Request};
     use perigee_wire::{
         Digest, Message, PROTO_HEADER_BYTES, RequestHeader, RequestWriter, field, info2,
     };
+
+    use perigee_engine::stream::{StreamCall, StreamStep};
 
     use super::*;
     use crate::testing::namespace_in_memory;
@@ -424,7 +529,7 @@ mod tests {
             };
             self.lane.submit(UdfJob {
                 namespace: self.namespace.clone(),
-                task,
+                task: LaneTask::Record(task),
                 waiter: Waiter {
                     thread: 0,
                     request: u64::from(record),
@@ -552,6 +657,92 @@ mod tests {
         assert_eq!(codes, [ResultCode::Unavailable; 2]);
         let closed = rig.lane.exchange(0, &[], &mut [0; 64], FAR);
         assert_eq!(closed, Exchanged::Closed);
+    }
+
+    impl Rig {
+        fn submit_share(&self, number: u64, patience: Duration) -> Arc<AtomicBool> {
+            let given_up = Arc::new(AtomicBool::new(false));
+            let mut frame = Vec::new();
+            let mut writer = RequestWriter::begin(&mut frame, RequestHeader::default());
+            writer.field(field::UDF_MODULE, b"m");
+            writer.field(field::UDF_FUNCTION, b"f");
+            writer.finish();
+            let message = Message::parse(&frame[PROTO_HEADER_BYTES..]).expect("a valid message");
+            let call = StreamCall::of(&self.namespace, &message).expect("a function");
+            self.lane.submit(UdfJob {
+                namespace: self.namespace.clone(),
+                task: LaneTask::Stream(Box::new(StreamTask {
+                    call: Arc::new(call),
+                    step: StreamStep::Chunk,
+                    count: 0,
+                    body: Vec::new(),
+                    given_up: given_up.clone(),
+                })),
+                waiter: Waiter {
+                    thread: 0,
+                    request: number,
+                },
+                deadline: Instant::now() + patience,
+                losses: 0,
+            });
+            given_up
+        }
+
+        /// What was told of shares of streams: the request, and the code of what failed.
+        fn told(&self) -> Vec<(u64, Option<ResultCode>)> {
+            std::iter::from_fn(|| self.mailboxes.0[0].take())
+                .filter_map(|mail| match mail {
+                    Mail::Stream { request, outcome } => {
+                        Some((request, outcome.err().map(|failure| failure.code)))
+                    }
+                    _ => None,
+                })
+                .collect()
+        }
+    }
+
+    #[test]
+    fn a_share_of_a_stream_runs_alone_and_calls_on_records_have_their_time_after_it() {
+        let rig = rig(1);
+        (1..=2).for_each(|number| drop(rig.submit_share(number, FAR)));
+        (1..=2).for_each(|record| rig.submit(record, FAR));
+        let first = rig.exchange(0, &[]);
+        assert_eq!(first, [1], "a share, alone");
+        std::thread::sleep(Duration::from_millis(500));
+        let calls = rig.exchange(0, &first);
+        assert_eq!(calls, [3, 4], "half a second is theirs");
+        let second = rig.exchange(0, &calls);
+        assert_eq!(second, [2], "nobody waits any more");
+        rig.exchange(0, &second);
+        assert_eq!(rig.told(), [(1, None), (2, None)]);
+    }
+
+    #[test]
+    fn a_share_that_is_lost_with_its_worker_is_given_again_once() {
+        let rig = rig(1);
+        rig.submit_share(1, FAR);
+        for worker in 0..2 {
+            let held = rig.exchange(worker, &[]);
+            assert_eq!(held, [1]);
+            assert_eq!(rig.told(), []);
+            rig.lane.abandon(worker, Some(1));
+        }
+        assert_eq!(rig.told(), [(1, Some(ResultCode::UdfExecution))]);
+    }
+
+    #[test]
+    fn a_share_that_nobody_waits_for_is_not_run_and_one_that_is_late_fails() {
+        let rig = rig(1);
+        rig.submit_share(1, FAR).store(true, Ordering::Relaxed);
+        rig.submit_share(2, NO_WAIT);
+        assert!(rig.exchange(0, &[]).is_empty());
+        assert_eq!(rig.told(), [(2, Some(ResultCode::Timeout))]);
+        rig.submit_share(3, NO_WAIT);
+        rig.lane.expire(Instant::now());
+        rig.submit_share(4, FAR);
+        rig.lane.close();
+        let codes = [ResultCode::Timeout, ResultCode::Unavailable].map(Some);
+        assert_eq!(rig.told(), [(3, codes[0]), (4, codes[1])]);
     }
 
     #[test]

@@ -188,6 +188,8 @@ constants! {
         APPLY = 0,
         AGGREGATE = 1,
         BACKGROUND = 2,
+        /// As AGGREGATE; the node also does what is the client's, and sends what comes out of all. Ours.
+        COMPLETE = 3,
     }
 }
 

@@ -1,7 +1,8 @@
 // The loop of a worker thread, without the thread: control messages, exchange, tasks, again.
 //
-// Control messages are taken synchronously between two exchanges, since the thread never returns to its event loop. A module
-// change is prepared there, and comes into force with the shared number, also within a batch (module-versions.ts).
+// Control messages are taken synchronously between two exchanges, since the thread never returns to its event loop: when one brings
+// no tasks, as it does once after each wake-up. A module change is prepared there, and comes into force with the shared number, also
+// within a batch (module-versions.ts).
 
 import { ResultBatch, TaskBatch } from './lane.js'
 import type { UdfExchange } from './native.js'
@@ -89,10 +90,13 @@ export class WorkerLoop {
     const progress = this.#progress
     let exhausted = 0
     let pending: Uint8Array | null = null
-    while (this.#control(versions)) {
+    let running = this.#control(versions)
+    while (running) {
       const length = this.#exchange(this.#data.handle, this.#data.worker, pending, this.#tasks, WAIT_MS)
       pending = null
       if (length < 0) break
+      // Who sends a message wakes the worker: then nothing comes here, before any task.
+      if (length === 0) running = this.#control(versions)
       if (length > 0) {
         batch.open(length)
         results.reset()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use napi::bindgen_prelude::Uint8Array;
+use napi::bindgen_prelude::Uint8ArraySlice;
 use napi_derive::napi;
 use perigee_service::udf_lane::Exchanged;
 
@@ -18,19 +18,18 @@ const CLOSED: i64 = -1;
 pub fn udf_exchange(
     handle: u32,
     worker: u32,
-    results: Option<Uint8Array>,
-    mut tasks: Uint8Array,
+    results: Option<&[u8]>,
+    mut tasks: Uint8ArraySlice<'_>,
     wait_ms: u32,
 ) -> i64 {
     let Some(server) = server(handle) else {
         return CLOSED;
     };
-    let results = results.as_ref().map(AsRef::as_ref).unwrap_or_default();
     // SAFETY: the calling worker owns the buffer, shares it with no other thread and is blocked in this call.
     let tasks = unsafe { tasks.as_mut() };
     match server.udf.exchange(
         worker,
-        results,
+        results.unwrap_or_default(),
         tasks,
         Duration::from_millis(u64::from(wait_ms)),
     ) {

@@ -151,6 +151,10 @@ impl<H: Handler> Handler for Contained<H> {
         self.attempt(net, |handler, net| handler.on_turn(net, has_arrived));
     }
 
+    fn before_wait(&mut self) {
+        self.0.before_wait();
+    }
+
     fn on_drained(&mut self, conn: ConnId, net: &mut dyn Net) {
         self.attempt(net, |handler, net| {
             let _work = working_for(conn, &[]);

@@ -498,6 +498,10 @@ impl Handler for ServiceThread {
         self.share = share;
     }
 
+    fn before_wait(&mut self) {
+        self.shared.udf.hand_over();
+    }
+
     fn on_drained(&mut self, conn: ConnId, _net: &mut dyn Net) {
         self.queries.drained(conn);
         self.batches.drained(conn);

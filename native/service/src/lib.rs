@@ -18,3 +18,4 @@ pub mod server;
 mod testing;
 mod turn;
 pub mod udf_lane;
+mod udf_workers;

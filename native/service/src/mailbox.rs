@@ -71,15 +71,40 @@ impl Mailboxes {
         }
     }
 
+    /// As `post`, but the thread is woken with others later.
+    pub fn put(&self, thread: u32, mail: Mail, wakes: &mut Wakes) {
+        if let Some(mailbox) = self.0.get(thread as usize) {
+            mailbox.mail.push(mail);
+            wakes.add(thread);
+        }
+    }
+
     /// Lets requests run again that waited for a record.
-    pub fn retry(&self, woken: Vec<Waiter>) {
+    pub fn put_retries(&self, woken: Vec<Waiter>, wakes: &mut Wakes) {
         for waiter in woken {
-            self.post(
-                waiter.thread,
-                Mail::Retry {
-                    request: waiter.request,
-                },
-            );
+            let request = waiter.request;
+            self.put(waiter.thread, Mail::Retry { request }, wakes);
+        }
+    }
+
+    pub fn wake(&self, wakes: Wakes) {
+        for thread in wakes.threads {
+            self.0[thread as usize].wake();
+        }
+    }
+}
+
+/// Threads that have got mail, and are to be told.
+#[derive(Default)]
+#[must_use]
+pub struct Wakes {
+    threads: Vec<u32>,
+}
+
+impl Wakes {
+    fn add(&mut self, thread: u32) {
+        if !self.threads.contains(&thread) {
+            self.threads.push(thread);
         }
     }
 }

@@ -9,16 +9,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Mutex, MutexGuard};
 use perigee_engine::namespace::Namespace;
 use perigee_engine::partition::Waiter;
 use perigee_engine::stream::{StreamFailure, StreamOutcome, StreamTask};
 use perigee_engine::udf::{UdfDone, UdfResult, UdfTask};
 use perigee_wire::ResultCode;
 
-use crate::mailbox::{Mail, Mailboxes};
+use crate::mailbox::{Mail, Mailboxes, Wakes};
+use crate::udf_workers::{Batch, Workers};
 
 /// Calls that may wait for a worker. One more is refused as overload.
 pub const QUEUE_TASKS_MAX: usize = 16_384;
@@ -28,6 +30,9 @@ const BATCH_TASKS_MAX: usize = 16;
 
 /// After this time the tasks behind a worker's first one may be taken by an idle worker.
 const STEAL_AFTER: Duration = Duration::from_millis(20);
+
+/// Room for the reply to a usual call.
+const REPLY_BYTES_USUAL: usize = 96;
 
 const COUNT_BYTES: usize = 4;
 
@@ -81,7 +86,8 @@ pub struct UdfLane {
     time_limit: Duration,
     workers: usize,
     state: Mutex<State>,
-    ready: Condvar,
+    /// Calls were queued since the last `hand_over`.
+    has_news: AtomicBool,
 }
 
 #[derive(Default)]
@@ -93,11 +99,7 @@ struct State {
     /// Until when a worker leaves tasks of streams to others, if calls wait.
     stream_pauses: HashMap<u32, Instant>,
     next_task: u64,
-    batches: HashMap<u32, Batch>,
-    waiting: usize,
-    wakes: u64,
-    /// The wakes that each worker has seen: one between its last look at its messages and its wait is not lost.
-    seen_wakes: HashMap<u32, u64>,
+    workers: Workers,
     closed: bool,
 }
 
@@ -113,20 +115,22 @@ impl State {
         }
     }
 
+    /// Has as many workers run as what waits needs, and one watch them.
+    fn call_workers(&mut self) {
+        let (calls, shares) = (self.queue.len(), self.streams.len());
+        let ready = self.workers.call_for(calls, shares);
+        let watching = self.workers.call_to_watch();
+        for ready in ready.into_iter().chain(watching) {
+            ready.notify_one();
+        }
+    }
+
     /// Whether a worker's turn is one for a stream.
     fn streams_are_due(&self, worker: u32, now: Instant) -> bool {
         let pauses = self.stream_pauses.get(&worker);
         !self.streams.is_empty()
             && (self.queue.is_empty() || pauses.is_none_or(|until| *until <= now))
     }
-}
-
-/// What a worker holds, in the order in which it runs it.
-struct Batch {
-    taken: Instant,
-    jobs: VecDeque<(u64, UdfJob)>,
-    /// When the worker should have come back at the latest.
-    due: Instant,
 }
 
 impl UdfLane {
@@ -136,7 +140,7 @@ impl UdfLane {
             time_limit,
             workers,
             state: Mutex::new(State::default()),
-            ready: Condvar::new(),
+            has_news: AtomicBool::new(false),
         }
     }
 
@@ -144,7 +148,7 @@ impl UdfLane {
         self.workers
     }
 
-    /// Queues a call, or ends it at once when there is no room.
+    /// Queues a call, or ends it at once when there is no room. A worker takes it once somebody says `hand_over`.
     pub fn submit(&self, job: UdfJob) {
         let mut state = self.state.lock();
         let waiting = state.queue_of(&job.task).len();
@@ -155,9 +159,17 @@ impl UdfLane {
         state.next_task += 1;
         let id = state.next_task;
         state.queue_of(&job.task).push_back((id, job));
-        if state.waiting > 0 {
-            self.ready.notify_one();
+        self.has_news.store(true, Ordering::Relaxed);
+    }
+
+    /// Sees to it that what was queued is taken soon: for a thread that has queued what it had.
+    pub fn hand_over(&self) {
+        if !self.has_news.load(Ordering::Relaxed) {
+            return;
         }
+        let mut state = self.state.lock();
+        self.has_news.store(false, Ordering::Relaxed);
+        state.call_workers();
     }
 
     /// A worker's turn: carries out `results`, then waits up to `wait` for tasks and writes them.
@@ -175,45 +187,45 @@ impl UdfLane {
                 self.abandon(worker, None);
             }
         }
-        let until = Instant::now() + wait;
+        let mut until = None;
         let mut state = self.state.lock();
-        let seen = state.seen_wakes.get(&worker).copied().unwrap_or_default();
         loop {
             if state.closed {
                 return Exchanged::Closed;
+            }
+            if state.workers.was_woken(worker) {
+                return self.leave(&mut state, Exchanged::Nothing);
             }
             self.steal(&mut state, worker);
             if !state.is_idle() {
                 let (refused, exchanged) = self.hand_out(&mut state, worker, tasks);
                 if !refused.is_empty() {
-                    drop(state);
-                    for (job, code) in refused {
-                        self.fail(job, code, "");
-                    }
-                    state = self.state.lock();
+                    MutexGuard::unlocked(&mut state, || {
+                        for (job, code) in refused {
+                            self.fail(job, code, "");
+                        }
+                    });
                 }
                 match exchanged {
-                    Some(exchanged) => return exchanged,
+                    Some(exchanged) => return self.leave(&mut state, exchanged),
                     None => continue,
                 }
             }
-            if state.wakes != seen {
-                let wakes = state.wakes;
-                state.seen_wakes.insert(worker, wakes);
-                return Exchanged::Nothing;
+            let now = Instant::now();
+            let until = *until.get_or_insert(now + wait);
+            if now >= until {
+                return self.leave(&mut state, Exchanged::Nothing);
             }
-            let slice = if state.batches.is_empty() {
-                until
-            } else {
-                until.min(Instant::now() + STEAL_AFTER)
-            };
-            state.waiting += 1;
-            self.ready.wait_until(&mut state, slice);
-            state.waiting -= 1;
-            if Instant::now() >= until && state.is_idle() {
-                return Exchanged::Nothing;
-            }
+            let sleep = state.workers.fall_asleep(worker, now, until);
+            sleep.ready.wait_until(&mut state, sleep.until);
+            state.workers.wake_up(worker);
         }
+    }
+
+    /// Lets a worker go. Somebody else watches the others, if need be.
+    fn leave(&self, state: &mut State, exchanged: Exchanged) -> Exchanged {
+        state.call_workers();
+        exchanged
     }
 
     /// Encodes tasks for a worker. Calls that cannot be run are returned with the code that says why: the client has
@@ -226,11 +238,9 @@ impl UdfLane {
     ) -> (Vec<(UdfJob, ResultCode)>, Option<Exchanged>) {
         let now = Instant::now();
         let for_stream = state.streams_are_due(worker, now);
-        let share = state
-            .queue
-            .len()
-            .div_ceil(self.workers.max(1))
-            .clamp(1, BATCH_TASKS_MAX);
+        let queued = state.queue.len();
+        let share = state.workers.share(queued, self.workers);
+        let share = share.clamp(1, BATCH_TASKS_MAX);
         let mut refused = Vec::new();
         let mut batch = VecDeque::new();
         let mut due = now;
@@ -282,14 +292,12 @@ impl UdfLane {
         }
         out[..COUNT_BYTES].copy_from_slice(&(batch.len() as u32).to_le_bytes());
         tasks[..out.len()].copy_from_slice(&out);
-        state.batches.insert(
-            worker,
-            Batch {
-                taken: now,
-                jobs: batch,
-                due,
-            },
-        );
+        let batch = Batch {
+            taken: now,
+            jobs: batch,
+            due,
+        };
+        state.workers.hold(worker, batch);
         (refused, Some(Exchanged::Tasks(out.len())))
     }
 
@@ -298,30 +306,28 @@ impl UdfLane {
         if !state.queue.is_empty() {
             return;
         }
-        let now = Instant::now();
-        for (worker, batch) in &mut state.batches {
-            if *worker != thief && batch.jobs.len() > 1 && now - batch.taken >= STEAL_AFTER {
-                let behind = batch.jobs.split_off(1);
-                state.queue.extend(behind);
-                return;
-            }
+        let Some(taken_before) = Instant::now().checked_sub(STEAL_AFTER) else {
+            return;
+        };
+        if let Some(behind) = state.workers.steal(thief, taken_before) {
+            state.queue.extend(behind);
         }
     }
 
     fn carry_out(&self, worker: u32, results: &[UdfResult<'_>]) {
-        let batch = {
+        let (mut batch, took, is_stream) = {
             let mut state = self.state.lock();
-            let batch = state.batches.remove(&worker);
-            let stream = |batch: &Batch| batch.jobs.iter().any(|(_, job)| job.task.is_stream());
-            if let Some(batch) = batch.as_ref().filter(|batch| stream(batch)) {
-                let now = Instant::now();
-                state
-                    .stream_pauses
-                    .insert(worker, now + (now - batch.taken));
+            let Some(batch) = state.workers.come_back(worker) else {
+                return;
+            };
+            let took = batch.taken.elapsed();
+            let is_stream = batch.jobs.iter().any(|(_, job)| job.task.is_stream());
+            if is_stream {
+                state.stream_pauses.insert(worker, Instant::now() + took);
             }
-            batch
+            (batch, took, is_stream)
         };
-        let Some(mut batch) = batch else { return };
+        let mut wakes = Wakes::default();
         for result in results {
             // A result for a task that is another worker's by now, or was ended, has come too late.
             let Some(at) = batch.jobs.iter().position(|(id, _)| *id == result.task_id) else {
@@ -332,13 +338,17 @@ impl UdfLane {
             };
             match &job.task {
                 LaneTask::Record(task) => {
-                    let mut frame = Vec::new();
+                    let mut frame = Vec::with_capacity(REPLY_BYTES_USUAL);
                     let done = job.namespace.finish_udf(task, result, &mut frame);
-                    self.answer(&job, frame, done);
+                    self.answer(&job, frame, done, &mut wakes);
                 }
                 LaneTask::Stream(_) => self.tell(&job, result.stream_outcome()),
             }
         }
+        // Woken after the first, a thread would answer it, fall asleep, and be woken by the next again.
+        self.mailboxes.wake(wakes);
+        let calls = if is_stream { 0 } else { results.len() };
+        self.state.lock().workers.carried(calls, took);
         for (_, job) in batch.jobs {
             self.fail(
                 job,
@@ -353,7 +363,9 @@ impl UdfLane {
             LaneTask::Record(task) => {
                 let mut frame = Vec::new();
                 let done = job.namespace.fail_udf(task, code, message, &mut frame);
-                self.answer(&job, frame, done);
+                let mut wakes = Wakes::default();
+                self.answer(&job, frame, done, &mut wakes);
+                self.mailboxes.wake(wakes);
             }
             LaneTask::Stream(_) => self.tell(&job, Err(StreamFailure::of(code, message))),
         }
@@ -368,20 +380,22 @@ impl UdfLane {
         self.mailboxes.post(job.waiter.thread, mail);
     }
 
-    fn answer(&self, job: &UdfJob, frame: Vec<u8>, done: UdfDone) {
+    fn answer(&self, job: &UdfJob, frame: Vec<u8>, done: UdfDone, wakes: &mut Wakes) {
         let mail = Mail::Reply {
             request: job.waiter.request,
             frame,
             ticket: done.ticket,
         };
-        self.mailboxes.post(job.waiter.thread, mail);
-        self.mailboxes.retry(done.woken);
+        self.mailboxes.put(job.waiter.thread, mail, wakes);
+        self.mailboxes.put_retries(done.woken, wakes);
     }
 
     /// Lets every waiting worker return once without a task.
     pub fn wake(&self) {
-        self.state.lock().wakes += 1;
-        self.ready.notify_all();
+        let mut state = self.state.lock();
+        for ready in state.workers.wake_all() {
+            ready.notify_one();
+        }
     }
 
     /// Ends the calls whose client has given up before a worker was free.
@@ -411,9 +425,8 @@ impl UdfLane {
     pub fn overdue(&self) -> Vec<(u32, Duration)> {
         let now = Instant::now();
         let state = self.state.lock();
-        let late = state.batches.iter().filter(|(_, batch)| batch.due < now);
-        late.map(|(worker, batch)| (*worker, now - batch.due))
-            .collect()
+        let late = state.workers.due().filter(|(_, due)| *due < now);
+        late.map(|(worker, due)| (worker, now - due)).collect()
     }
 
     /// A worker is gone. The call that it was running fails, if that is known; the others go to other workers, alone
@@ -422,7 +435,7 @@ impl UdfLane {
         let mut failed = Vec::new();
         {
             let mut state = self.state.lock();
-            let Some(batch) = state.batches.remove(&worker) else {
+            let Some(batch) = state.workers.abandon(worker) else {
                 return;
             };
             for (id, mut job) in batch.jobs.into_iter().rev() {
@@ -435,8 +448,8 @@ impl UdfLane {
                     state.queue_of(&job.task).push_front((id, job));
                 }
             }
+            state.call_workers();
         }
-        self.ready.notify_all();
         for job in failed {
             self.fail(
                 job,
@@ -452,15 +465,17 @@ impl UdfLane {
             let mut state = self.state.lock();
             state.closed = true;
             let held: Vec<_> = state
-                .batches
-                .drain()
-                .flat_map(|(_, batch)| batch.jobs)
+                .workers
+                .abandon_all()
+                .flat_map(|batch| batch.jobs)
                 .collect();
+            for ready in state.workers.signal_all() {
+                ready.notify_one();
+            }
             let State { queue, streams, .. } = &mut *state;
             let waiting = queue.drain(..).chain(streams.drain(..));
             waiting.chain(held).map(|(_, job)| job).collect()
         };
-        self.ready.notify_all();
         for job in jobs {
             self.fail(job, ResultCode::Unavailable, "");
         }

@@ -179,6 +179,7 @@ impl<'a, M: Mechanism, H: Handler> Driver<'a, M, H> {
 
     fn iterate(&mut self) -> io::Result<()> {
         loop {
+            self.handler.before_wait();
             let may_block = !self.handler.wants_turn() && self.control.fall_asleep();
             let timeout = match may_block {
                 true => self.timeout(),

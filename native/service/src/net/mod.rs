@@ -177,6 +177,10 @@ pub trait Handler {
     /// replies are on their way. `has_arrived` tells whether there is something new meanwhile: it is handled when this returns.
     fn on_turn(&mut self, _net: &mut dyn Net, _has_arrived: &mut dyn FnMut() -> bool) {}
 
+    /// Comes once an iteration, before the loop waits for what arrives next: who gives work to others tells them here, once for
+    /// all of it.
+    fn before_wait(&mut self) {}
+
     /// All output of a parked connection was taken by the kernel: who produces a long answer piece
     /// by piece continues here.
     fn on_drained(&mut self, _conn: ConnId, _net: &mut dyn Net) {}

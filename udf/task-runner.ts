@@ -21,9 +21,13 @@ import { ResultCode } from '../src/engine/constants.js'
 const ARGUMENTS_USUAL_MAX = 20
 /** Of one return value. */
 const RETURN_BYTES_MAX = 64 * 1024 * 1024
+
+/** Where tasks find their modules: the versions of a worker, or a single set. */
+type Modules = Pick<ModuleVersions, 'find'>
+
 export interface TaskRunnerOptions {
   readonly vm: LuaVm
-  readonly modules: ModuleVersions
+  readonly modules: Modules
   /** For a task that brings no limit of its own. */
   readonly defaultTimeLimitMs: number
   readonly warn?: (message: string) => void
@@ -36,7 +40,7 @@ export class TaskRunner {
   readonly #vm: LuaVm
   readonly #defaultTimeLimitMs: number
   readonly #warn: (message: string) => void
-  readonly #modules: ModuleVersions
+  readonly #modules: Modules
   readonly #statistics: WorkerStatistics
   readonly #running: (number: number) => void
 

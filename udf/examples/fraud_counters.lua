@@ -8,7 +8,7 @@
 local MINUTE_MS = 60 * 1000
 local HOUR_MS = 60 * MINUTE_MS
 
--- What is suspicious: more payments, or more cents, than this in a window. A table of the module is read-only for all calls.
+-- What is suspicious: more payments, or more cents, than this in a window. Each worker of the node has a table of its own, so calls only read it.
 local LIMITS = {
   minute = { count = 3, sum = 100000 },
   hour = { count = 10, sum = 300000 },

@@ -5,9 +5,9 @@ import type { TValue } from '../fengari.js'
 import { decodeResults, encodeTasks, ResultBatch, TaskBatch, TaskKind } from '../lane.js'
 import type { BinParticle, TaskFields, TaskResult } from '../lane.js'
 import { control } from '../limits.js'
+import { ModuleSet } from '../module-set.js'
 import { writeListItems } from '../msgpack.js'
 import { ByteWriter } from '../byte-writer.js'
-import { ModuleVersions } from '../module-versions.js'
 import { decodeParticle } from '../particle.js'
 import type { ModuleSource } from '../protocol.js'
 import { TaskRunner } from '../task-runner.js'
@@ -46,7 +46,7 @@ export class LocalNode {
       log: line => { if (this.logged.length < LOG_LINES_MAX) this.logged.push(line) },
       extend: environment => { installClock(environment, clock) }
     })
-    this.#runner = new TaskRunner({ vm, modules: new ModuleVersions(vm, new Int32Array(1), 0, modules), defaultTimeLimitMs: TIME_LIMIT_MS })
+    this.#runner = new TaskRunner({ vm, modules: ModuleSet.over(vm, name => modules.find(module => module.name === name)), defaultTimeLimitMs: TIME_LIMIT_MS })
   }
 
   /** Calls a function on a record and carries out what it wants. The arguments must be storable. */

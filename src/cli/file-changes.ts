@@ -14,10 +14,13 @@ export class FileChanges {
   #changed = true
   #wake: () => void = () => {}
 
-  /** Watches from here on. Throws when a folder is not there. */
-  constructor (folders: Iterable<string>, signal: AbortSignal) {
+  /** Watches files whose names end in `suffix` from here on. Throws when a folder is not there. */
+  constructor (folders: Iterable<string>, suffix: string, signal: AbortSignal) {
     this.#signal = signal
-    for (const folder of new Set(folders)) this.#watchers.push(watch(folder, () => { this.tell() }).on('error', () => { this.tell() }))
+    for (const folder of new Set(folders)) {
+      const watcher = watch(folder, (_, name) => { if (name === null || name.endsWith(suffix)) this.tell() })
+      this.#watchers.push(watcher.on('error', () => { this.tell() }))
+    }
     signal.addEventListener('abort', () => { this.#wake() }, { once: true })
   }
 

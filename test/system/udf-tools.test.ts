@@ -220,3 +220,21 @@ test('udf_watch_with_tests_registers_what_passes_them_only', async () => {
   assert.equal(await succeeding('apply', 'test', 'demo', 'w', 'sum', 'add', '2'), '-2\n')
   assert.equal(await watching.end(), 0)
 })
+
+test('udf_test_with_watch_runs_again_after_each_save', async () => {
+  const folder = mkdtempSync(join(directory, 'test-watch-'))
+  sumModule(folder)
+  writeFileSync(join(folder, 'sum.test.lua'), TESTS)
+  const child = start(['udf', 'test', folder, '--watch'])
+  let out = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => { out += text })
+  const reports = (): string[] => [...out.matchAll(/^\d+ passed, \d+ failed(?=\nwaiting for changes of sum\.test\.lua\n)/gm)].map(([line]) => line)
+  await eventually('the tests ran', reports, all => all.length === 1)
+  sumModule(folder, '-')
+  await eventually('they ran again', reports, all => all.length === 2)
+  writeFileSync(join(folder, 'sum.test.lua'), 'function test_subtracts() test.equal(test.apply(test.record(), "sum", "add", 2), -2) end\n')
+  assert.deepEqual(await eventually('they ran a third time', reports, all => all.length === 3), ['2 passed, 0 failed', '0 passed, 2 failed', '1 passed, 0 failed'])
+  const ended = new Promise<number | null>(resolve => { child.once('close', resolve) })
+  child.kill('SIGINT')
+  assert.equal(await ended, 0)
+})

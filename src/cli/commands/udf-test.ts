@@ -5,7 +5,7 @@ import { runTest, testsOf, type TestFailure, type TestFile, type TestOutcome } f
 import { ModuleError } from '../../../udf/lua-module.js'
 import { FileChanges } from '../file-changes.js'
 import { CommandError, UsageError, type Io } from '../io.js'
-import { excerpt, modulesBeside, readLuaFile, testPaths } from '../lua-files.js'
+import { excerpt, MODULE_SUFFIX, modulesBeside, readLuaFile, testPaths } from '../lua-files.js'
 import { packageRoot } from '../package-root.js'
 
 export interface TestOptions {
@@ -115,7 +115,7 @@ export async function passes (io: Io, paths: readonly string[], { filter, json }
 
 async function testAgainAndAgain (io: Io, paths: readonly string[], options: TestOptions): Promise<number> {
   const signal = io.interrupted()
-  const changes = new FileChanges((await testPaths(paths)).map(dirname), signal)
+  const changes = new FileChanges((await testPaths(paths)).map(dirname), MODULE_SUFFIX, signal)
   try {
     while (await changes.next()) {
       if (io.isTerminal && options.json !== true) io.out('\u001b[H\u001b[J')

@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { FileChanges } from '../file-changes.js'
 import type { Io } from '../io.js'
-import { modulePaths, readLuaFile, testBeside, type LuaFile } from '../lua-files.js'
+import { MODULE_SUFFIX, modulePaths, readLuaFile, testBeside, type LuaFile } from '../lua-files.js'
 import { endpointOf, timeoutOf, type TargetOptions } from '../target.js'
 import { passes } from './udf-test.js'
 import { refusalText, register, type Refusal } from './udf.js'
@@ -29,7 +29,7 @@ export async function watch (io: Io, paths: readonly string[], options: UdfWatch
   const signal = io.interrupted()
   const first = await modulePaths(paths)
   const folders = await Promise.all(paths.map(async (path) => (await stat(path)).isDirectory() ? path : dirname(path)))
-  const changes = new FileChanges(folders, signal)
+  const changes = new FileChanges(folders, MODULE_SUFFIX, signal)
   const watched = new Watched(io, options, signal)
   let retry: NodeJS.Timeout | undefined
   try {

@@ -178,6 +178,7 @@ const service = z.strictObject({
   'sindex-builder-threads': integer({ min: 1, max: 32, default: 4, doc: 'Threads that build the secondary indexes of a namespace, each from a part of its records.' }),
   'sindex-gc-period': duration('s', { min: 1, max: 86_400, default: 10, doc: 'Time between passes that take entries of records that are gone out of secondary indexes.' }),
   'tls-refresh-period': duration('s', { min: 0, max: 86_400, default: 60, doc: 'Time between looks at whether a file of `network.tls` has changed, which is then read again; 0 never.' }),
+  'disable-udf-execution': flag({ default: false, doc: 'Every call of a Lua function is refused with FORBIDDEN. Modules can be registered all the same.' }),
   'microsecond-histograms': flag({ default: false, doc: 'Latencies are told in powers of two of a microsecond; else of a millisecond.' }),
   'enable-hist-info': flag({ default: false, doc: 'List the latency of info requests among the others.' }),
   'network-loop': choice(['auto', 'io_uring', 'epoll'], { default: 'auto', doc: 'Event loop of the service threads; `auto` takes io_uring where the kernel allows it.' })
@@ -233,7 +234,11 @@ const modLua = z.strictObject({
   workers: defaulted(integerLeaf({ min: 1, max: 64, doc: 'Threads that run Lua, one virtual machine each.', defaultText: 'number of CPUs, at most 4' }), luaWorkersDefault),
   'time-limit-ms': optional(durationLeaf('ms', {
     min: 1, max: 60_000, doc: 'Longest run of one call, whatever the client allows.', defaultText: '`service.transaction-max-ms`'
-  }))
+  })),
+  'call-memory': size({
+    min: 1 * MiB, max: 1 * GiB, default: 256 * MiB,
+    doc: 'What one call may take: once of all strings and bytes that it makes, once of tables, lists, maps and functions that it has. A worker has twice as much.'
+  })
 })
 
 const powerOfTwo = { says: 'a power of two', holds: (value: number) => Number.isInteger(Math.log2(value)) }

@@ -8,6 +8,7 @@ import {
 } from './lua.js'
 import { callValueNoYield } from './lua-frame.js'
 import { ByteWriter } from './byte-writer.js'
+import { spend } from './limits.js'
 import { encodeParticle } from './particle.js'
 import { checkBytes } from './string-library.js'
 import { describe, ELEMENTS_MAX, listMetatable, LuaGeoJson, LuaList, LuaMap, mapMetatable, storageProblem, ValueError } from './values.js'
@@ -133,6 +134,7 @@ function listIterator (source: LuaList): LuaIterator {
 }
 
 function mapIterator (source: LuaMap, take: (entry: MapEntry) => TValue[]): LuaIterator {
+  spendElements(source.size)
   // Over the entries of this moment: the script may change the map meanwhile.
   const entries = [...source.escapingEntries().values()]
   return new LuaIterator(position => position < entries.length ? take(entries[position]!) : undefined)
@@ -161,7 +163,13 @@ function newList (L: LuaState, index: number): number {
   return pushObject(L, LuaList.of([]))
 }
 
+/** Steps of copying or moving so many elements. */
+function spendElements (count: number): void {
+  spend(count >> 3)
+}
+
 function cloneList (source: LuaList): LuaList {
+  spendElements(source.size)
   return LuaList.of(source.items.map((_, i) => source.at(i + 1)!), source.flags)
 }
 
@@ -177,6 +185,7 @@ const listFunctions: Record<string, LuaFunction> = {
   prepend: L => {
     const items = list(L).mutableItems()
     checkRoom(L, items.length + 1)
+    spendElements(items.length)
     items.unshift(kept(L, 2))
     return 0
   },
@@ -187,6 +196,7 @@ const listFunctions: Record<string, LuaFunction> = {
     if (position < 1 || position > ELEMENTS_MAX) badArgument(L, 2, 'position out of range')
     const items = target.mutableItems()
     checkRoom(L, items.length + 1)
+    spendElements(Math.max(position, items.length) - Math.min(position, items.length))
     while (items.length < position - 1) items.push(new Value(NIL, null))
     items.splice(position - 1, 0, value)
     return 0
@@ -194,6 +204,7 @@ const listFunctions: Record<string, LuaFunction> = {
   remove: L => {
     const target = list(L)
     const position = count(L, 2)
+    spendElements(Math.max(0, target.size - position))
     if (position >= 1 && position <= target.size) target.mutableItems().splice(position - 1, 1)
     return 0
   },
@@ -260,6 +271,7 @@ function newMap (L: LuaState, index: number): number {
 }
 
 function copyEntries (L: LuaState, from: LuaMap, into: LuaMap): void {
+  spendElements(from.size)
   for (const { key, value } of from.escapingEntries().values()) into.set(L, key, value)
 }
 

@@ -29,7 +29,7 @@ interface Opened {
 }
 
 /** `stored` is on disk before the opening, `modules` are put after it. */
-async function open (workers: number, modules: Record<string, string> = {}, workerMemoryMib?: number, stored: Record<string, string> = {}): Promise<Opened> {
+async function open (workers: number, modules: Record<string, string> = {}, workerMemoryMib?: number, stored: Record<string, string> = {}, callMemoryBytes?: number): Promise<Opened> {
   const directory = await mkdtemp(join(tmpdir(), 'udf-host-'))
   await mkdir(join(directory, 'udf'))
   for (const [name, text] of Object.entries(stored)) await writeFile(join(directory, 'udf', name), text)
@@ -46,7 +46,8 @@ async function open (workers: number, modules: Record<string, string> = {}, work
     timeLimitMs: 1000,
     logger: { warn: log('warn'), info: log('info'), debug: log('debug'), trace: log('trace') },
     logLevel: 2,
-    ...(workerMemoryMib === undefined ? {} : { workerMemoryMib })
+    ...(workerMemoryMib === undefined ? {} : { workerMemoryMib }),
+    ...(callMemoryBytes === undefined ? {} : { callMemoryBytes })
   })
   closers.push(async () => {
     await host.close()
@@ -58,8 +59,8 @@ async function open (workers: number, modules: Record<string, string> = {}, work
 }
 
 const source = (text: string): Uint8Array => new Uint8Array(Buffer.from(text))
-/** Backtracking that takes hours in one library call, which never looks at the clock. */
-const STUCK = 'local s = ("a"):rep(60) string.find(s, ("a-"):rep(25) .. "b")'
+/** Library calls that never look at the clock, one after another without a loop: a quarter of a minute. */
+const STUCK = `local s = ("b"):rep(8 << 20) ${'string.packsize(s) '.repeat(400)}`
 /** Fills the heap of a small worker while it compiles, which never looks at the clock: no time limit can come first. */
 const HEAP = `local keep = {${'function() end,'.repeat(60_000)}}`
 const isLoadError = (error: unknown): boolean => error instanceof UdfError && error.code === 'udf-load' && /m\.lua: loading exceeded the limits/.test(error.message)
@@ -112,8 +113,7 @@ describe('Lua host', () => {
   })
 
   it('a_worker_stuck_in_a_library_call_is_replaced_and_the_next_task_succeeds', async () => {
-    // Backtracking over four wildcards takes hours and never looks at the clock.
-    const { host, lane, logged } = await open(2, { 'm.lua': 'function stuck() return ("a"):rep(5000):find(".-.-.-.-b") end function f() return 1 end' })
+    const { host, lane, logged } = await open(2, { 'm.lua': `function stuck() ${STUCK} end function f() return 1 end` })
     const stuck = task('stuck', [], 50)
     lane.send(0, [task('f'), stuck, task('f')], 50)
     await eventually(() => lane.abandoned.length > 0, 'the stuck worker is abandoned')
@@ -141,12 +141,23 @@ describe('Lua host', () => {
   })
 
   it('a_worker_out_of_memory_is_replaced', async () => {
-    const { lane } = await open(1, { 'm.lua': 'local keep = {} function eat() for i = 1, 1e9 do keep[i] = {i, {i}, tostring(i)} end end function f() return 1 end' }, 48)
+    // Parts of a text are gathered in the heap within one library call, which looks at nothing.
+    const { lane } = await open(1, { 'm.lua': 'function eat() return #string.format(("%%"):rep(4 << 20)) end function f() return 1 end' }, 48)
     lane.send(0, [task('eat', [], 600_000)], 600_000)
     await eventually(() => lane.abandoned.length > 0, 'the worker is abandoned')
     assert.deepEqual(lane.abandoned, [0])
     lane.send(0, [task('f')], 1000)
     assert.equal((await lane.receive(0, 20_000))![0]!.value, 1)
+  })
+
+  it('a_call_that_fills_the_heap_ends_and_its_worker_goes_on', async () => {
+    const text = 'function eat() local keep = {} for i = 1, 1e9 do keep[i] = {i, {i}, tostring(i)} end end function f() return 1 end'
+    const { host, lane } = await open(1, { 'm.lua': text }, 64, {}, 16 * 1024 * 1024)
+    lane.send(0, [task('f'), task('eat', [], 600_000), task('f')], 600_000)
+    const outcomes = (await lane.receive(0, 20_000))!
+    assert.deepEqual(outcomes.map(outcome => outcome.success), [true, false, true])
+    assert.equal(outcomes[1]!.message, 'm.lua:1: memory limit of 16 MiB exceeded')
+    assert.equal(host.workersReplaced, 0)
   })
 
   it('log_lines_and_statistics_reach_the_main_thread', async () => {
@@ -186,9 +197,10 @@ describe('Lua host', () => {
   })
 
   it('a_version_comes_into_force_on_all_workers_at_once_and_none_before_all_have_it', async () => {
-    const { host, lane } = await open(2, { 'm.lua': 'function f() return 1 end function slow() local t = os.clock() + 0.6 while os.clock() < t do end return 1 end' })
+    const { host, lane, logged } = await open(2, { 'm.lua': 'function f() return 1 end function slow() info("busy") local t = os.clock() + 0.6 while os.clock() < t do end return 1 end' })
     // The first worker cannot prepare while it is busy; the second has long done so.
     lane.send(0, [task('slow', [], 5000), task('f')], 10_000)
+    await eventually(() => logged.some(entry => entry.message === 'busy'), 'the first worker is busy')
     let inForce = false
     const put = host.put('m.lua', source('function f() return 2 end')).then(() => { inForce = true })
     let before = 0
@@ -211,7 +223,7 @@ describe('Lua host', () => {
   })
 
   it('a_worker_that_is_replaced_while_a_change_is_under_way_prepares_it_too', async () => {
-    const { host, lane } = await open(2, { 'm.lua': 'function f() return 1 end function stuck() return ("a"):rep(5000):find(".-.-.-.-b") end' })
+    const { host, lane } = await open(2, { 'm.lua': `function f() return 1 end function stuck() ${STUCK} end` })
     lane.send(0, [task('stuck', [], 50)], 50)
     await new Promise(resolve => setTimeout(resolve, 30))
     await host.put('m.lua', source('function f() return 2 end'))

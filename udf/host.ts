@@ -11,6 +11,7 @@
 import { Worker } from 'node:worker_threads'
 import { loadAllowanceMs } from './compile-check.js'
 import { UdfError } from './errors.js'
+import { CALL_MEMORY_BYTES_DEFAULT } from './limits.js'
 import { checkModuleName, ModuleStore } from './module-store.js'
 import type { ModuleInfo } from './module-store.js'
 import type { UdfNative } from './native.js'
@@ -28,7 +29,7 @@ const START_LOAD_FACTOR = 4
 /** Before a thread that died by itself is replaced, so that one that dies at once does not spin. */
 const RESTART_MS = 100
 const STOP_MS = 2000
-/** Of a worker thread, once for its JavaScript heap, once for its strings and bytes; a script that fills either loses its thread. */
+/** Of a worker thread, once for its JavaScript heap, once for its strings and bytes, or twice what one call may take; who fills either loses its thread. */
 const WORKER_MEMORY_MIB_DEFAULT = 512
 
 export interface HostLogger {
@@ -50,6 +51,10 @@ export interface UdfHostOptions {
   /** 1 warn, 2 info, 3 debug, 4 trace. */
   readonly logLevel?: number
   readonly workerMemoryMib?: number
+  /** What one call may take, once of strings and bytes, once of the heap. */
+  readonly callMemoryBytes?: number
+  /** Modules are kept and loaded, calls are refused. */
+  readonly isDisabled?: boolean
 }
 
 type WorkerState = 'running' | 'replacing' | 'ended'
@@ -272,7 +277,8 @@ export class UdfHost {
   }
 
   #start (index: number, progress: Float64Array, modules: readonly ModuleToLoad[]): Worker {
-    const { handle, addonPath, timeLimitMs, logLevel, workerMemoryMib = WORKER_MEMORY_MIB_DEFAULT } = this.#options
+    const { handle, addonPath, timeLimitMs, logLevel, callMemoryBytes = CALL_MEMORY_BYTES_DEFAULT, isDisabled = false } = this.#options
+    const workerMemoryMib = this.#options.workerMemoryMib ?? Math.max(WORKER_MEMORY_MIB_DEFAULT, 2 * callMemoryBytes / (1024 * 1024))
     const data: WorkerData = {
       handle,
       worker: index,
@@ -282,6 +288,8 @@ export class UdfHost {
       activeVersion: this.#active.buffer as SharedArrayBuffer,
       defaultTimeLimitMs: timeLimitMs,
       logLevel: logLevel ?? LogLevel.INFO,
+      callMemoryBytes,
+      isDisabled,
       arrayBufferBytesMax: workerMemoryMib * 1024 * 1024,
       progress: progress.buffer as SharedArrayBuffer
     }

@@ -1,19 +1,40 @@
 // What bounds the call that runs: steps, time and bytes. One per thread, since a thread runs one call at a time.
 
+import { getHeapStatistics } from 'node:v8'
+
 /** Steps between two looks at the clock. */
 const STEPS_PER_CHECK = 512
 /**
- * Strings and bytes that one call may make, whether it keeps them or not. They live outside the JavaScript heap, so the thread's heap
- * limit does not see them; counting what is made needs no look at what is still alive.
+ * What one call may take, by default. Strings and bytes that it makes, whether it keeps them or not: they live outside the JavaScript heap, so
+ * the thread's heap limit does not see them, and counting what is made needs no look at what is still alive. And, counted apart, what the heap grows by.
  */
-export const CALL_BYTES_MAX = 256 * 1024 * 1024
+export const CALL_MEMORY_BYTES_DEFAULT = 256 * 1024 * 1024
 /** Filling this many bytes counts as a step (as a shift), so that few large strings look at the clock like many small ones. */
 const STEP_BYTES_SHIFT = 8
+/** Between two looks at the heap: a thread allocates some ten MiB meanwhile. Short calls never look. */
+const HEAP_LOOK_MS = 10
+/** Of the thread's heap; beyond it the thread would die with all that it holds. */
+const HEAP_SHARE_MAX = 0.8
+
+/** A limit is exceeded, found where no Lua error can be raised. */
+export class LimitError extends Error {}
+
+let callMemoryBytes = CALL_MEMORY_BYTES_DEFAULT
+let heapBytesMax = Infinity
+/** Used when the call looked first. */
+let heapBytesBefore = -1
+let nextHeapLook = 0
+
+/** For all calls of this thread from here on. */
+export function setCallMemory (bytes: number): void {
+  callMemoryBytes = bytes
+  heapBytesMax = getHeapStatistics().heap_size_limit * HEAP_SHARE_MAX
+}
 
 export const control = {
   steps: STEPS_PER_CHECK,
   /** Bytes that the call may still make; below zero it is aborted at the next check. */
-  bytes: CALL_BYTES_MAX,
+  bytes: CALL_MEMORY_BYTES_DEFAULT,
   /** By the clock of `performance.now()`. */
   deadline: Infinity,
   limitMs: 0,
@@ -25,11 +46,14 @@ export const control = {
 
 /** Starts the limits of a call. */
 export function startClock (limitMs: number): void {
+  const now = performance.now()
   control.limitMs = limitMs
-  control.deadline = performance.now() + limitMs
+  control.deadline = now + limitMs
   control.steps = STEPS_PER_CHECK
-  control.bytes = CALL_BYTES_MAX
+  control.bytes = callMemoryBytes
   control.aborted = false
+  heapBytesBefore = -1
+  nextHeapLook = now + HEAP_LOOK_MS
 }
 
 /** The limits of a call that another one interrupts. */
@@ -51,20 +75,36 @@ export function chargeBytes (bytes: number): void {
   if (control.bytes < 0) control.steps = 0
 }
 
+/** Charges work that no script code does; throws LimitError when a limit is exceeded. To be called at least every some thousand steps. */
+export function spend (steps: number): void {
+  control.steps -= steps
+  if (control.steps > 0) return
+  const message = exceededLimit()
+  if (message !== null) throw new LimitError(message)
+}
+
 /** Called when the steps are used up: null to go on, or why the call ends. */
 export function exceededLimit (): string | null {
   if (!control.aborted) {
-    if (control.bytes >= 0) {
-      if (performance.now() < control.deadline) {
-        control.steps = STEPS_PER_CHECK
-        return null
-      }
-      control.message = `time limit of ${control.limitMs} ms exceeded`
-    } else {
-      control.message = `memory limit of ${CALL_BYTES_MAX / 1048576} MiB of strings and bytes exceeded`
+    const reason = limitReached()
+    if (reason === null) {
+      control.steps = STEPS_PER_CHECK
+      return null
     }
+    control.message = reason
     control.aborted = true
   }
   control.steps = 1
   return control.message
+}
+
+function limitReached (): string | null {
+  if (control.bytes < 0) return `memory limit of ${callMemoryBytes / 1048576} MiB of strings and bytes exceeded`
+  const now = performance.now()
+  if (now >= control.deadline) return `time limit of ${control.limitMs} ms exceeded`
+  if (now < nextHeapLook) return null
+  nextHeapLook = now + HEAP_LOOK_MS
+  const { used_heap_size: used } = getHeapStatistics()
+  if (heapBytesBefore < 0) heapBytesBefore = used
+  return used - heapBytesBefore > callMemoryBytes || used > heapBytesMax ? `memory limit of ${callMemoryBytes / 1048576} MiB exceeded` : null
 }

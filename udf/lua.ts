@@ -89,6 +89,7 @@ lstring['luaS_newliteral'] = (_: LuaState, text: string): TString => luaString(n
 export const lapi: Exports = require('fengari/src/lapi.js')
 export const lvm: Exports = require('fengari/src/lvm.js')
 export const ldo: Exports = require('fengari/src/ldo.js')
+export const llex: Exports = require('fengari/src/llex.js')
 export const ldebug: Exports = require('fengari/src/ldebug.js')
 export const lfunc: Exports = require('fengari/src/lfunc.js')
 export const lobject: Exports = require('fengari/src/lobject.js')

@@ -18,6 +18,7 @@ import {
   LuaBytes, LuaGeoJson, LuaList, LuaMap, LuaOpaque, ORDERED_FLAG, storageProblem, STORED_INDEX_FLAG, ValueError
 } from './values.js'
 import type { MapEntry } from './values.js'
+import { spend } from './limits.js'
 import type { ByteWriter } from './byte-writer.js'
 import { Limit, ParticleType } from '../src/engine/constants.js'
 
@@ -271,6 +272,7 @@ function writeText (writer: ByteWriter, type: number, content: Uint8Array): void
 }
 
 export function writeValue (writer: ByteWriter, value: TValue, depth: number): void {
+  spend(1)
   switch (value.type) {
     case NIL: writer.u8(0xc0); return
     case BOOLEAN: writer.u8(value.value === true ? 0xc3 : 0xc2); return
@@ -374,6 +376,7 @@ function order<T> (a: T, b: T): number {
 
 /** The collation by which ordered lists and maps are sorted. */
 export function compareValues (a: TValue, b: TValue): number {
+  spend(1)
   const kind = rank(a)
   if (kind !== rank(b)) return kind - rank(b)
   switch (kind) {

@@ -46,6 +46,10 @@ export interface WorkerData {
   readonly version: number
   readonly defaultTimeLimitMs: number
   readonly logLevel: number
+  /** What one call may take. */
+  readonly callMemoryBytes: number
+  /** Every call is refused. */
+  readonly isDisabled: boolean
   /** Of all array buffers of the thread between two batches; with more it leaves for a successor. */
   readonly arrayBufferBytesMax: number
   /** Shared with the host, laid out as in `Progress`. */

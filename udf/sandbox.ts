@@ -5,14 +5,15 @@
 
 import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
 import { hiddenMetatable } from './host-object.js'
-import { control } from './limits.js'
+import { control, spend } from './limits.js'
+import { patternFunctions } from './lua-pattern.js'
 import {
-  argument, argumentCount, badArgument, checkInteger, freeze, functionValue, INTEGER, FLOAT, lapi, lauxlib, libraries, LUA_CLOSURE,
-  MULTIPLE_RESULTS, namedValues, newTable, NIL, pushBoolean, pushInteger, pushNil, raise, rawGet, rawSet, STATUS_OK, STATUS_YIELD, STRING, stringValue,
-  TABLE, tableValue, Value
+  argument, argumentCount, badArgument, freeze, functionValue, INTEGER, lapi, lauxlib, libraries, llex, LUA_CLOSURE, MULTIPLE_RESULTS, namedValues,
+  newTable, NIL, pushBoolean, pushInteger, pushNil, raise, rawGet, rawSet, STATUS_OK, STATUS_YIELD, STRING, stringValue, TABLE, tableValue, Value
 } from './lua.js'
 import { INTEGER_MAX, INTEGER_MIN } from './lua-integer.js'
-import { mathReplacements, stringReplacements, textBytes, toNumberFunction } from './string-library.js'
+import { mathReplacements, stringReplacements, toNumberFunction } from './string-library.js'
+import { tableFunctions } from './table-library.js'
 
 const BASE_NAMES = ['assert', 'error', 'getmetatable', 'ipairs', 'next', 'pairs', 'rawequal', 'rawget', 'rawlen', 'rawset', 'select', 'tostring', 'type']
 const OS_NAMES = ['clock', 'date', 'difftime', 'time']
@@ -35,6 +36,15 @@ function library (entries: Array<[string, TValue]>, replacements: Record<string,
   for (const [name, value] of entries) rawSet(table, name, value)
   for (const [name, fn] of Object.entries(replacements)) rawSet(table, name, functionValue(fn))
   return table
+}
+
+/** A function that walks over the string that is its first argument. */
+function counted (fn: LuaFunction): LuaFunction {
+  return L => {
+    const first = argument(L, 1)
+    if (first.type === STRING) spend(first.value.realstring.length >> 4)
+    return fn(L)
+  }
 }
 
 /** Once a limit is exceeded no protected call may hold the error. */
@@ -82,28 +92,25 @@ const setMetatable: LuaFunction = L => {
   return 1
 }
 
-const concatenateTable: LuaFunction = L => {
-  const table = argument(L, 1)
-  if ((table.type & 15) !== TABLE && (table.type & 15) !== 7) badArgument(L, 1, 'table expected')
-  const separator = argument(L, 2).type === NIL ? new Uint8Array(0) : textBytes(L, 2)
-  const from = argument(L, 3).type === NIL ? 1 : checkInteger(L, 3)
-  const to = argument(L, 4).type === NIL ? lauxlib['luaL_len'](L, 1) as number : checkInteger(L, 4)
-  const buffer = { L, b: new Uint8Array(0), n: 0 }
-  if (from <= to && (from < -0x80000000 || to > 0x7fffffff)) raise(L, 'position out of range')
-  for (let i = Number(from); i <= to; i++) {
-    lapi['lua_geti'](L, 1, i)
-    const value = L.stack[L.top - 1]!
-    if (value.type !== STRING && value.type !== INTEGER && value.type !== FLOAT) {
-      raise(L, `invalid value (at index ${i}) in table for 'concat'`)
-    }
-    lauxlib['luaL_addvalue'](buffer)
-    if (i < to) lauxlib['luaL_addstring'](buffer, separator)
-  }
-  lauxlib['luaL_pushresult'](buffer)
-  return 1
+/** Of source that a call compiles: the compiler takes quadratic time, and some of it within one token. */
+const CHUNK_BYTES_MAX = 64 * 1024
+
+let isCounting = false
+const publishedNext = llex['luaX_next'] as (state: unknown) => void
+llex['luaX_next'] = (state: unknown): void => {
+  if (isCounting) spend(1)
+  publishedNext(state)
 }
 
-const CHUNK_BYTES_MAX = 1024 * 1024
+/** Counts the tokens that are compiled as steps of the call: compiling takes quadratic time on long runs of jumps. */
+function countTokens (compile: () => number): number {
+  isCounting = true
+  try {
+    return compile()
+  } finally {
+    isCounting = false
+  }
+}
 
 /** `load(text or function [, name [, mode [, environment]]])`, text only; `environment` is that of the module whose function this is. */
 export function makeLoad (environment: TValue): LuaFunction {
@@ -131,7 +138,7 @@ export function makeLoad (environment: TValue): LuaFunction {
     if (chunk.type !== STRING) badArgument(L, 1, 'string expected')
     const bytes: Uint8Array = chunk.value.realstring
     if (bytes.length > CHUNK_BYTES_MAX) raise(L, `chunk longer than ${CHUNK_BYTES_MAX} bytes`)
-    const status = lauxlib['luaL_loadbufferx'](L, bytes, bytes.length, name, Buffer.from('t'))
+    const status = countTokens(() => lauxlib['luaL_loadbufferx'](L, bytes, bytes.length, name, Buffer.from('t')))
     if (status !== STATUS_OK) {
       pushNil(L)
       lapi['lua_insert'](L, -2)
@@ -169,12 +176,13 @@ export function buildEnvironment (L: LuaState, print: LuaFunction): Table {
       return results
     }
   })
-  const strings = library(entriesOf(opened(L, libraries.string), ['dump']), stringReplacements)
+  const strings = library(entriesOf(opened(L, libraries.string), ['dump']), { ...stringReplacements, ...patternFunctions })
   const math = library(entriesOf(opened(L, libraries.math), ['sum', 'product']), mathReplacements)
   rawSet(math, 'maxinteger', new Value(INTEGER, INTEGER_MAX))
   rawSet(math, 'mininteger', new Value(INTEGER, INTEGER_MIN))
-  const tables = library(entriesOf(opened(L, libraries.table), []), { concat: concatenateTable })
-  const utf8 = library(entriesOf(opened(L, libraries.utf8), []))
+  const tables = library([], tableFunctions)
+  const utf8Entries = opened(L, libraries.utf8)
+  const utf8 = library(entriesOf(utf8Entries, []), Object.fromEntries(['len', 'codepoint', 'offset'].map(name => [name, counted(rawGet(utf8Entries, name)!.value)])))
   const system = newTable()
   const os = opened(L, libraries.os)
   for (const name of OS_NAMES) {

@@ -3,6 +3,7 @@
 import type { TValue } from './fengari.js'
 import { encodeParticle } from './particle.js'
 import { LaneError, TaskKind } from './lane.js'
+import { LimitError } from './limits.js'
 import type { ResultBatch, Task } from './lane.js'
 import { isSentinel, MsgpackReader } from './msgpack.js'
 import { LuaRecord, returnable } from './record-api.js'
@@ -28,6 +29,8 @@ type Modules = Pick<ModuleVersions, 'find'>
 export interface TaskRunnerOptions {
   readonly vm: LuaVm
   readonly modules: Modules
+  /** Every call is refused. */
+  readonly isDisabled?: boolean
   /** For a task that brings no limit of its own. */
   readonly defaultTimeLimitMs: number
   readonly warn?: (message: string) => void
@@ -41,12 +44,14 @@ export class TaskRunner {
   readonly #defaultTimeLimitMs: number
   readonly #warn: (message: string) => void
   readonly #modules: Modules
+  readonly #isDisabled: boolean
   readonly #statistics: WorkerStatistics
   readonly #running: (number: number) => void
 
-  constructor ({ vm, modules, defaultTimeLimitMs, warn, statistics, running }: TaskRunnerOptions) {
+  constructor ({ vm, modules, isDisabled, defaultTimeLimitMs, warn, statistics, running }: TaskRunnerOptions) {
     this.#vm = vm
     this.#modules = modules
+    this.#isDisabled = isDisabled ?? false
     this.#defaultTimeLimitMs = defaultTimeLimitMs
     this.#warn = warn ?? (() => {})
     this.#statistics = statistics ?? new WorkerStatistics()
@@ -65,6 +70,7 @@ export class TaskRunner {
   }
 
   #call (task: Task, results: ResultBatch): { code: number, message: string } | null {
+    if (this.#isDisabled) return { code: ResultCode.FORBIDDEN, message: 'the execution of Lua functions is disabled' }
     const name = task.module
     const module = this.#modules.find(name)
     if (module === undefined) return { code: ResultCode.UDF_EXECUTION, message: `module not found: ${name}` }
@@ -113,7 +119,7 @@ export class TaskRunner {
     } catch (error) {
       if (error instanceof LaneError) throw error
       // A return value that cannot be encoded, arguments that do not decode. The position is the module's: the call is over.
-      if (error instanceof ValueError || error instanceof RangeError) {
+      if (error instanceof ValueError || error instanceof RangeError || error instanceof LimitError) {
         return { code: ResultCode.UDF_EXECUTION, message: `${module.name}: ${task.function}: ${error.message}` }
       }
       throw error

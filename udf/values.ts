@@ -8,7 +8,7 @@ import { hiddenMetatable, HostObject, objectValue } from './host-object.js'
 import {
   argument, BOOLEAN, FLOAT, hashString, INTEGER, luaString, NIL, pushInteger, pushTyped, raise, STRING, textOf, typeName, USERDATA, Value
 } from './lua.js'
-import { chargeBytes } from './limits.js'
+import { chargeBytes, spend } from './limits.js'
 import { floatText } from './lua-format.js'
 import * as integer from './lua-integer.js'
 import { readListItems, readMapEntries, writeListItems, writeMapEntries } from './msgpack.js'
@@ -423,6 +423,8 @@ const DESCRIBE_DEPTH_MAX = 16
 
 /** The text of a value as `tostring` gives it for lists and maps. */
 export function describe (value: TValue, depth: number): string {
+  // What contains itself, or one thing many times, would be written out without end.
+  spend(1)
   switch (value.type) {
     case NIL: return 'nil'
     case BOOLEAN: case INTEGER: return String(value.value)

@@ -6,7 +6,7 @@ import type { LuaClosure, LuaFunction, LuaState, Table, TValue } from './fengari
 import { HostObject, objectValue } from './host-object.js'
 // Puts the instruction loop in place of fengari's.
 import './interpreter.js'
-import { control, pauseClock, resumeClock, startClock } from './limits.js'
+import { control, LimitError, pauseClock, resumeClock, startClock } from './limits.js'
 import { clearStack } from './lua-frame.js'
 import {
   functionValue, INTEGER, FLOAT, lapi, lauxlib, lstate, LUA_CLOSURE, push, raise, rawGet, STATUS_OK, STRING, stringValue, textOf, typeName, Value
@@ -68,7 +68,7 @@ function nativeError (L: LuaState): number {
   const error: unknown = L.stack[L.top - 1]!.value
   const text = error instanceof Error ? error.message : String(error)
   let message = `internal error: ${text}`
-  if (error instanceof ValueError) message = text
+  if (error instanceof ValueError || error instanceof LimitError) message = text
   else if (error instanceof RangeError) message = text === 'Maximum call stack size exceeded' ? 'stack overflow' : text
   else if (text === 'invalid argument') message = 'integer argument out of range'
   else if (text === 'stack overflow') message = text

@@ -54,10 +54,10 @@ class FakeLane {
     return -1
   }
 
-  run (modules: ModuleToLoad[] = [], arrayBufferBytes = (): number => 0): this {
+  run (modules: ModuleToLoad[] = [], arrayBufferBytes = (): number => 0, isDisabled = false): this {
     new Int32Array(this.activeVersion)[0] = 1
     new WorkerLoop({
-      data: { handle: 17, worker: 3, addonPath: '', modules, version: 1, defaultTimeLimitMs: 1000, logLevel: 2, arrayBufferBytesMax: 1000, progress: this.progress, activeVersion: this.activeVersion },
+      data: { handle: 17, worker: 3, addonPath: '', modules, version: 1, defaultTimeLimitMs: 1000, logLevel: 2, callMemoryBytes: 256 * 1024 * 1024, isDisabled, arrayBufferBytesMax: 1000, progress: this.progress, activeVersion: this.activeVersion },
       exchange: this.exchange,
       receive: () => this.#control.shift(),
       post: message => { this.posted.push(message) },
@@ -159,5 +159,11 @@ describe('worker loop', () => {
   it('a_refused_module_is_not_run_and_answers_with_the_reason', () => {
     const lane = new FakeLane([{ tasks: [task(1, 'f')] }]).run([{ ...module('m.lua', 'while true do end'), refused: 'it was bad' }])
     assert.equal(lane.outcomes[0]!.message, 'module m failed to load: it was bad')
+  })
+
+  it('where_execution_is_disabled_every_call_is_forbidden', () => {
+    const lane = new FakeLane([{ tasks: [task(1, 'f'), task(2, 'none')] }]).run([module('m.lua', 'function f() return 1 end')], undefined, true)
+    assert.deepEqual(lane.outcomes.map(({ code, message }) => [code, message]),
+      [[22, 'the execution of Lua functions is disabled'], [22, 'the execution of Lua functions is disabled']])
   })
 })

@@ -5,6 +5,7 @@
 // within a batch (module-versions.ts).
 
 import { ResultBatch, TaskBatch } from './lane.js'
+import { setCallMemory } from './limits.js'
 import type { UdfExchange } from './native.js'
 import { Progress } from './protocol.js'
 import type { FromWorker, LoadProblem, ModuleToLoad, ToWorker, WorkerData } from './protocol.js'
@@ -59,6 +60,7 @@ export class WorkerLoop {
     this.#tasks = new Uint8Array(tasksBytes ?? TASKS_BYTES)
     this.#progress = new Float64Array(data.progress)
     this.#arrayBufferBytes = arrayBufferBytes ?? (() => process.memoryUsage().arrayBuffers)
+    setCallMemory(data.callMemoryBytes)
     this.#vm = new LuaVm({
       logLevel: data.logLevel,
       log: line => {
@@ -77,6 +79,7 @@ export class WorkerLoop {
     const runner = new TaskRunner({
       vm: this.#vm,
       modules: versions,
+      isDisabled: this.#data.isDisabled,
       defaultTimeLimitMs: this.#data.defaultTimeLimitMs,
       warn: message => { this.#post({ kind: 'log', line: { level: LogLevel.WARN, module: '', line: 0, message } }) },
       statistics: new WorkerStatistics((module, name, row) => { this.#post({ kind: 'function', module, name, row }) }),

@@ -56,6 +56,8 @@ export class Node {
       workers: config['mod-lua'].workers,
       workDirectory: config.service['work-directory'],
       timeLimitMs: config['mod-lua']['time-limit-ms'],
+      callMemoryBytes: config['mod-lua']['call-memory'],
+      isDisabled: config.service['disable-udf-execution'],
       logger: log.child({ context: 'udf' })
     })
     this.#xdr = new Xdr({

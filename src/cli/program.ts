@@ -9,6 +9,7 @@ import type { BackupCommandOptions } from './commands/backup.js'
 import type { CreateOptions } from './commands/indexes.js'
 import type { RestoreCommandOptions } from './commands/restore.js'
 import type { RecordOptions, WriteOptions } from './commands/record.js'
+import type { AggregateOptions } from './commands/udf-aggregate.js'
 import type { TestOptions } from './commands/udf-test.js'
 import type { UdfWatchOptions } from './commands/udf-watch.js'
 import type { TargetOptions } from './target.js'
@@ -78,6 +79,15 @@ function asking (program: Command, io: Io, end: End): void {
   target(udf.command('stats').description('calls, errors, records and times of each function since the node started').argument('[module]', 'only those of this module'))
     .option('--watch [seconds]', 'print it again and again (default: every second)')
     .action(async (module: string | undefined, options: TargetOptions & WatchOptions) => (await import('./commands/udf-stats.js')).stats(io, module, options))
+  target(udf.command('aggregate').description('have a stream function work on the records of a namespace, and print what it makes of them, a line a value')
+    .argument('<module>').argument('<function>').argument('[args...]', 'as JSON, or text'))
+    .requiredOption('-n, --namespace <name>', 'of the records')
+    .option('-s, --set <name>', 'only records of this set')
+    .option('-w, --where <range>', 'only what a secondary index has there: bin = value, bin between low and high; list of bin = value, and so for map-keys and map-values')
+    .option('--time-limit <ms>', 'end it after so long (default: none)')
+    .option('--rps <n>', 'records a second, at most')
+    .action(async (module: string, name: string, args: string[], options: AggregateOptions) =>
+      (await import('./commands/udf-aggregate.js')).aggregate(io, { module, name, args }, options))
   json(udf.command('test').description('run the tests of modules on this machine; needs no node').argument('<path...>', 'modules with tests beside them (NAME.test.lua), tests, or folders of them'))
     .option('-f, --filter <pattern>', 'only tests whose names match this regular expression')
     .option('-w, --watch', 'run them again whenever a file in their folders changes')

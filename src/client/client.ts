@@ -2,6 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { FieldId, ResultCode } from '../engine/constants.js'
+import { aggregateOn, type AggregateOptions } from './aggregation.js'
 import { Cluster, type ClusterEvent, type ClusterNode } from './cluster.js'
 import { IN_FLIGHT_MAX } from './connection.js'
 import { partitionOf } from './digest.js'
@@ -187,6 +188,19 @@ export class Client {
   scanPages (namespace: string, options: ScanOptions = {}): AsyncGenerator<ScanPage, void> {
     if (!this.namespaces.includes(namespace)) throw this.#homeless(namespace, 0)
     return scanPages(this.#cluster, namespace, options, this.#connectTimeoutMs)
+  }
+
+  /**
+   * Has a stream function work on the records of a namespace or a set: the values that it makes of them, mostly one. They are read as fast as the caller
+   * takes them. Rejects with UDF_EXECUTION and what the script says when it fails; values that came before count for nothing then.
+   */
+  aggregate (namespace: string, module: string, name: string, args: readonly Value[] = [], options: AggregateOptions = {}): AsyncGenerator<Value, void> {
+    if (!this.namespaces.includes(namespace)) throw this.#homeless(namespace, 0)
+    const [node, ...others] = this.#cluster.nodes
+    if (node === undefined) throw this.#homeless(namespace, 0)
+    // Each would reduce its own records to the end.
+    if (others.length > 0) throw new RecordError(ResultCode.UNSUPPORTED_FEATURE, 'an aggregation over several nodes', false)
+    return aggregateOn(node, namespace, { module, name, args }, options, this.#connectTimeoutMs)
   }
 
   /** One info command on one node (any, unless named). The answer may be an error: see `infoError`. */

@@ -1,3 +1,4 @@
+export type { AggregateOptions, IndexRange } from './aggregation.js'
 export { Client, type ClientOptions, type ClientRecord, type RecordMetadata, type ScannedRecord } from './client.js'
 export { Cluster, type ClusterEvent, type ClusterNode, type ClusterOptions } from './cluster.js'
 export { digestOf, partitionOf, type UserKey } from './digest.js'

@@ -67,7 +67,7 @@ export function encodeQuery (query: PartitionQuery): Buffer {
   return encodeRequest({ info1: Info1.READ | (query.noBins ? Info1.GET_NO_BINS : 0), info3: Info3.PARTITION_DONE, fields, ops })
 }
 
-function unsigned (bytes: 4 | 8, value: number | bigint): Buffer {
+export function unsigned (bytes: 4 | 8, value: number | bigint): Buffer {
   const data = Buffer.alloc(bytes)
   if (bytes === 4) data.writeUInt32BE(Number(value))
   else data.writeBigUInt64BE(BigInt(value))
@@ -79,6 +79,8 @@ export interface QueryVisitor {
   record (record: WireRecord): void
   partitionDone (partition: number, result: number): void
   last (result: number): void
+  /** A value of an aggregation, or what went wrong with it. */
+  value? (bin: WireBin): void
 }
 
 const INFO3 = 3
@@ -136,6 +138,7 @@ function readMessage (frame: Buffer, start: number, visitor: QueryVisitor): numb
   } else {
     // A server that cannot go on says so with the code alone.
     if (result !== ResultCode.OK) visitor.last(result)
+    else if (digest === undefined && bins.length === 1 && visitor.value !== undefined) visitor.value(bins[0]!)
     else if (digest?.length !== DIGEST_BYTES) throw new FrameError(`a record with a digest of ${digest?.length ?? 0} bytes`)
     else visitor.record({ digest, set, key, generation, voidTime: frame.readUInt32BE(start + VOID_TIME), bins })
   }

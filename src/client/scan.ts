@@ -4,13 +4,12 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Limit, ResultCode } from '../engine/constants.js'
+import { answerFrames } from './answer-frames.js'
 import type { Cluster, ClusterNode } from './cluster.js'
 import { partitionOf } from './digest.js'
 import { ClientCode, RecordError } from './errors.js'
-import { FrameReader } from './frame-reader.js'
 import { FrameError } from './message.js'
 import { encodeQuery, readQueryFrame, type WireRecord } from './query-frame.js'
-import { openSocket, reasonOf, type Target } from './transport.js'
 
 export interface ScanOptions {
   /** Only this set. */
@@ -172,7 +171,7 @@ async function * nodePages (node: ClusterNode, partitions: ReadonlyMap<number, B
     task: randomBytes(8).readBigUInt64BE()
   })
   let answered = false
-  for await (const answer of frames({ ...scan, host: node.host, port: node.port, tls: node.tls, socketTimeoutMs }, frame)) {
+  for await (const answer of answerFrames({ ...scan, host: node.host, port: node.port, tls: node.tls, socketTimeoutMs }, frame)) {
     const records: WireRecord[] = []
     const done: number[] = []
     let result: number = ResultCode.OK
@@ -204,43 +203,4 @@ async function * nodePages (node: ClusterNode, partitions: ReadonlyMap<number, B
     if (answered) return
   }
   throw new RecordError(ClientCode.CONNECTION, `${node.host}:${node.port}: the answer ended early`, false)
-}
-
-interface Exchange extends Target {
-  readonly connectTimeoutMs: number
-  readonly socketTimeoutMs: number
-  readonly signal?: AbortSignal | undefined
-}
-
-/** The frames of an answer, until the other side closes or the caller has enough. Nothing is read ahead but what the socket holds. */
-async function * frames (to: Exchange, request: Buffer): AsyncGenerator<Buffer, void> {
-  const { host, port, signal } = to
-  const { socket, ready } = openSocket(to)
-  const fail = (result: number, reason: string): void => { socket.destroy(new RecordError(result, `${host}:${port}: ${reason}`, false)) }
-  const abort = (): void => fail(ClientCode.ABORTED, 'the scan was ended')
-  signal?.addEventListener('abort', abort, { once: true })
-  let timer = setTimeout(() => fail(ClientCode.CONNECTION, `no connection within ${to.connectTimeoutMs} ms`), to.connectTimeoutMs)
-  try {
-    if (signal?.aborted === true) abort()
-    socket.write(request)
-    socket.once(ready, () => {
-      clearTimeout(timer)
-      timer = setTimeout(() => fail(ResultCode.TIMEOUT, `silent for ${to.socketTimeoutMs} ms`), to.socketTimeoutMs)
-    })
-    const reader = new FrameReader()
-    for await (const chunk of socket as AsyncIterable<Buffer>) {
-      // It runs only while we wait: a slow caller is no silence.
-      clearTimeout(timer)
-      yield * reader.push(chunk)
-      timer = setTimeout(() => fail(ResultCode.TIMEOUT, `silent for ${to.socketTimeoutMs} ms`), to.socketTimeoutMs)
-    }
-  } catch (error) {
-    if (error instanceof RecordError) throw error
-    throw new RecordError(ClientCode.CONNECTION, `${host}:${port}: ${reasonOf(error as Error)}`, false)
-  } finally {
-    clearTimeout(timer)
-    signal?.removeEventListener('abort', abort)
-    socket.on('error', () => {})
-    socket.destroy()
-  }
 }

@@ -146,14 +146,15 @@ export interface OfficialTls {
   files: { cafile: string, certfile?: string, keyfile?: string, protocols?: string }
 }
 
-/** A connected client to one node; `totalTimeout` applies to every kind of command. */
-export async function connectOfficial (port: number, { totalTimeout = 5_000, tls }: { totalTimeout?: number, tls?: OfficialTls } = {}): Promise<OfficialClient> {
+/** A connected client to one node; `totalTimeout` applies to every kind of command, `luaPath` has the modules of aggregations. */
+export async function connectOfficial (port: number, { totalTimeout = 5_000, tls, luaPath }: { totalTimeout?: number, tls?: OfficialTls, luaPath?: string } = {}): Promise<OfficialClient> {
   const policy = { totalTimeout, maxRetries: 0 }
   const names = ['read', 'write', 'remove', 'operate', 'apply', 'batch', 'info', 'scan', 'query']
   return await loadOfficialClient().client({
     hosts: [{ addr: '127.0.0.1', port, ...(tls === undefined ? {} : { tlsname: tls.name }) }],
     ...(tls === undefined ? {} : { tls: tls.files }),
     log: { level: -1 },
+    ...(luaPath === undefined ? {} : { modlua: { userPath: luaPath } }),
     maxConnsPerNode: 200,
     policies: Object.fromEntries(names.map(name => [name, policy]))
   }).connect()

@@ -62,6 +62,14 @@ function add (bin: string, value: bigint): Buffer {
   return operation(OPERATION_INCREMENT, PARTICLE_INTEGER, bin, bytes)
 }
 
+/** A call of the module above with the text "n" and the number 5. */
+function call (name: string): Buffer[] {
+  return [
+    queryField(FIELD_UDF, Buffer.of(2)), queryField(FIELD_MODULE, Buffer.from('background')), queryField(FIELD_FUNCTION, Buffer.from(name)),
+    queryField(FIELD_ARGUMENTS, Buffer.concat([Buffer.of(0x92, 0xa2, PARTICLE_STRING), Buffer.from('n'), Buffer.of(5)]))
+  ]
+}
+
 /** Sends a background query and checks that it is answered by one last message. */
 async function start (query: RawQuery): Promise<{ task: bigint, result: number }> {
   const task = tasks++
@@ -132,16 +140,29 @@ describe('a background query', () => {
     const content = Buffer.from(MODULE).toString('base64')
     assert.equal(await rawInfo(node.port, `udf-put:filename=background.lua;content=${content};content-len=${content.length};udf-type=LUA;`), 'ok')
     await fill('called')
-    const call = (name: string): Buffer[] => [
-      queryField(FIELD_UDF, Buffer.of(2)), queryField(FIELD_MODULE, Buffer.from('background')), queryField(FIELD_FUNCTION, Buffer.from(name)),
-      // A list of the text "n" and the number 5.
-      queryField(FIELD_ARGUMENTS, Buffer.concat([Buffer.of(0x92, 0xa2, PARTICLE_STRING), Buffer.from('n'), Buffer.of(5)]))
-    ]
     const done = await run({ set: 'called', extra: call('add') })
     assert.deepEqual([done.get('recs-succeeded'), done.get('recs-failed'), done.get('job-type')], [String(RECORDS), '0', 'udf-bg'])
     assert.ok((await binOf('called', 'n')).every((value) => value === 5n))
     const failed = await run({ set: 'called', extra: call('missing') })
     assert.deepEqual([failed.get('recs-succeeded'), failed.get('recs-failed')], ['0', String(RECORDS)])
+  })
+
+  test('with a function keeps its pace, says how far it is, and ends when it is told to', async () => {
+    await fill('paced')
+    const { task, result } = await start({ set: 'paced', extra: call('add'), recordsPerSecond: 200 })
+    assert.equal(result, 0)
+    const part = await eventually('it has got on', () => listed(task), (query) => Number(query.get('recs-succeeded')) > 20)
+    assert.deepEqual([part.get('job-type'), part.get('rps')], ['udf-bg', '200'])
+    assert.ok(Number(part.get('job-progress')) > 0 && Number(part.get('job-progress')) < 100, part.get('job-progress'))
+    await eventually('it has waited', () => listed(task), (query) => Number(query.get('recs-throttled')) > 0)
+    assert.equal(await rawInfo(node.port, `query-abort:id=${task}`), 'ok')
+    const ended = await eventually('it has ended', () => listed(task), (query) => query.get('status')?.startsWith('done') === true)
+    assert.equal(ended.get('status'), 'done(user-aborted)')
+    const changed = (await binOf('paced', 'n')).filter((value) => value === 5n).length
+    assert.equal(changed, Number(ended.get('recs-succeeded')), 'what was begun is counted')
+    assert.ok(changed < RECORDS, 'it was not finished')
+    const statistics = await rawInfoPairs(node.port, 'namespace/test')
+    assert.equal(statistics.get('pi_query_udf_bg_abort'), '1')
   })
 
   test('keeps its pace and ends when it is told to', async () => {

@@ -217,7 +217,6 @@ impl BackgroundJobs {
         }
         let allowance = job.pace.allowance(now);
         if allowance == 0 {
-            count(&job.status.throttled);
             return;
         }
         let records = TURN_RECORDS.min(allowance);
@@ -244,6 +243,9 @@ impl BackgroundJobs {
                 deadline: now + Duration::from_millis(ms),
             };
             self.carry_out(request, change, job, None, reads, context);
+        }
+        if !job.pace.has_allowance() {
+            count(&job.status.throttled);
         }
     }
 

@@ -427,6 +427,8 @@ impl QueryJobs {
                 State::Ready => {}
                 State::Time => due.push(*conn),
                 State::Device | State::Lua if ended => due.push(*conn),
+                // Nothing is sent for long: who ends its side is taken to be gone.
+                State::Lua if net.has_ended(*conn) => net.close(*conn),
                 State::Device | State::Lua => {}
                 State::Output { .. } if ended => due.push(*conn),
                 State::Output { unsent, since } => {

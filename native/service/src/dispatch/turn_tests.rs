@@ -49,6 +49,10 @@ impl Net for Peer {
         0
     }
 
+    fn has_ended(&self, _: ConnId) -> bool {
+        false
+    }
+
     fn resume(&mut self, _conn: ConnId) {
         self.resumed = true;
     }

@@ -66,6 +66,11 @@ impl Net for Links {
             .map_or(0, |connection| connection.outbox.unsent())
     }
 
+    fn has_ended(&self, conn: ConnId) -> bool {
+        let connection = self.table.peek(conn);
+        connection.is_none_or(|connection| connection.input_ended)
+    }
+
     fn resume(&mut self, conn: ConnId) {
         let Some(connection) = self.attend(conn) else {
             return;

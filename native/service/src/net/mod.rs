@@ -206,6 +206,9 @@ pub trait Net {
     /// piece by piece. 0 when `conn` is gone.
     fn unsent(&self, conn: ConnId) -> usize;
 
+    /// Whether the peer has ended its side, or the connection as a whole: which of them shows only when something is sent.
+    fn has_ended(&self, conn: ConnId) -> bool;
+
     /// Ends the park: buffered input is offered again after the handler returns, and output is
     /// sent.
     fn resume(&mut self, conn: ConnId);

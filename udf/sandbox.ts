@@ -93,7 +93,7 @@ const setMetatable: LuaFunction = L => {
 }
 
 /** Of source that a call compiles: the compiler takes quadratic time, and some of it within one token. */
-const CHUNK_BYTES_MAX = 64 * 1024
+const CHUNK_BYTES_MAX = 32 * 1024
 
 let isCounting = false
 const publishedNext = llex['luaX_next'] as (state: unknown) => void

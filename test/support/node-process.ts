@@ -27,6 +27,8 @@ export interface NodeOptions {
   xdr?: YamlMap | ((directory: string) => YamlMap)
   /** Merged into the `service` section. */
   service?: YamlMap
+  /** The `mod-lua` section. */
+  modLua?: YamlMap
   /** Merged into the `network.service` section. */
   networkService?: YamlMap
   /** The `network.tls` section. */
@@ -186,12 +188,13 @@ export class NodeProcess {
   }
 
   #writeConfig (): void {
-    const { namespaces = [memoryNamespace()], xdr, service = {}, networkService = {}, tls = [] } = this.#options
+    const { namespaces = [memoryNamespace()], xdr, service = {}, modLua = {}, networkService = {}, tls = [] } = this.#options
     const work = join(this.directory, 'work')
     mkdirSync(work, { recursive: true })
     const config: YamlMap = {
       service: { 'work-directory': work, 'shmem-directory': join(this.directory, 'shmem'), ...service },
       network: { service: { address: '127.0.0.1', port: this.port, ...networkService }, tls },
+      'mod-lua': modLua,
       namespaces: typeof namespaces === 'function' ? namespaces(this.directory) : namespaces
     }
     if (xdr !== undefined) config.xdr = typeof xdr === 'function' ? xdr(this.directory) : xdr

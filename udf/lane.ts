@@ -21,6 +21,7 @@
 //   A stream's task returns nothing; its values are bins without names.
 
 import { ByteWriter } from './byte-writer.js'
+import { shortUtf8 } from './short-text.js'
 
 const COUNT_BYTES = 4
 const DIGEST_BYTES = 20
@@ -83,7 +84,7 @@ export type TtlAction = (typeof TtlAction)[keyof typeof TtlAction]
 
 export const Status = { SUCCESS: 0, FAILURE: 1 } as const
 
-const NO_NAME = new Uint8Array(0)
+const NO_ARGUMENTS = new Uint8Array(0)
 /** Values of one stream's task; a record gives one at most, and a chunk has fewer records. */
 const VALUES_MAX = 65535
 
@@ -206,11 +207,11 @@ export class Task {
   }
 
   get module (): string {
-    return text(this.bytes, this.moduleAt, this.functionAt - this.moduleAt)
+    return shortUtf8(this.bytes, this.moduleAt, this.functionAt - this.moduleAt)
   }
 
   get function (): string {
-    return text(this.bytes, this.functionAt, this.argumentsAt - this.functionAt)
+    return shortUtf8(this.bytes, this.functionAt, this.argumentsAt - this.functionAt)
   }
 
   /** Another one in the same buffer, to be moved by itself. */
@@ -218,8 +219,8 @@ export class Task {
     return new Task(this.bytes)
   }
 
-  /** Where the bin of a name starts, or -1. */
-  findBin (name: Uint8Array): number {
+  /** Where the bin of a name (one character a byte) starts, or -1. */
+  findBin (name: string): number {
     const { bytes, view, end } = this
     const length = name.length
     let at = this.binsAt
@@ -230,7 +231,7 @@ export class Task {
       if (next > end) throw new LaneError(`a bin's value ends at ${next} in a task that ends at ${end}`)
       if (bytes[at] === length) {
         for (let j = 0; j < length; j++) {
-          if (bytes[nameAt + j] !== name[j]) {
+          if (bytes[nameAt + j] !== name.charCodeAt(j)) {
             at = next
             continue search
           }
@@ -327,9 +328,10 @@ export class ResultBatch {
   /** Starts the result of a task. The return value's bytes follow, then `returned`. */
   begin (task: Task): void {
     const at = this.writer.reserve(RESULT_HEADER_BYTES)
-    const { bytes } = this.writer
-    bytes.fill(0, at, at + RESULT_HEADER_BYTES)
-    for (let i = 0; i < 8; i++) bytes[at + RESULT_ID + i] = task.bytes[task.at + TASK_ID + i]!
+    const { view } = this.writer
+    for (let i = at; i < at + RESULT_HEADER_BYTES; i += 4) view.setUint32(i, 0)
+    view.setUint32(at + RESULT_ID, task.view.getUint32(task.at + TASK_ID))
+    view.setUint32(at + RESULT_ID + 4, task.view.getUint32(task.at + TASK_ID + 4))
     this.#at = at
     this.#bins = 0
   }
@@ -360,12 +362,14 @@ export class ResultBatch {
     view.setUint32(this.#at + RESULT_TTL, ttlSeconds, true)
   }
 
-  /** Starts a changed bin: its value's bytes follow, then `endBin`. */
-  beginBin (name: Uint8Array): void {
-    this.#binAt = this.writer.reserve(BIN_HEADER_BYTES)
-    this.writer.bytes.fill(0, this.#binAt, this.#binAt + BIN_HEADER_BYTES)
-    this.writer.bytes[this.#binAt] = name.length
-    this.writer.raw(name)
+  /** Starts a changed bin, whose name has one character a byte: its value's bytes follow, then `endBin`. */
+  beginBin (name: string): void {
+    const { length } = name
+    const at = this.#binAt = this.writer.reserve(BIN_HEADER_BYTES + length)
+    const { bytes, view } = this.writer
+    view.setUint32(at, length, true)
+    view.setUint32(at + 4, 0)
+    for (let i = 0; i < length; i++) bytes[at + BIN_HEADER_BYTES + i] = name.charCodeAt(i)
   }
 
   endBin (particleType: number): void {
@@ -379,7 +383,7 @@ export class ResultBatch {
   /** Appends a value of a stream: its bytes follow, then `endBin`. */
   beginValue (): void {
     if (this.#bins === VALUES_MAX) throw new LaneError(`more than ${VALUES_MAX} values of one task`)
-    this.beginBin(NO_NAME)
+    this.beginBin('')
   }
 
   /** Says how a stream's task went, and whether its values go into a reduce. */
@@ -447,7 +451,7 @@ function writeTask (writer: ByteWriter, task: Partial<TaskFields>): void {
   const [namespace, set, module, fn] = names as [Buffer, Buffer, Buffer, Buffer]
   const key = task.key ?? new Uint8Array(0)
   const bins = task.bins ?? []
-  const args = task.arguments ?? NO_NAME
+  const args = task.arguments ?? NO_ARGUMENTS
   const at = writer.reserve(TASK_HEADER_BYTES)
   const { bytes, view } = writer
   bytes.fill(0, at, at + TASK_HEADER_BYTES)

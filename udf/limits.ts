@@ -44,9 +44,8 @@ export const control = {
   message: ''
 }
 
-/** Starts the limits of a call. */
-export function startClock (limitMs: number): void {
-  const now = performance.now()
+/** Starts the limits of a call, `now` by the clock of `performance.now()`. */
+export function startClock (limitMs: number, now = performance.now()): void {
   control.limitMs = limitMs
   control.deadline = now + limitMs
   control.steps = STEPS_PER_CHECK

@@ -61,6 +61,8 @@ export class ModuleSet implements ModuleResolver {
   readonly #changes: ReadonlyMap<string, ModuleToLoad | null>
   readonly #observe: LoadObserver
   readonly #entries: Map<string, Entry>
+  /** Entries by the name that was asked for, with or without `.lua`. */
+  readonly #called = new Map<string, Entry>()
   readonly #loading: Loading[] = []
   readonly #failures: LoadFailure[] = []
 
@@ -81,8 +83,13 @@ export class ModuleSet implements ModuleResolver {
 
   /** The module of a name, with or without `.lua`: undefined when there is none, the reason when it is not usable. */
   find (name: string): LuaModule | ModuleError | undefined {
+    const found = this.#called.get(name)
+    if (found !== undefined) return found.module
     const file = fileOf(name)
-    return (this.#entries.get(file) ?? this.#load(file))?.module
+    const entry = this.#entries.get(file) ?? this.#load(file)
+    // Only names that are there: others come from clients and have no bound.
+    if (entry !== undefined) this.#called.set(name, entry)
+    return entry?.module
   }
 
   /** What this set loaded in vain. */

@@ -11,7 +11,7 @@
 
 import type { TValue } from './fengari.js'
 import { objectValue } from './host-object.js'
-import { BOOLEAN, FLOAT, hashString, INTEGER, luaString, NIL, STRING, typeName, USERDATA, Value } from './lua.js'
+import { BOOLEAN, FLOAT, hashString, INTEGER, luaString, NIL, STRING, textString, typeName, USERDATA, Value } from './lua.js'
 import { readInt64 } from './lua-integer.js'
 import type { LuaInteger } from './lua-integer.js'
 import {
@@ -19,11 +19,14 @@ import {
 } from './values.js'
 import type { MapEntry } from './values.js'
 import { spend } from './limits.js'
+import { shortText } from './short-text.js'
 import type { ByteWriter } from './byte-writer.js'
 import { Limit, ParticleType } from '../src/engine/constants.js'
 
 const DEPTH_MAX = Limit.MSGPACK_DEPTH_MAX
 const SENTINEL_EXT = 0xff
+/** Texts up to here, as names are, are looked up among those that came before. */
+const SHORT_CHARS_MAX = 16
 
 function malformed (what: string): never {
   throw new ValueError(`malformed list or map: ${what}`)
@@ -40,9 +43,10 @@ export class MsgpackReader {
   at: number
   readonly end: number
 
-  constructor (bytes: Uint8Array, at = 0, end = bytes.length) {
+  /** `view` is over the same bytes, for who has one. */
+  constructor (bytes: Uint8Array, at = 0, end = bytes.length, view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)) {
     this.bytes = bytes
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.#view = view
     this.at = at
     this.end = end
   }
@@ -120,7 +124,8 @@ export class MsgpackReader {
     const type = this.bytes[at]!
     const content = (): Uint8Array => this.bytes.slice(at + 1, at + length)
     switch (type) {
-      case ParticleType.STRING: return new Value(STRING, luaString(content()))
+      case ParticleType.STRING:
+        return new Value(STRING, length <= SHORT_CHARS_MAX ? textString(shortText(this.bytes, at + 1, length - 1)) : luaString(content()))
       case ParticleType.GEOJSON: return objectValue(new LuaGeoJson(content(), null))
       case ParticleType.BLOB: case ParticleType.HLL:
         return objectValue(new LuaBytes(content(), length - 1, type))

@@ -2,13 +2,13 @@
 //
 // A script sees one record through three layers:
 //
-//   original   the bins as the task brought them; parsed when the first bin is touched, a value decoded when it is touched itself
+//   original   the bins as the task brought them; a bin is looked for and its value decoded when it is touched (record-bins.ts)
 //   stored     the original with everything that create, update and remove made real
 //   pending    assignments since then; visible to the script, gone at the end unless create or update is called
 //
 // What the engine gets is the difference between stored and original, as one write, one removal or nothing.
 
-import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
+import type { LuaFunction, LuaState, Table, TString, TValue } from './fengari.js'
 import { objectValue } from './host-object.js'
 import {
   badArgument, checkInteger, functionValue, hashString, ltable, luaString, LuaTable, NIL, push, pushBoolean, pushInteger, pushNil, pushTyped,
@@ -20,6 +20,8 @@ import { Action, TTL_NEVER, TtlAction } from './lane.js'
 import type { ResultBatch, Task } from './lane.js'
 import { expect, functionTable, STREAM_MESSAGE } from './collections-api.js'
 import { decodeParticle, encodeParticle } from './particle.js'
+import { RecordBins } from './record-bins.js'
+import type { Bin } from './record-bins.js'
 import { ScriptRecord } from './script-record.js'
 import { bytesValue, LuaBytes, LuaList, LuaMap, storageProblem, ValueError } from './values.js'
 import type { MapEntry } from './values.js'
@@ -34,16 +36,8 @@ const STATUS_REFUSED = 1
 /** `aerospike:update` of a record that does not exist. */
 const STATUS_ABSENT = -2
 
-/** A bin of the stored layer: where its bytes are, and its value once decoded. */
-interface StoredBin {
-  readonly name: Uint8Array
-  type: number
-  bytes: Uint8Array
-  view: DataView
-  at: number
-  length: number
-  value: TValue | null
-}
+/** What becomes of a bin whose value could change under a script's hands. */
+type EncodedBin = Pick<Bin, 'type' | 'bytes' | 'view' | 'at' | 'length' | 'value'>
 
 const STREAM_METHODS = new Set(['map', 'filter', 'aggregate', 'reduce', 'groupby'])
 
@@ -58,12 +52,8 @@ function raiseCoded (L: LuaState, code: number, message: string): never {
 
 export class LuaRecord extends ScriptRecord {
   readonly #task: Task
+  readonly #bins: RecordBins
   #closed = false
-  #stored: Map<string, StoredBin> | null = null
-  #originalNames: string[] = []
-  #pending: Map<string, TValue> | null = null
-  /** Bins that create, update or remove touched. */
-  #changed: Map<string, Uint8Array> | null = null
   readonly #existed: boolean
   #exists: boolean
   #written = false
@@ -74,6 +64,7 @@ export class LuaRecord extends ScriptRecord {
   constructor (task: Task) {
     super()
     this.#task = task
+    this.#bins = new RecordBins(task)
     this.#existed = task.exists
     this.#exists = this.#existed
   }
@@ -92,32 +83,11 @@ export class LuaRecord extends ScriptRecord {
     return this.#exists
   }
 
-  #bins (): Map<string, StoredBin> {
-    if (this.#stored === null) {
-      const stored = new Map<string, StoredBin>()
-      const { bytes, view } = this.#task
-      this.#task.eachBin((nameAt, nameLength, type, at, length) => {
-        const name = bytes.slice(nameAt, nameAt + nameLength)
-        const key = Buffer.from(name.buffer).toString('latin1')
-        stored.set(key, { name, type, bytes, view, at, length, value: null })
-        this.#originalNames.push(key)
-      })
-      this.#stored = stored
-    }
-    return this.#stored
-  }
-
-  #valueOf (bin: StoredBin): TValue {
-    bin.value ??= decodeParticle(bin.type, bin.bytes, bin.view, bin.at, bin.length)
-    return bin.value
-  }
-
   #find (L: LuaState, name: string): TValue | undefined {
     if (this.#closed) raise(L, 'the record of an earlier call')
-    const pending = this.#pending?.get(name)
-    if (pending !== undefined) return pending
-    const bin = this.#bins().get(name)
-    return bin === undefined ? undefined : this.#valueOf(bin)
+    const bin = this.#bins.find(name)
+    if (bin === undefined) return undefined
+    return bin.assigned ?? (bin.isStored ? this.#bins.valueOf(bin) : undefined)
   }
 
   luaIndex (L: LuaState, key: TValue, out: TValue): void {
@@ -135,15 +105,20 @@ export class LuaRecord extends ScriptRecord {
   override luaNewIndex (L: LuaState, key: TValue, value: TValue): void {
     if (this.#closed) raise(L, 'the record of an earlier call')
     if (key.type !== STRING) raise(L, 'a bin name must be a string')
-    const name: Uint8Array = key.value.realstring
-    if (name.length === 0 || name.length > Limit.BIN_NAME_BYTES_MAX) {
+    const { length }: TString = key.value
+    if (length === 0 || length > Limit.BIN_NAME_BYTES_MAX) {
+      const name: Uint8Array = key.value.realstring
       raiseCoded(L, ResultCode.BIN_NAME, `a bin name has 1 to ${Limit.BIN_NAME_BYTES_MAX} bytes: '${Buffer.from(name.subarray(0, 64)).toString()}'`)
     }
+    const bin = this.#bins.obtain(hashString(key.value))
     const problem = storageProblem(value)
-    if (problem !== null) raise(L, `bin '${Buffer.from(name).toString()}': ${problem}`)
-    this.#pending ??= new Map()
-    if (this.#pending.size >= SCRIPT_BINS_MAX * 2) raise(L, `more than ${SCRIPT_BINS_MAX * 2} bins assigned`)
-    this.#pending.set(hashString(key.value), new Value(value.type, value.value))
+    if (problem !== null) raise(L, `bin '${shown(bin.name)}': ${problem}`)
+    const { assigned } = this.#bins
+    if (bin.assigned === null) {
+      if (assigned.length >= SCRIPT_BINS_MAX * 2) raise(L, `more than ${SCRIPT_BINS_MAX * 2} bins assigned`)
+      assigned.push(bin)
+    }
+    bin.assigned = new Value(value.type, value.value)
   }
 
   create (L: LuaState): number {
@@ -165,11 +140,9 @@ export class LuaRecord extends ScriptRecord {
   remove (L: LuaState): number {
     this.task(L)
     if (!this.#exists) return STATUS_REFUSED
-    const stored = this.#bins()
-    this.#changed ??= new Map()
-    for (const [key, { name }] of stored) this.#changed.set(key, name)
-    stored.clear()
-    this.#pending = null
+    for (const bin of this.#bins.stored()) this.#bins.change(bin, false)
+    for (const bin of this.#bins.assigned) bin.assigned = null
+    this.#bins.assigned = []
     this.#exists = false
     this.#written = false
     this.#ttlAction = TtlAction.DEFAULT
@@ -179,47 +152,50 @@ export class LuaRecord extends ScriptRecord {
 
   /** Makes the pending assignments real. What can change under a script's hands is encoded now. */
   #apply (L: LuaState): void {
-    const stored = this.#bins()
-    if (this.#pending !== null) {
-      const applied: Array<[string, StoredBin | null]> = []
-      for (const [key, value] of this.#pending) applied.push([key, value.type === NIL ? null : this.#encoded(L, key, value)])
-      this.#changed ??= new Map()
-      for (const [key, bin] of applied) {
-        const name = bin?.name ?? stored.get(key)?.name
-        if (name === undefined) continue
-        this.#changed.set(key, name)
-        if (bin === null) stored.delete(key)
-        else stored.set(key, bin)
-      }
-      this.#pending = null
+    const bins = this.#bins
+    const { assigned } = bins
+    // First what may raise: then all of them are real, or none.
+    let encoded: Map<Bin, EncodedBin> | null = null
+    for (const bin of assigned) {
+      const object: unknown = bin.assigned!.value
+      if (object instanceof LuaList || object instanceof LuaMap || object instanceof LuaBytes) (encoded ??= new Map()).set(bin, this.#encoded(L, bin))
     }
-    if (stored.size > SCRIPT_BINS_MAX && this.#changed !== null && stored.size > this.#originalNames.length) {
+    for (const bin of assigned) {
+      const value = bin.assigned!
+      bin.assigned = null
+      if (value.type === NIL) {
+        if (bin.isStored) bins.change(bin, false)
+        continue
+      }
+      const bytes = encoded?.get(bin)
+      bin.type = -1
+      bin.value = value
+      if (bytes !== undefined) Object.assign(bin, bytes)
+      bins.change(bin, true)
+    }
+    if (assigned.length > 0) bins.assigned = []
+    if (bins.size > SCRIPT_BINS_MAX && bins.changed.length > 0 && bins.size > bins.originals) {
       raise(L, `a record cannot get more than ${SCRIPT_BINS_MAX} bins`)
     }
     this.#written = true
     // A record without bins does not exist.
-    this.#exists = stored.size > 0
+    this.#exists = bins.size > 0
   }
 
-  #encoded (L: LuaState, key: string, value: TValue): StoredBin {
-    const name = new Uint8Array(Buffer.from(key, 'latin1'))
-    const object: unknown = value.value
-    if (object instanceof LuaList || object instanceof LuaMap || object instanceof LuaBytes) {
-      scratch.length = 0
-      let type: number
-      try {
-        type = encodeParticle(scratch, value)
-      } catch (error) {
-        if (error instanceof ValueError || error instanceof RangeError) raise(L, `bin '${Buffer.from(name).toString()}': ${error.message}`)
-        throw error
-      }
-      if (scratch.length > Limit.RECORD_BYTES_MAX) {
-        raiseCoded(L, ResultCode.RECORD_TOO_BIG, `bin '${Buffer.from(name).toString()}' has ${scratch.length} bytes, a record at most ${Limit.RECORD_BYTES_MAX}`)
-      }
-      const bytes = scratch.copyFrom(0)
-      return { name, type, bytes, view: new DataView(bytes.buffer), at: 0, length: bytes.length, value: null }
+  #encoded (L: LuaState, { name, assigned }: Bin): EncodedBin {
+    scratch.length = 0
+    let type: number
+    try {
+      type = encodeParticle(scratch, assigned!)
+    } catch (error) {
+      if (error instanceof ValueError || error instanceof RangeError) raise(L, `bin '${shown(name)}': ${error.message}`)
+      throw error
     }
-    return { name, type: -1, bytes: EMPTY, view: EMPTY_VIEW, at: 0, length: 0, value }
+    if (scratch.length > Limit.RECORD_BYTES_MAX) {
+      raiseCoded(L, ResultCode.RECORD_TOO_BIG, `bin '${shown(name)}' has ${scratch.length} bytes, a record at most ${Limit.RECORD_BYTES_MAX}`)
+    }
+    const bytes = scratch.copyFrom(0)
+    return { type, bytes, view: new DataView(bytes.buffer), at: 0, length: bytes.length, value: null }
   }
 
   setTtl (L: LuaState, seconds: number): void {
@@ -235,7 +211,7 @@ export class LuaRecord extends ScriptRecord {
 
   /** Names of the stored bins: assignments count once they are real. */
   get names (): Uint8Array[] {
-    return [...this.#bins().values()].map(bin => bin.name)
+    return this.#bins.stored().map(({ name }) => new Uint8Array(Buffer.from(name, 'latin1')))
   }
 
   /** All bins the script sees, as a map: how a record is returned to a client. */
@@ -245,10 +221,10 @@ export class LuaRecord extends ScriptRecord {
       const key = new Value(STRING, textString(name))
       entries.set(name, { key, value })
     }
-    for (const [name, bin] of this.#bins()) add(name, this.#valueOf(bin))
-    for (const [name, value] of this.#pending ?? []) {
-      if (value.type === NIL) entries.delete(name)
-      else add(name, value)
+    for (const bin of this.#bins.stored()) add(bin.name, this.#bins.valueOf(bin))
+    for (const { name, assigned } of this.#bins.assigned) {
+      if (assigned!.type === NIL) entries.delete(name)
+      else add(name, assigned!)
     }
     return LuaMap.of(entries)
   }
@@ -256,36 +232,35 @@ export class LuaRecord extends ScriptRecord {
   /** Appends what became of the record to the task's result, and tells it. */
   writeChange (results: ResultBatch): Action {
     // What was created and got no bins is not there.
-    if (!this.#exists || (this.#written && this.#bins().size === 0)) {
+    if (!this.#exists || (this.#written && this.#bins.size === 0)) {
       if (!this.#existed) return Action.NONE
       results.change(Action.REMOVE, TtlAction.DEFAULT, 0, false)
       return Action.REMOVE
     }
     if (!this.#written) return Action.NONE
     results.change(Action.WRITE, this.#ttlAction, this.#ttlSeconds, this.#dropKey)
-    if (this.#changed === null) return Action.WRITE
-    const originals = new Set(this.#originalNames)
-    for (const [key, name] of this.#changed) {
-      const bin = this.#bins().get(key)
-      if (bin === undefined) {
-        if (!originals.has(key)) continue
-        results.beginBin(name)
-        results.endBin(ParticleType.NULL)
-      } else {
-        results.beginBin(name)
+    for (const bin of this.#bins.changed) {
+      if (bin.isStored) {
+        results.beginBin(bin.name)
         if (bin.type >= 0) {
           results.writer.raw(bin.bytes.subarray(bin.at, bin.at + bin.length))
           results.endBin(bin.type)
         } else results.endBin(encodeParticle(results.writer, bin.value!))
+      } else if (bin.isOriginal) {
+        results.beginBin(bin.name)
+        results.endBin(ParticleType.NULL)
       }
     }
     return Action.WRITE
   }
 }
 
-const EMPTY = new Uint8Array(0)
-const EMPTY_VIEW = new DataView(EMPTY.buffer)
 const scratch = new ByteWriter(4096)
+
+/** A bin's name in a message. */
+function shown (name: string): string {
+  return Buffer.from(name, 'latin1').toString()
+}
 
 function record (L: LuaState, index = 1): ScriptRecord {
   return expect(L, index, ScriptRecord, 'record')

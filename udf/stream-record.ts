@@ -3,7 +3,7 @@
 
 import type { LuaState, TValue } from './fengari.js'
 import type { Task } from './lane.js'
-import { luaString, NIL, raise, STRING, Value } from './lua.js'
+import { hashString, luaString, NIL, raise, STRING, Value } from './lua.js'
 import { decodeParticle } from './particle.js'
 import { ScriptRecord } from './script-record.js'
 import { LuaMap } from './values.js'
@@ -58,7 +58,7 @@ export class StreamRecord extends ScriptRecord {
   luaIndex (L: LuaState, key: TValue, out: TValue): void {
     if (key.type !== STRING) raise(L, 'a bin name must be a string')
     const task = this.task(L)
-    const found = task.findBin(key.value.realstring)
+    const found = task.findBin(hashString(key.value))
     if (found < 0) {
       out.type = NIL
       out.value = null

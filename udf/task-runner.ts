@@ -20,6 +20,7 @@ import { ResultCode } from '../src/engine/constants.js'
 
 /** More arguments than this are logged as a mistake in the making. */
 const ARGUMENTS_USUAL_MAX = 20
+const NO_ARGUMENTS: TValue[] = []
 /** Of one return value. */
 const RETURN_BYTES_MAX = 64 * 1024 * 1024
 
@@ -47,6 +48,7 @@ export class TaskRunner {
   readonly #isDisabled: boolean
   readonly #statistics: WorkerStatistics
   readonly #running: (number: number) => void
+  #ended = 0
 
   constructor ({ vm, modules, isDisabled, defaultTimeLimitMs, warn, statistics, running }: TaskRunnerOptions) {
     this.#vm = vm
@@ -58,18 +60,21 @@ export class TaskRunner {
     this.#running = running ?? (() => {})
   }
 
-  run (task: Task, results: ResultBatch): void {
+  /** Runs a task that began at `started` by the clock of `performance.now()`, and returns when it ended. */
+  run (task: Task, results: ResultBatch, started = performance.now()): number {
     results.begin(task)
-    const problem = this.#call(task, results)
+    this.#ended = started
+    const problem = this.#call(task, results, started)
     if (problem !== null) {
       results.cancel()
       results.begin(task)
       results.fail(problem.code, problem.message)
     }
     results.end()
+    return this.#ended
   }
 
-  #call (task: Task, results: ResultBatch): { code: number, message: string } | null {
+  #call (task: Task, results: ResultBatch, started: number): { code: number, message: string } | null {
     if (this.#isDisabled) return { code: ResultCode.FORBIDDEN, message: 'the execution of Lua functions is disabled' }
     const name = task.module
     const module = this.#modules.find(name)
@@ -83,11 +88,11 @@ export class TaskRunner {
 
     const { counters } = callable
     this.#running(counters.number)
-    const started = performance.now()
     const problem = task.kind === TaskKind.RECORD
-      ? this.#onRecord(task, module, callable, results)
+      ? this.#onRecord(task, module, callable, results, started)
       : this.#onStream(task, module, callable, results)
-    counters.call(performance.now() - started, problem !== null)
+    this.#ended = performance.now()
+    counters.call(this.#ended - started, problem !== null)
     this.#running(0)
     return problem
   }
@@ -101,14 +106,14 @@ export class TaskRunner {
     return callable
   }
 
-  #onRecord (task: Task, module: LuaModule, { fn, counters }: Callable, results: ResultBatch): { code: number, message: string } | null {
+  #onRecord (task: Task, module: LuaModule, { fn, counters }: Callable, results: ResultBatch, started: number): { code: number, message: string } | null {
     const record = new LuaRecord(task)
     try {
       const existed = task.exists
       if (existed) counters.read(1)
       const args = readArguments(task)
       if (args.length > ARGUMENTS_USUAL_MAX) this.#warn(`${task.module}.${task.function} was called with ${args.length} arguments`)
-      const outcome = this.#vm.call(module, fn, record, args, task.timeLimitMs !== 0 ? task.timeLimitMs : this.#defaultTimeLimitMs)
+      const outcome = this.#vm.call(module, fn, record, args, task.timeLimitMs !== 0 ? task.timeLimitMs : this.#defaultTimeLimitMs, started)
       if (!outcome.ok) return outcome
       const before = results.writer.length
       const type = encodeParticle(results.writer, returnable(outcome.value))
@@ -144,9 +149,12 @@ export class TaskRunner {
 }
 
 function readArguments (task: Task): TValue[] {
-  if (task.argumentBytes === 0) return []
-  const reader = new MsgpackReader(task.bytes, task.argumentsAt, task.binsAt)
-  const { items } = reader.listItems(reader.listHeader(), 0)
+  if (task.argumentBytes === 0) return NO_ARGUMENTS
+  const reader = new MsgpackReader(task.bytes, task.argumentsAt, task.binsAt, task.view)
+  const count = reader.listHeader()
+  if (count === 0) return NO_ARGUMENTS
+  const { items } = reader.listItems(count, 0)
   // Infinity and the wildcard stand for no value of their own.
-  return items.map(item => item.value instanceof LuaOpaque && isSentinel(item.value.raw) ? new Value(NIL, null) : item)
+  for (const [at, { value }] of items.entries()) if (value instanceof LuaOpaque && isSentinel(value.raw)) items[at] = new Value(NIL, null)
+  return items
 }

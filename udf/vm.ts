@@ -3,7 +3,7 @@
 // Calls share the frozen libraries; what else they find in their global environment is their module's (lua-module.ts).
 
 import type { LuaClosure, LuaFunction, LuaState, Table, TValue } from './fengari.js'
-import { HostObject, objectValue } from './host-object.js'
+import { HostObject, pushObject } from './host-object.js'
 // Puts the instruction loop in place of fengari's.
 import './interpreter.js'
 import { control, LimitError, pauseClock, resumeClock, startClock } from './limits.js'
@@ -163,7 +163,7 @@ export class LuaVm {
     module.define('require', functionValue(L => this.#require(L, module)))
     module.define('load', functionValue(makeLoad(cell)))
     if (this.#depth === 0) this.#call++
-    const outcome = this.#run(L, new Value(LUA_CLOSURE, closure), [], this.#loadTimeLimitMs)
+    const outcome = this.#run(L, new Value(LUA_CLOSURE, closure), null, [], this.#loadTimeLimitMs)
     if (!outcome.ok) throw positioned(outcome.message)
     module.finish(outcome.value)
     return module
@@ -184,28 +184,29 @@ export class LuaVm {
     return 1
   }
 
-  /** Calls a function of a module. The outcome's value is valid until the next call. */
-  call (module: LuaModule, fn: TValue, record: LuaRecord | null, args: readonly TValue[], limitMs: number): CallOutcome {
+  /** Calls a function of a module, at `now` by the clock of `performance.now()`. The outcome's value is valid until the next call. */
+  call (module: LuaModule, fn: TValue, record: LuaRecord | null, args: readonly TValue[], limitMs: number, now?: number): CallOutcome {
     module.enter(++this.#call)
-    return this.#run(this.#L, fn, record === null ? args : [objectValue(record), ...args], limitMs)
+    return this.#run(this.#L, fn, record, args, limitMs, now)
   }
 
   /** Runs a library function in place of one of the module, which it calls as it likes. */
   run (module: LuaModule, body: LuaFunction, limitMs: number): CallOutcome {
     module.enter(++this.#call)
-    return this.#run(this.#L, functionValue(body), [], limitMs)
+    return this.#run(this.#L, functionValue(body), null, [], limitMs)
   }
 
-  #run (L: LuaState, fn: TValue, args: readonly TValue[], limitMs: number): CallOutcome {
-    startClock(limitMs)
+  #run (L: LuaState, fn: TValue, record: LuaRecord | null, args: readonly TValue[], limitMs: number, now?: number): CallOutcome {
+    startClock(limitMs, now)
     failure.code = 0
     if (!(lapi['lua_checkstack'](L, args.length + 4) as boolean)) return { ok: false, code: ResultCode.UDF_EXECUTION, message: 'too many arguments' }
     push(L, fn)
+    if (record !== null) pushObject(L, record)
     for (const value of args) push(L, value)
     this.#depth++
     let status: number
     try {
-      status = lapi['lua_pcallk'](L, args.length, 1, 0, 0, null)
+      status = lapi['lua_pcallk'](L, record === null ? args.length : args.length + 1, 1, 0, 0, null)
     } finally {
       this.#depth--
     }

@@ -103,9 +103,10 @@ export class WorkerLoop {
       if (length > 0) {
         batch.open(length)
         results.reset()
+        let now = performance.now()
         for (let task = batch.next(); task !== null; task = batch.next()) {
           progress[Progress.RUNNING] = task.idNumber
-          runner.run(task, results)
+          now = runner.run(task, results, now)
         }
         progress[Progress.RUNNING] = 0
         pending = results.finish()

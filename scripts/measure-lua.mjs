@@ -1,5 +1,5 @@
 // Speed of Lua itself: small programs in Perigee's virtual machine and, when `lua5.4` is installed, in PUC Lua, with the ratio of both in
-// the same run. `--json` prints the figures alone; names given as arguments select programs.
+// the same run. `--json` prints the figures alone; names given as arguments select programs; `--interpreter` leaves the compiler out.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -84,8 +84,8 @@ const programs = {
   }
 }
 
-function inPerigee (text) {
-  const vm = new LuaVm()
+function inPerigee (text, interpreter) {
+  const vm = new LuaVm(interpreter ? { compileAfter: Infinity } : {})
   const module = vm.load('bench.lua', new Uint8Array(Buffer.from(text)))
   const times = []
   let value
@@ -117,7 +117,7 @@ const results = []
 try {
   for (const [name, { text, own }] of Object.entries(programs)) {
     if (selected.length > 0 && !selected.some(part => name.includes(part))) continue
-    const ours = inPerigee(text)
+    const ours = inPerigee(text, options.includes('--interpreter'))
     const lua = hasLua && !own ? inLua(text) : null
     if (lua !== null && Math.abs(lua.value - ours.value) > 1e-9 * Math.abs(lua.value)) throw new Error(`${name}: ${ours.value}, but PUC Lua has ${lua.value}`)
     results.push({ name, perigeeMs: ours.ms, luaMs: lua?.ms ?? null, ratio: lua === null ? null : ours.ms / lua.ms })

@@ -3,6 +3,7 @@
 
 import type { LuaString as TString } from './lua-string.js'
 import type { Table } from './lua-table.js'
+import type { Tier } from './compiler/tier.js'
 
 export interface TValue {
   type: number
@@ -49,6 +50,7 @@ export interface Proto {
   maxstacksize: number
   /** Ours: see `lua-frame.ts`. */
   captured?: readonly number[]
+  tier?: Tier
 }
 
 export interface LuaClosure {
@@ -70,6 +72,8 @@ export interface CallInfo {
   nresults: number
   callstatus: number
   c_k: unknown
+  /** Ours: how many compiled functions call each other below it. */
+  depth: number
 }
 
 export interface LuaState {

@@ -9,18 +9,21 @@
 // Steps are counted at calls, backward jumps and by the bytes of concatenations: nothing runs long without one, apart from a single
 // library call.
 
-import type { CallInfo, LuaClosure, LuaState, Proto, Table, TValue } from './fengari.js'
+import type { CallInfo, LuaClosure, LuaState, Table } from './fengari.js'
+import { countCall, countJump, Tier } from './compiler/tier.js'
+import { RETURNED } from './compiler/unit.js'
 import { HostObject } from './host-object.js'
-import { control, exceededLimit } from './limits.js'
+import { control } from './limits.js'
 import {
-  arithmetic, Arithmetic, BOOLEAN, FLOAT, getInteger, hashString, INTEGER, ldebug, ldo, lobject, lopcodes, lstate, ltm, LUA_CLOSURE,
-  luaString, LuaTable, lvm, MULTIPLE_RESULTS, NIL, raise, setPositions, STRING, STRING_BYTES_MAX, TABLE, tableGet, tableLength,
-  tableSet, textString, USERDATA, Value
+  arithmetic, Arithmetic, BOOLEAN, FLOAT, INTEGER, ldo, lopcodes, lstate, LUA_CLOSURE, LuaTable, lvm, MULTIPLE_RESULTS, NIL, setPositions,
+  TABLE, USERDATA
 } from './lua.js'
 import { callValue, closeUpvalues, leave, openSlots, prepareCall, setTop } from './lua-frame.js'
-import { LuaString, sameString, TEXT_CHARS_MAX } from './lua-string.js'
 import * as integer from './lua-integer.js'
 import type { LuaInteger } from './lua-integer.js'
+import {
+  checkLimits, concatenate, copy, equal, index, isFalse, lessEqual, lessThan, makeClosure, objectLength, prepareLoop, setIndex
+} from './operations.js'
 
 const enum Op {
   MOVE, LOADK, LOADKX, LOADBOOL, LOADNIL, GETUPVAL, GETTABUP, GETTABLE, SETTABUP, SETUPVAL, SETTABLE, NEWTABLE, SELF,
@@ -37,276 +40,40 @@ const CONSTANT_MASK = 255
 const FIELDS_PER_FLUSH: number = lopcodes['LFIELDS_PER_FLUSH']
 const SAFE_MAX = Number.MAX_SAFE_INTEGER
 const SAFE_MIN = Number.MIN_SAFE_INTEGER
-const INDEX_CHAIN_MAX = 2000
 
 const CALL_FRESH: number = lstate['CIST_FRESH']
 const CALL_TAIL: number = lstate['CIST_TAIL']
 
-const TM_INDEX: number = ltm['TMS'].TM_INDEX
-const TM_NEWINDEX: number = ltm['TMS'].TM_NEWINDEX
-const TM_EQ: number = ltm['TMS'].TM_EQ
-const TM_LEN: number = ltm['TMS'].TM_LEN
-const TM_CONCAT: number = ltm['TMS'].TM_CONCAT
-
 const { luaD_checkstack } = ldo as Record<string, (...args: any[]) => any>
-const { fasttm, luaT_callTM, luaT_gettmbyobj, luaT_trybinTM } = ltm as Record<string, (...args: any[]) => any>
-const Closure: new (L: LuaState, upvalues: number) => LuaClosure = lobject['LClosure']
-
-function checkLimits (L: LuaState): void {
-  const message = exceededLimit()
-  if (message !== null) raise(L, message)
-}
-
-function copy (target: TValue, source: TValue): void {
-  target.type = source.type
-  target.value = source.value
-}
-
-function isFalse (value: TValue): boolean {
-  return value.type === NIL || (value.type === BOOLEAN && value.value === false)
-}
-
-function entryOf (L: LuaState, table: Table, key: TValue): TValue | undefined {
-  switch (key.type) {
-    case STRING: return table.strong.get(hashString(key.value))?.value
-    case INTEGER: return getInteger(table, key.value)
-    default: return tableGet(L, table, key)
-  }
-}
-
-export function index (L: LuaState, object: TValue, key: TValue, out: TValue): void {
-  for (let hop = 0; hop < INDEX_CHAIN_MAX; hop++) {
-    let method: TValue | null
-    if (object.type === TABLE) {
-      const table: Table = object.value
-      const found = entryOf(L, table, key)
-      if (found !== undefined) {
-        copy(out, found)
-        return
-      }
-      if (table.metatable === null || (method = fasttm!(L, table.metatable, TM_INDEX) as TValue | null) === null) {
-        out.type = NIL
-        out.value = null
-        return
-      }
-    } else if (object.type === USERDATA && object.value instanceof HostObject) {
-      object.value.luaIndex(L, key, out)
-      return
-    } else {
-      method = luaT_gettmbyobj!(L, object, TM_INDEX) as TValue
-      if (method.type === NIL) ldebug['luaG_typeerror'](L, object, INDEX_TEXT)
-    }
-    if (method.ttisfunction()) {
-      luaT_callTM!(L, method, object, key, out, 1)
-      return
-    }
-    object = method
-  }
-  raise(L, "'__index' chain too long; possible loop")
-}
-
-export function setIndex (L: LuaState, object: TValue, key: TValue, value: TValue): void {
-  for (let hop = 0; hop < INDEX_CHAIN_MAX; hop++) {
-    let method: TValue | null
-    if (object.type === TABLE) {
-      const table: Table = object.value
-      const found = entryOf(L, table, key)
-      if (found !== undefined && value.type !== NIL) {
-        if (table.frozen) raise(L, 'attempt to modify a read-only table')
-        copy(found, value)
-        return
-      }
-      if (found !== undefined || table.metatable === null || (method = fasttm!(L, table.metatable, TM_NEWINDEX) as TValue | null) === null) {
-        if (table.frozen) raise(L, 'attempt to modify a read-only table')
-        tableSet(L, table, key, value)
-        table.flags = 0
-        return
-      }
-    } else if (object.type === USERDATA && object.value instanceof HostObject) {
-      object.value.luaNewIndex(L, key, value)
-      return
-    } else {
-      method = luaT_gettmbyobj!(L, object, TM_NEWINDEX) as TValue
-      if (method.type === NIL) ldebug['luaG_typeerror'](L, object, INDEX_TEXT)
-    }
-    if (method.ttisfunction()) {
-      luaT_callTM!(L, method, object, key, value, 0)
-      return
-    }
-    object = method
-  }
-  raise(L, "'__newindex' chain too long; possible loop")
-}
-
-const INDEX_TEXT = new Uint8Array(Buffer.from('index'))
-
-function equal (L: LuaState, a: TValue, b: TValue): boolean {
-  const type = a.type
-  if (type !== b.type) {
-    // Only an integer and a float can be equal across types. `==` compares a bigint with a number by value.
-    // eslint-disable-next-line eqeqeq
-    return (type & 15) === FLOAT && (b.type & 15) === FLOAT && a.value == b.value
-  }
-  if (a.value === b.value || type === NIL) return true
-  switch (type) {
-    case STRING: return sameString(a.value, b.value)
-    case TABLE: case USERDATA: {
-      let method: TValue | null = fasttm!(L, a.value.metatable, TM_EQ)
-      method ??= fasttm!(L, b.value.metatable, TM_EQ)
-      if (method === null) return false
-      const result = new Value(NIL, null)
-      luaT_callTM!(L, method, a, b, result, 1)
-      return !isFalse(result)
-    }
-    default: return false
-  }
-}
-
-function lessThan (L: LuaState, a: TValue, b: TValue): boolean {
-  if ((a.type & 15) === FLOAT && (b.type & 15) === FLOAT) return a.value < b.value
-  if (a.type === STRING && b.type === STRING) return hashString(a.value) < hashString(b.value)
-  return lvm['luaV_lessthan'](L, a, b) === 1
-}
-
-function lessEqual (L: LuaState, a: TValue, b: TValue): boolean {
-  if ((a.type & 15) === FLOAT && (b.type & 15) === FLOAT) return a.value <= b.value
-  if (a.type === STRING && b.type === STRING) return hashString(a.value) <= hashString(b.value)
-  return lvm['luaV_lessequal'](L, a, b) === 1
-}
-
-function objectLength (L: LuaState, object: TValue, out: TValue): void {
-  if (object.type === STRING) {
-    out.type = INTEGER
-    out.value = object.value.length
-    return
-  }
-  let method: TValue | null
-  if (object.type === TABLE) {
-    method = fasttm!(L, object.value.metatable, TM_LEN)
-    if (method === null) {
-      out.type = INTEGER
-      out.value = tableLength(object.value)
-      return
-    }
-  } else {
-    method = luaT_gettmbyobj!(L, object, TM_LEN) as TValue
-    if (method.type === NIL) ldebug['luaG_typeerror'](L, object, LENGTH_TEXT)
-  }
-  luaT_callTM!(L, method, object, object, out, 1)
-}
-
-const LENGTH_TEXT = new Uint8Array(Buffer.from('get length of'))
-
-function isConcatenable (value: TValue): boolean {
-  return value.type === STRING || (value.type & 15) === FLOAT
-}
-
-/** The strings of the slots from `from` up to `to`, which have so many bytes together. */
-export function joined (stack: TValue[], from: number, to: number, bytes: number): LuaString {
-  if (bytes <= TEXT_CHARS_MAX) {
-    let text = hashString(stack[from]!.value)
-    for (let i = from + 1; i < to; i++) text += hashString(stack[i]!.value)
-    return textString(text)
-  }
-  const all = new Uint8Array(bytes)
-  let at = 0
-  for (let i = from; i < to; i++) {
-    const part: Uint8Array = stack[i]!.value.realstring
-    all.set(part, at)
-    at += part.length
-  }
-  return luaString(all)
-}
-
-/** Concatenates the topmost `total` values of the stack into the lowest of them; metamethods may run and yield in between. */
-function concatenate (L: LuaState, total: number): void {
-  const stack = L.stack
-  while (total > 1) {
-    const top = L.top
-    let taken = 2
-    if (!isConcatenable(stack[top - 2]!) || !isConcatenable(stack[top - 1]!)) {
-      luaT_trybinTM!(L, stack[top - 2]!, stack[top - 1]!, stack[top - 2]!, TM_CONCAT)
-    } else {
-      let bytes = 0
-      for (taken = 0; taken < total; taken++) {
-        const value = stack[top - 1 - taken]!
-        if (!isConcatenable(value)) break
-        if (value.type !== STRING) lobject['luaO_tostring'](L, value)
-        bytes += value.value.length
-      }
-      if (bytes > STRING_BYTES_MAX) raise(L, `string longer than ${STRING_BYTES_MAX} bytes`)
-      const result = stack[top - taken]!
-      result.value = joined(stack, top - taken, top, bytes)
-      result.type = STRING
-      // Straight-line code that concatenates has neither calls nor jumps, and each of its strings may be large.
-      if (control.steps <= 0) checkLimits(L)
-    }
-    total -= taken - 1
-    L.top = top - (taken - 1)
-  }
-}
-
-/** Prepares a numeric loop; false when its body does not run at all. */
-function prepareLoop (L: LuaState, init: TValue, limit: TValue, step: TValue): boolean {
-  for (const [value, name] of [[limit, 'limit'], [step, 'step'], [init, 'initial value']] as const) {
-    if ((value.type & 15) !== FLOAT) raise(L, `'for' ${name} must be a number`)
-  }
-  if (step.value === 0) raise(L, "'for' step is zero")
-  if (init.type === INTEGER && step.type === INTEGER) {
-    if (limit.type === FLOAT) {
-      const bound: number = limit.value
-      if (Number.isNaN(bound)) return false
-      const whole = step.value > 0 ? Math.floor(bound) : Math.ceil(bound)
-      limit.value = integer.fromFloat(whole) || (whole === 0 ? 0 : whole > 0 ? integer.INTEGER_MAX : integer.INTEGER_MIN)
-      limit.type = INTEGER
-      // A limit below the range with an upward step (or the reverse) ends the loop before it starts.
-      if (step.value > 0 ? bound < init.value : bound > init.value) return false
-    }
-    if (step.value > 0 ? init.value > limit.value : init.value < limit.value) return false
-    init.value = integer.addUnbounded(init.value, typeof step.value === 'number' ? 0 - step.value : -step.value)
-    return true
-  }
-  for (const value of [init, limit, step]) {
-    value.value = Number(value.value)
-    value.type = FLOAT
-  }
-  if (step.value > 0 ? !(init.value <= limit.value) : !(limit.value <= init.value)) return false
-  init.value -= step.value
-  return true
-}
-
-function makeClosure (L: LuaState, proto: Proto, enclosing: TValue[], base: number): LuaClosure {
-  const descriptions = proto.upvalues
-  const count = descriptions.length
-  const cached = proto.cache
-  if (cached !== null) {
-    let i = 0
-    while (i < count) {
-      const { instack, idx } = descriptions[i]!
-      if (cached.upvals[i] !== (instack ? L.stack[base + idx] : enclosing[idx])) break
-      i++
-    }
-    if (i === count) return cached
-  }
-  const closure = new Closure(L, count)
-  closure.p = proto
-  for (let i = 0; i < count; i++) {
-    const { instack, idx } = descriptions[i]!
-    closure.upvals[i] = instack ? L.stack[base + idx]! : enclosing[idx]!
-  }
-  proto.cache = closure
-  return closure
-}
 
 function execute (L: LuaState): void {
   let ci: CallInfo = L.ci
   ci.callstatus |= CALL_FRESH
+  // The frame goes on at the head of a loop, where compiled code may take over.
+  let jumped = false
   newFrame: for (;;) {
     const closure: LuaClosure = ci.func.value
     const k = closure.p.k
     const code = ci.l_code
     const base = ci.l_base
     const stack = L.stack
+    const tier = closure.p.tier ?? (closure.p.tier = new Tier(closure.p))
+    if (jumped || ci.l_savedpc === 0) {
+      const unit = jumped ? countJump(L, ci, tier) : countCall(L, ci, tier)
+      jumped = false
+      if (unit !== null) {
+        const pc = unit(L, ci, closure.upvals, stack, base)
+        if (pc >= 0) ci.l_savedpc = pc
+        else {
+          if (pc === RETURNED) {
+            if ((ci.callstatus & CALL_FRESH) !== 0) return
+            if (ci.nresults !== MULTIPLE_RESULTS) openSlots(L, L.top, L.ci.top)
+          }
+          ci = L.ci
+          continue newFrame
+        }
+      }
+    }
     for (;;) {
       const i = code[ci.l_savedpc++]!
       const ra = base + i.A
@@ -466,6 +233,10 @@ function execute (L: LuaState): void {
           if (i.sBx < 0 && --control.steps <= 0) checkLimits(L)
           if (i.A !== 0) closeUpvalues(L, closure.p, base, base + i.A - 1)
           ci.l_savedpc += i.sBx
+          if (i.sBx < 0) {
+            jumped = true
+            continue newFrame
+          }
           break
         case Op.EQ:
           if (equal(L,
@@ -554,6 +325,8 @@ function execute (L: LuaState): void {
             const variable = stack[ra + 3]!
             variable.type = counter.type
             variable.value = next
+            jumped = true
+            continue newFrame
           }
           break
         }
@@ -578,6 +351,8 @@ function execute (L: LuaState): void {
             if (--control.steps <= 0) checkLimits(L)
             copy(stack[ra]!, first)
             ci.l_savedpc += i.sBx
+            jumped = true
+            continue newFrame
           }
           break
         }
@@ -623,7 +398,3 @@ function execute (L: LuaState): void {
 }
 
 lvm['luaV_execute'] = execute
-lvm['luaV_gettable'] = (L: LuaState, object: TValue, key: TValue, at: number): void => { index(L, object, key, L.stack[at]!) }
-lvm['settable'] = setIndex
-lvm['luaV_objlen'] = (L: LuaState, out: TValue, object: TValue): void => { objectLength(L, object, out) }
-lvm['luaV_concat'] = concatenate

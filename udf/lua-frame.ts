@@ -46,9 +46,12 @@ function nextFrame (L: LuaState): CallInfo {
   if (known !== null) {
     L.ci = known
     known.c_k = null
+    known.depth = running.depth | 0
     return known
   }
-  return lstate['luaE_extendCI'](L)
+  const made: CallInfo = lstate['luaE_extendCI'](L)
+  made.depth = running.depth | 0
+  return made
 }
 
 function moveVarargs (L: LuaState, proto: Proto, given: number): number {

@@ -223,15 +223,23 @@ function floatArithmetic (operation: number, a: number, b: number): number {
     case Arithmetic.SUB: return a - b
     case Arithmetic.MUL: return a * b
     case Arithmetic.DIV: return a / b
-    // Unlike in C, 1 ** NaN and (-1) ** Infinity are NaN in JavaScript.
-    case Arithmetic.POW: return a === 1 || (a === -1 && Math.abs(b) === Infinity) ? 1 : a ** b
+    case Arithmetic.POW: return power(a, b)
     case Arithmetic.IDIV: return Math.floor(a / b)
     case Arithmetic.UNM: return -a
-    default: { // floor modulus
-      const rest = a % b
-      return rest !== 0 && (rest < 0) !== (b < 0) && Number.isFinite(rest) ? rest + b : rest
-    }
+    default: return floatModulo(a, b)
   }
+}
+
+export function floatModulo (a: number, b: number): number {
+  const rest = a % b
+  return rest !== 0 && (rest < 0) !== (b < 0) && Number.isFinite(rest) ? rest + b : rest
+}
+
+export function power (a: number, b: number): number {
+  if (b === 2) return a * a
+  if (b === 0.5) return a === -Infinity ? Infinity : Math.sqrt(a) + 0
+  // Unlike in C, 1 ** NaN and (-1) ** Infinity are NaN in JavaScript.
+  return a === 1 || (a === -1 && Math.abs(b) === Infinity) ? 1 : a ** b
 }
 
 /** Any arithmetic on any operands: numbers, numeric strings, then metamethods. */

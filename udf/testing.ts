@@ -100,6 +100,9 @@ export function plainOutcome (result: TaskResult): Outcome {
   }
 }
 
+/** What tests of modules use where they say nothing else; see `compiled.test.ts`. */
+export const defaults: VmOptions = {}
+
 /** A module named `m`, called through encoded tasks and results. */
 export class ModuleUnderTest {
   readonly logged: LogLine[] = []
@@ -109,7 +112,7 @@ export class ModuleUnderTest {
 
   /** `others` are modules that it may require, by file name. */
   constructor (source: string, options: VmOptions = {}, others: Record<string, string> = {}) {
-    const vm = new LuaVm({ logLevel: 4, log: line => { this.logged.push(line) }, ...options })
+    const vm = new LuaVm({ ...defaults, logLevel: 4, log: line => { this.logged.push(line) }, ...options })
     const sources = Object.entries({ ...others, 'm.lua': source }).map(([name, text]) => ({ name, content: new Uint8Array(Buffer.from(text)) }))
     this.modules = new ModuleVersions(vm, new Int32Array(1), 0, sources)
     const [problem] = this.modules.failures

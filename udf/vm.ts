@@ -6,6 +6,7 @@ import type { LuaClosure, LuaFunction, LuaState, Table, TValue } from './fengari
 import { HostObject, pushObject } from './host-object.js'
 // Puts the instruction loop in place of fengari's.
 import './interpreter.js'
+import { CALLS_BEFORE_COMPILING, settings } from './compiler/unit.js'
 import { control, LimitError, pauseClock, resumeClock, startClock } from './limits.js'
 import { clearStack } from './lua-frame.js'
 import {
@@ -37,6 +38,8 @@ export interface LogLine {
 
 export interface VmOptions {
   readonly log?: (line: LogLine) => void
+  /** Calls of a function after which it is compiled; Infinity leaves everything to the interpreter. */
+  readonly compileAfter?: number
   /** Levels above this one are not even formatted. */
   readonly logLevel?: number
   /** Time for the main chunk of a module. */
@@ -91,6 +94,7 @@ export class LuaVm {
   readonly #environment: Table
   readonly #log: (line: LogLine) => void
   readonly #logLevel: number
+  readonly #compileAfter: number
   readonly #loadTimeLimitMs: number
   #resolver: ModuleResolver = NO_MODULES
   /** Counts calls; a module's functions get a clean environment once in each. */
@@ -100,6 +104,7 @@ export class LuaVm {
   constructor (options: VmOptions = {}) {
     this.#log = options.log ?? (() => {})
     this.#logLevel = options.logLevel ?? LogLevel.INFO
+    this.#compileAfter = options.compileAfter ?? CALLS_BEFORE_COMPILING
     this.#loadTimeLimitMs = options.loadTimeLimitMs ?? LOAD_TIME_LIMIT_MS
     const L: LuaState = lauxlib['luaL_newstate']()
     this.#L = L
@@ -198,6 +203,7 @@ export class LuaVm {
 
   #run (L: LuaState, fn: TValue, record: LuaRecord | null, args: readonly TValue[], limitMs: number, now?: number): CallOutcome {
     startClock(limitMs, now)
+    settings.after = this.#compileAfter
     failure.code = 0
     if (!(lapi['lua_checkstack'](L, args.length + 4) as boolean)) return { ok: false, code: ResultCode.UDF_EXECUTION, message: 'too many arguments' }
     push(L, fn)

@@ -1,0 +1,40 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { Double, ModuleUnderTest } from '../testing.js'
+import type { Plain } from '../testing.js'
+import { RandomProgram } from './random-program.js'
+
+const PROGRAMS = Number(process.env['PERIGEE_LUA_PROGRAMS'] ?? 60)
+const FIRST_SEED = Number(process.env['PERIGEE_LUA_SEED'] ?? 1)
+
+const ARGUMENTS: Plain[][] = [[1, 2], [3, 4], [new Double(0.5), 7], [10, new Double(-2.5)], ['text', 1], [null, true], [9007199254740991n, 2], [1, 2], [5, 6], [2 ** 31, -1]]
+
+interface Run {
+  outcomes: unknown[]
+  logged: unknown[]
+}
+
+/** Everything that can be seen of a program: values, errors with their positions, what it printed, in order. */
+function run (text: string, compileAfter: number): Run {
+  const module = new ModuleUnderTest(text, { compileAfter })
+  const outcomes = ARGUMENTS.map(args => {
+    const { success, code, message, value } = module.call('run', args)
+    return { success, code, message, value }
+  })
+  return { outcomes, logged: module.logged }
+}
+
+describe('compiled Lua', () => {
+  it('random_programs_do_what_the_interpreter_does', () => {
+    for (let seed = FIRST_SEED; seed < FIRST_SEED + PROGRAMS; seed++) {
+      const text = new RandomProgram(seed).text()
+      let expected: Run
+      try {
+        expected = run(text, Infinity)
+      } catch (error) {
+        throw new Error(`seed ${seed} makes no program: ${String(error)}\n${text}`)
+      }
+      for (const after of [1, 3]) assert.deepEqual(run(text, after), expected, `seed ${seed}, compiled after ${after}\n${text}`)
+    }
+  })
+})

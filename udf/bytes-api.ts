@@ -11,7 +11,7 @@ import { chargeBytes } from './limits.js'
 import { writeInt64 } from './lua-integer.js'
 import { count, expect, functionTable } from './collections-api.js'
 import { checkBytes } from './string-library.js'
-import { BYTES_MAX, LuaBytes } from './values.js'
+import { BYTES_MAX, LuaBytes, setMethods } from './values.js'
 import { ParticleType } from '../src/engine/constants.js'
 
 function bytes (L: LuaState, index = 1): LuaBytes {
@@ -262,5 +262,7 @@ for (const name of ['float', 'double'] as const) {
 }
 
 export function installBytes (environment: Table): void {
-  rawSet(environment, 'bytes', tableValue(functionTable(functions, L => newBytes(L, 2))))
+  const table = functionTable(functions, L => newBytes(L, 2))
+  rawSet(environment, 'bytes', tableValue(table))
+  setMethods('bytes', table)
 }

@@ -11,7 +11,7 @@ import { ByteWriter } from './byte-writer.js'
 import { spend } from './limits.js'
 import { encodeParticle } from './particle.js'
 import { checkBytes } from './string-library.js'
-import { describe, ELEMENTS_MAX, listMetatable, LuaGeoJson, LuaList, LuaMap, mapMetatable, storageProblem, ValueError } from './values.js'
+import { describe, ELEMENTS_MAX, listMetatable, LuaGeoJson, LuaList, LuaMap, mapMetatable, setMethods, storageProblem, ValueError } from './values.js'
 import type { MapEntry } from './values.js'
 
 // `pairs` walks both kinds: a list by position and value.
@@ -364,13 +364,19 @@ export const STREAM_MESSAGE = 'stream functions are not available: this function
 /** Adds the tables to an environment that is not frozen yet. */
 export function installCollections (environment: Table): void {
   const add = (name: string, table: Table): void => { rawSet(environment, name, tableValue(table)) }
-  add('list', functionTable(listFunctions, L => newList(L, 2)))
-  add('map', functionTable(mapFunctions, L => newMap(L, 2)))
+  const lists = functionTable(listFunctions, L => newList(L, 2))
+  const maps = functionTable(mapFunctions, L => newMap(L, 2))
+  add('list', lists)
+  add('map', maps)
   add('iterator', functionTable(iteratorFunctions))
   const geo: LuaFunction = L => pushObject(L, new LuaGeoJson(Uint8Array.from(checkBytes(L, 2)), null))
-  add('geojson', functionTable({
+  const locations = functionTable({
     tostring: L => pushTyped(L, STRING, luaString(Uint8Array.from(expect(L, 1, LuaGeoJson, 'geojson').json)))
-  }, geo))
+  }, geo)
+  add('geojson', locations)
+  setMethods('list', lists)
+  setMethods('map', maps)
+  setMethods('geojson', locations)
 }
 
 /** `math.sum(a, b)` and `math.product(a, b)`: the usual reducers. */

@@ -34,7 +34,7 @@ interface CallEnvironment {
 const SELF_KEY = '_G'
 const NIL_VALUE = new Value(NIL, null)
 /** What every module has of its own, and none gives to another. */
-const OWN_NAMES = new Set(['_G', 'require', 'load'])
+const OWN_NAMES = new Set(['_G', 'require', 'load', 'loadstring'])
 
 function isUntouched ({ table, metatable }: CallEnvironment): boolean {
   return table.strong.size === 1 && table.array.length === 0 && table.metatable === metatable && table.strong.get(SELF_KEY)?.value.value === table

@@ -6,6 +6,7 @@
 import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
 import { hiddenMetatable } from './host-object.js'
 import { control, spend } from './limits.js'
+import { closeCoroutine, olderMath, olderTable } from './lua-compatibility.js'
 import { patternFunctions } from './lua-pattern.js'
 import {
   argument, argumentCount, badArgument, freeze, functionValue, INTEGER, lapi, lauxlib, libraries, llex, LUA_CLOSURE, MULTIPLE_RESULTS, namedValues,
@@ -159,6 +160,8 @@ export function buildEnvironment (L: LuaState, print: LuaFunction): Table {
     pcall: protectedCall,
     xpcall: protectedCallWithHandler,
     setmetatable: setMetatable,
+    /** Its name in Lua 5.1. */
+    unpack: tableFunctions['unpack']!,
     tonumber: toNumberFunction,
     print,
     /** Memory is the host's to manage; scripts that ask for it keep working. */
@@ -170,6 +173,7 @@ export function buildEnvironment (L: LuaState, print: LuaFunction): Table {
   const coroutine = opened(L, libraries.coroutine)
   const resume: LuaFunction = rawGet(coroutine, 'resume')!.value
   const coroutines = library(entriesOf(coroutine, []), {
+    close: closeCoroutine,
     resume: L => {
       const results = resume(L)
       passOnAbort(L)
@@ -177,10 +181,10 @@ export function buildEnvironment (L: LuaState, print: LuaFunction): Table {
     }
   })
   const strings = library(entriesOf(opened(L, libraries.string), ['dump']), { ...stringReplacements, ...patternFunctions })
-  const math = library(entriesOf(opened(L, libraries.math), ['sum', 'product']), mathReplacements)
+  const math = library(entriesOf(opened(L, libraries.math), ['sum', 'product']), { ...mathReplacements, ...olderMath })
   rawSet(math, 'maxinteger', new Value(INTEGER, INTEGER_MAX))
   rawSet(math, 'mininteger', new Value(INTEGER, INTEGER_MIN))
-  const tables = library([], tableFunctions)
+  const tables = library([], { ...tableFunctions, ...olderTable })
   const utf8Entries = opened(L, libraries.utf8)
   const utf8 = library(entriesOf(utf8Entries, []), Object.fromEntries(['len', 'codepoint', 'offset'].map(name => [name, counted(rawGet(utf8Entries, name)!.value)])))
   const system = newTable()

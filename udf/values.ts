@@ -3,7 +3,7 @@
 // A list or map that came from a record keeps its msgpack bytes and is decoded when a script first looks inside; as long as nothing
 // in it was changed or handed out for change, storing it writes those very bytes again.
 
-import type { LuaState, TValue } from './fengari.js'
+import type { LuaState, Table, TValue } from './fengari.js'
 import { hiddenMetatable, HostObject, objectValue } from './host-object.js'
 import {
   argument, BOOLEAN, FLOAT, hashString, INTEGER, luaString, NIL, pushInteger, pushTyped, raise, STRING, textOf, typeName, USERDATA, Value
@@ -67,6 +67,25 @@ export function checkStorable (L: LuaState, value: TValue): TValue {
   return value
 }
 
+/** The functions of `list`, `map`, `bytes` and `geojson`, by the kind of value that they are for: what `value:name(...)` finds. */
+const methods = new Map<string, Table>()
+
+export function setMethods (kind: string, functions: Table): void {
+  methods.set(kind, functions)
+}
+
+/** A value whose functions can be called as methods, where it has nothing of that name itself. */
+abstract class ValueObject extends HostObject {
+  override luaSelf (L: LuaState, key: TValue, out: TValue): void {
+    this.luaIndex(L, key, out)
+    if (out.type !== NIL || key.type !== STRING) return
+    const method = methods.get(this.kind)?.strong.get(hashString(key.value))?.value
+    if (method === undefined) return
+    out.type = method.type
+    out.value = method.value
+  }
+}
+
 function isMutable (value: TValue): boolean {
   return value.type === USERDATA && (value.value instanceof LuaList || value.value instanceof LuaMap || value.value instanceof LuaBytes)
 }
@@ -81,7 +100,7 @@ function positionOf (key: TValue): number {
   return typeof whole === 'number' && whole >= 1 ? whole : 0
 }
 
-export class LuaList extends HostObject {
+export class LuaList extends ValueObject {
   #raw: Uint8Array | null
   #items: TValue[] | null
   /** Order flags of the wire format; 0 for a plain list. */
@@ -175,7 +194,7 @@ export interface MapEntry {
   value: TValue
 }
 
-export class LuaMap extends HostObject {
+export class LuaMap extends ValueObject {
   #raw: Uint8Array | null
   #entries: Map<unknown, MapEntry> | null
   #flags = 0
@@ -309,7 +328,7 @@ export class LuaMap extends HostObject {
   }
 }
 
-export class LuaBytes extends HostObject {
+export class LuaBytes extends ValueObject {
   /** Holds at least `size` bytes. */
   buffer: Uint8Array
   size: number
@@ -361,7 +380,7 @@ export class LuaBytes extends HostObject {
 }
 
 /** Immutable: the particle is kept as it came, with its cells. */
-export class LuaGeoJson extends HostObject {
+export class LuaGeoJson extends ValueObject {
   readonly json: Uint8Array
   /** The particle it came from, or null for one that a script made. */
   readonly particle: Uint8Array | null

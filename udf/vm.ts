@@ -17,6 +17,7 @@ import { installBytes } from './bytes-api.js'
 import { installCollections, installReducers } from './collections-api.js'
 import { failure, installRecord } from './record-api.js'
 import type { LuaRecord } from './record-api.js'
+import { hinted, hintedCompilation } from './lua-hints.js'
 import { LuaModule, ModuleError } from './lua-module.js'
 import { buildEnvironment, freezeEnvironment, makeLoad } from './sandbox.js'
 import { installStream } from './stream-api.js'
@@ -140,7 +141,10 @@ export class LuaVm {
     const status: number = lauxlib['luaL_loadbufferx'](L, source, source.length, Buffer.from('@' + name, 'utf8'), Buffer.from('t'))
     const top = L.stack[L.top - 1]!
     lapi['lua_pop'](L, 1)
-    if (status !== STATUS_OK) throw positioned(messageOf(top))
+    if (status !== STATUS_OK) {
+      const { line, message } = positioned(messageOf(top))
+      throw new ModuleError(line, hintedCompilation(message, Buffer.from(source).toString('latin1').split('\n', line)[line - 1] ?? ''))
+    }
     return top.value
   }
 
@@ -166,7 +170,10 @@ export class LuaVm {
     const cell = closure.upvals[0]!
     const module = new LuaModule(name, cell, this.#environment)
     module.define('require', functionValue(L => this.#require(L, module)))
-    module.define('load', functionValue(makeLoad(cell)))
+    const load = functionValue(makeLoad(cell))
+    module.define('load', load)
+    // Its name in Lua 5.1.
+    module.define('loadstring', load)
     if (this.#depth === 0) this.#call++
     const outcome = this.#run(L, new Value(LUA_CLOSURE, closure), null, [], this.#loadTimeLimitMs)
     if (!outcome.ok) throw positioned(outcome.message)
@@ -221,7 +228,7 @@ export class LuaVm {
     lapi['lua_settop'](L, 0)
     clearStack(L)
     if (status === STATUS_OK) return { ok: true, value: top }
-    let message = messageOf(top)
+    let message = hinted(messageOf(top))
     if (control.aborted && !message.includes(control.message)) message = control.message
     const code = failure.code !== 0 && message.endsWith(failure.message) ? failure.code : ResultCode.UDF_EXECUTION
     return { ok: false, code, message: message.slice(0, MESSAGE_CHARS_MAX) }

@@ -95,6 +95,15 @@ test('what_a_function_logs_is_in_the_log_of_the_node_with_module_and_line', asyn
   await eventually('the line is logged', () => node.log.split('\n').find(text => text.includes('seen 7')) ?? '', text => text.includes('counted.lua') && text.includes(String(line)))
 })
 
+test('a_stream_function_is_counted_with_the_records_that_it_read', async () => {
+  await succeeding('udf', 'put', file('streamed.lua', 'function sum(s) return s : map(function(rec) return rec.n end) : reduce(function(a, b) return a + b end) end'))
+  for (const n of [1, 2, 3]) await succeeding('put', 'test', 'streamed', String(n), `n=${n}`)
+  assert.equal(await succeeding('udf', 'aggregate', '-n', 'test', '-s', 'streamed', 'streamed', 'sum'), '6\n')
+  const [counted] = await eventually('it is listed', async () => JSON.parse(await succeeding('udf', 'stats', 'streamed', '--json')) as Array<Record<string, number | string>>, all => all.length === 1)
+  assert.deepEqual([counted!.function, counted!.errors, counted!.records_read, counted!.records_updated], ['sum', 0, 3, 0])
+  assert.ok(Number(counted!.calls) >= 1 && Number(counted!.time_us) > 0)
+})
+
 test('a_folder_of_modules_is_registered_and_what_does_not_compile_is_shown_with_its_line', async () => {
   const folder = mkdtempSync(join(directory, 'put-'))
   writeFileSync(join(folder, 'good.lua'), 'function f(rec) return 1 end\n')

@@ -36,7 +36,7 @@ function average(stream, bin)
     return map{ sum = a.sum + b.sum, count = a.count + b.count }
   end
   local function divided(all)
-    return all.sum / all.count
+    if all.count > 0 then return all.sum / all.count end
   end
   return stream : map(number_in(bin)) : aggregate(map{ sum = 0, count = 0 }, add) : reduce(together) : map(divided)
 end

@@ -33,4 +33,5 @@ end
 function test_values_that_are_no_numbers_are_left_out()
   test.equal(aggregate('count', 'none'), {})
   test.equal(aggregate('sum', 'city'), {})
+  test.equal(aggregate('average', 'city'), {})
 end

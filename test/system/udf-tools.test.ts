@@ -113,6 +113,8 @@ test('a_folder_of_modules_is_registered_and_what_does_not_compile_is_shown_with_
   const { code, out, err } = await perigee('udf', 'put', folder)
   assert.deepEqual([code, out], [1, 'registered good.lua\n'])
   assert.match(err, /^perigee: bad\.lua:2: unexpected symbol near '\+'\n {4}2 \|   return \+\n$/)
+  writeFileSync(join(folder, 'bad.lua'), 'local x = nil\nx.y = 1\n')
+  assert.match((await perigee('udf', 'put', join(folder, 'bad.lua'))).err, /^perigee: bad\.lua:2: attempt to index a nil value \(local 'x'\)\n {4}2 \| x\.y = 1\n$/)
 })
 
 const TESTS = `

@@ -34,10 +34,10 @@ export async function put (io: Io, paths: readonly string[], options: TargetOpti
 export async function register (options: TargetOptions, name: string, source: Buffer): Promise<Refusal | undefined> {
   const content = source.toString('base64')
   const [answer] = await rawInfos(options, [`udf-put:filename=${plainName(name)};content=${content};content-len=${content.length};udf-type=LUA;`])
-  const compileError = parsePairs(answer ?? '')
-  if (compileError.get('error') === 'compile_error') {
-    return { line: Number(compileError.get('line')), message: Buffer.from(compileError.get('message') ?? '', 'base64').toString('utf8') }
-  }
+  const parts = parsePairs(answer ?? '')
+  const line = Number(parts.get('line'))
+  // Of its source: it does not compile, or its main chunk fails.
+  if (parts.has('error') && line > 0) return { line, message: Buffer.from(parts.get('message') ?? '', 'base64').toString('utf8') }
   try {
     checked('udf-put', answer)
     return undefined

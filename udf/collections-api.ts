@@ -239,7 +239,10 @@ const listFunctions: Record<string, LuaFunction> = {
     checkRoom(L, merged.length)
     return pushObject(L, LuaList.of(merged.map(value => new Value(value.type, value.value))))
   },
-  clone: L => pushObject(L, LuaList.of(cloneList(list(L)).mutableItems().map(value => new Value(value.type, value.value)))),
+  clone: L => {
+    const source = list(L)
+    return pushObject(L, LuaList.of(cloneList(source).mutableItems().map(value => new Value(value.type, value.value)), source.flags))
+  },
   iterator: L => pushObject(L, listIterator(list(L))),
   nbytes: L => pushInteger(L, encodedBytes(L, objectValue(list(L)))),
   tostring: L => pushTyped(L, STRING, luaString(new Uint8Array(Buffer.from(describe(objectValue(list(L)), 0))))),
@@ -272,7 +275,7 @@ function newMap (L: LuaState, index: number): number {
 
 function copyEntries (L: LuaState, from: LuaMap, into: LuaMap): void {
   spendElements(from.size)
-  for (const { key, value } of from.escapingEntries().values()) into.set(L, key, value)
+  for (const entry of from.escapingEntries().values()) into.adopt(L, entry)
 }
 
 /** Calls a function with one or two values, from within a library function; its result, or nil. */
@@ -321,7 +324,9 @@ const mapFunctions: Record<string, LuaFunction> = {
     copyEntries(L, first, made)
     for (const { key, value } of [...second.escapingEntries().values()]) {
       const before = decide === undefined ? undefined : first.get(key)
-      made.set(L, key, before === undefined ? value : callFunction(L, decide!, before, value))
+      if (before !== undefined) made.set(L, key, callFunction(L, decide!, before, value))
+      else if (value.type === NIL) made.adopt(L, { key, value })
+      else made.set(L, key, value)
     }
     return pushObject(L, made)
   },
@@ -331,7 +336,7 @@ const mapFunctions: Record<string, LuaFunction> = {
     const second = map(L, 2)
     const made = LuaMap.of(new Map())
     for (const [one, other] of [[first, second], [second, first]] as const) {
-      for (const { key, value } of one.escapingEntries().values()) if (other.get(key) === undefined) made.set(L, key, value)
+      for (const entry of one.escapingEntries().values()) if (other.get(entry.key) === undefined) made.adopt(L, entry)
     }
     return pushObject(L, made)
   },

@@ -389,8 +389,8 @@ export function compareValues (a: TValue, b: TValue): number {
     case 1: case 2: case 7: return order(a.value, b.value)
     case 3: return order(hashString(a.value), hashString(b.value))
     case 4: {
-      const x = (a.value as LuaList).items
-      const y = (b.value as LuaList).items
+      const x = itemsInOrder(a.value)
+      const y = itemsInOrder(b.value)
       for (let i = 0; i < x.length && i < y.length; i++) {
         const result = compareValues(x[i]!, y[i]!)
         if (result !== 0) return result
@@ -411,6 +411,11 @@ export function compareValues (a: TValue, b: TValue): number {
     case 8: return Buffer.compare((a.value as LuaGeoJson).json, (b.value as LuaGeoJson).json)
     default: return Buffer.compare((a.value as LuaOpaque).raw, (b.value as LuaOpaque).raw)
   }
+}
+
+/** As they are stored: a script may have put them elsewhere. */
+function itemsInOrder (list: LuaList): readonly TValue[] {
+  return (list.flags & ORDERED_FLAG) === 0 ? list.items : [...list.items].sort(compareValues)
 }
 
 function sortedEntries (map: LuaMap): MapEntry[] {

@@ -305,6 +305,15 @@ export class LuaMap extends ValueObject {
     entries.set(LuaMap.identity(key), { key: copyOf(key), value: copyOf(value) })
   }
 
+  /** Takes over an entry of another map as it is there: a stored map may have keys and values that a script cannot assign. */
+  adopt (L: LuaState, { key, value }: MapEntry): void {
+    const entries = this.#decoded()
+    this.#raw = null
+    const identity = LuaMap.identity(key)
+    if (entries.size >= ELEMENTS_MAX && !entries.has(identity)) raise(L, `a map cannot hold more than ${ELEMENTS_MAX} entries`)
+    entries.set(identity, { key: copyOf(key), value: copyOf(value) })
+  }
+
   remove (key: TValue): void {
     const found = this.#find(key)
     if (found === undefined) return

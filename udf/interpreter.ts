@@ -292,7 +292,7 @@ function execute (L: LuaState): void {
           const fresh = ci.callstatus & CALL_FRESH
           const wanted = ci.nresults
           L.ci = ci.previous
-                    prepareCall(L, to, wanted)
+          prepareCall(L, to, wanted)
           ci = L.ci
           ci.callstatus |= fresh | CALL_TAIL
           continue newFrame

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test'
 import { Double, ModuleUnderTest } from '../testing.js'
 import type { Plain } from '../testing.js'
 import { RandomProgram } from './random-program.js'
+import { settings } from './unit.js'
 
 const PROGRAMS = Number(process.env['PERIGEE_LUA_PROGRAMS'] ?? 60)
 const FIRST_SEED = Number(process.env['PERIGEE_LUA_SEED'] ?? 1)
@@ -35,6 +36,15 @@ describe('compiled Lua', () => {
         throw new Error(`seed ${seed} makes no program: ${String(error)}\n${text}`)
       }
       for (const after of [1, 3]) assert.deepEqual(run(text, after), expected, `seed ${seed}, compiled after ${after}\n${text}`)
+      assert.equal(settings.defects, 0, `seed ${seed} makes code that is no JavaScript\n${text}`)
     }
+  })
+
+  it('both_operands_may_be_one_constant', () => {
+    const text = `function run(rec)
+      return tostring(pcall(function() return 0 % 0 end)) .. tostring(pcall(function() return 0 // 0 end)) .. 0.0 // 0.0
+    end`
+    assert.deepEqual(run(text, 1), run(text, Infinity))
+    assert.equal(settings.defects, 0)
   })
 })

@@ -327,7 +327,8 @@ class Emitter extends UnitWriter {
     const constant = C >= CONSTANT ? this.proto.k[C - CONSTANT]!.value : undefined
     if (op === Op.MOD || op === Op.IDIV) {
       // A product that may exceed 2^53 is not exact.
-      const small = [B, C].filter(field => !(field === C && typeof constant === 'number' && Math.abs(constant) < 2 ** 31)).map(field => `Math.abs(${this.value(field)}) < ${2 ** 52}`)
+      const isSmall = typeof constant === 'number' && Math.abs(constant) < 2 ** 31
+      const small = (isSmall ? [x] : [x, y]).map(operand => `Math.abs(${operand}) < ${2 ** 52}`)
       const whole = op === Op.IDIV ? `Math.floor(${x} / ${y}) + 0` : `${small.join(' && ')} ? ${x} - Math.floor(${x} / ${y}) * ${y} : modulo(${x}, ${y})`
       const float = op === Op.IDIV ? `Math.floor(${x} / ${y})` : `floatModulo(${x}, ${y})`
       const zero = typeof constant === 'number' && constant !== 0 ? '' : `if (${y} === 0) ${this.handBack(pc)} `

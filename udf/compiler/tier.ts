@@ -43,6 +43,7 @@ export class Tier {
       return compile(this, pc, this.#general.has(pc) ? null : { stack: L.stack, base: ci.l_base })
     } catch (error) {
       if (error instanceof EvalError) settings.forbidden = true
+      else if (error instanceof SyntaxError) settings.defects++
       else if (!(error instanceof Uncompilable)) throw error
       return null
     }

@@ -18,7 +18,9 @@ export const settings = {
   /** Calls after which a function is compiled, a sixteenth of the jumps after which a loop is. */
   after: CALLS_BEFORE_COMPILING,
   /** The runtime refuses to make code of text. */
-  forbidden: false
+  forbidden: false,
+  /** Units whose code was not even JavaScript: faults of the compiler. Their functions stay interpreted. */
+  defects: 0
 }
 
 /** The unit of a function that compiled code calls, or null: then the instruction loop runs and counts it. */

@@ -90,9 +90,11 @@ function inPerigee (text, interpreter) {
   const times = []
   let value
   for (let round = 0; round < ROUNDS; round++) {
-    const started = performance.now()
+    // Time of the processor, all threads of the runtime included: as os.clock() has it in PUC Lua.
+    const started = process.cpuUsage()
     const outcome = vm.call(module, module.function('run'), null, [], CALL_LIMIT_MS)
-    times.push(performance.now() - started)
+    const { user, system } = process.cpuUsage(started)
+    times.push((user + system) / 1000)
     if (!outcome.ok) throw new Error(outcome.message)
     value = outcome.value.value
   }

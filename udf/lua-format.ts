@@ -27,7 +27,9 @@ function longerPrecision (precision: number): number {
 
 function fixed (value: number, precision: number): string {
   if (Math.abs(value) < 1e21) {
-    const text = tiesToEven(value.toFixed(precision), value.toFixed(longerPrecision(precision)), precision)
+    // What lies halfway between two texts of so many digits is a whole number of halves of their last binary place.
+    const rounded = value.toFixed(precision)
+    const text = Number.isInteger(value * 2 ** (precision + 1)) ? tiesToEven(rounded, value.toFixed(longerPrecision(precision)), precision) : rounded
     return value === 0 && Object.is(value, -0) ? '-' + text : text
   }
   // toFixed falls back to an exponent here; such a float is an integer, so its digits are those of a bigint.

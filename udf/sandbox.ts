@@ -4,6 +4,7 @@
 // and bytecode in `load`. All of it is frozen, since all calls of all modules share it.
 
 import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
+import { baseFunctions, stringFunctions } from './base-library.js'
 import { hiddenMetatable } from './host-object.js'
 import { control, spend } from './limits.js'
 import { closeCoroutine, olderMath, olderTable } from './lua-compatibility.js'
@@ -13,10 +14,11 @@ import {
   newTable, NIL, pushBoolean, pushInteger, pushNil, raise, rawGet, rawSet, STATUS_OK, STATUS_YIELD, STRING, stringValue, TABLE, tableValue, Value
 } from './lua.js'
 import { INTEGER_MAX, INTEGER_MIN } from './lua-integer.js'
-import { mathReplacements, stringReplacements, toNumberFunction } from './string-library.js'
+import { mathReplacements, toNumberFunction } from './math-library.js'
+import { stringReplacements } from './string-library.js'
 import { tableFunctions } from './table-library.js'
 
-const BASE_NAMES = ['assert', 'error', 'getmetatable', 'ipairs', 'next', 'pairs', 'rawequal', 'rawget', 'rawlen', 'rawset', 'select', 'tostring', 'type']
+const BASE_NAMES = ['assert', 'error', 'getmetatable', 'rawequal', 'rawget', 'rawlen', 'rawset']
 const OS_NAMES = ['clock', 'date', 'difftime', 'time']
 
 /** Opens one published library in a scratch state and returns its table. */
@@ -159,6 +161,7 @@ export function buildEnvironment (L: LuaState, print: LuaFunction): Table {
   const own: Record<string, LuaFunction> = {
     pcall: protectedCall,
     xpcall: protectedCallWithHandler,
+    ...baseFunctions,
     setmetatable: setMetatable,
     /** Its name in Lua 5.1. */
     unpack: tableFunctions['unpack']!,
@@ -180,7 +183,7 @@ export function buildEnvironment (L: LuaState, print: LuaFunction): Table {
       return results
     }
   })
-  const strings = library(entriesOf(opened(L, libraries.string), ['dump']), { ...stringReplacements, ...patternFunctions })
+  const strings = library(entriesOf(opened(L, libraries.string), ['dump']), { ...stringFunctions, ...stringReplacements, ...patternFunctions })
   const math = library(entriesOf(opened(L, libraries.math), ['sum', 'product']), { ...mathReplacements, ...olderMath })
   rawSet(math, 'maxinteger', new Value(INTEGER, INTEGER_MAX))
   rawSet(math, 'mininteger', new Value(INTEGER, INTEGER_MIN))

@@ -2,11 +2,12 @@
 
 import type { LuaFunction, LuaState, TValue } from './fengari.js'
 import {
-  argument, argumentCount, badArgument, checkInteger, FLOAT, INTEGER, lapi, lauxlib, luaString, NIL, pushInteger, pushTyped, raise, STRING,
-  STRING_BYTES_MAX, toFloat, toInteger, toNumberValue, typeName, BOOLEAN
+  argument, argumentCount, badArgument, checkInteger, FLOAT, hashString, INTEGER, lapi, lauxlib, luaString, NIL, pushInteger, pushTyped, raise, STRING,
+  STRING_BYTES_MAX, textString, toFloat, typeName, BOOLEAN
 } from './lua.js'
 import { formatFloat, formatInteger } from './lua-format.js'
 import type { FormatSpec } from './lua-format.js'
+import { latin1 } from './lua-string.js'
 import * as integer from './lua-integer.js'
 import type { LuaInteger } from './lua-integer.js'
 
@@ -21,7 +22,7 @@ function checkFloat (L: LuaState, index: number): number {
   return value
 }
 
-function nameOf (L: LuaState, index: number): string {
+export function nameOf (L: LuaState, index: number): string {
   return index > argumentCount(L) ? 'no value' : typeName(argument(L, index))
 }
 
@@ -70,41 +71,46 @@ function literal (L: LuaState, index: number): Uint8Array {
 
 const PLAIN: FormatSpec = { left: false, plus: false, space: false, alternate: false, zero: false, width: 0, precision: null, conversion: 's' }
 
-/** Formats arguments from `first` on by the format at `first`; used by string.format and the log functions. */
-export function format (L: LuaState, first: number): Uint8Array {
-  const source = Buffer.from(checkBytes(L, first)).toString('latin1')
-  const count = argumentCount(L)
-  const parts: Uint8Array[] = []
-  let bytes = 0
-  const emit = (part: Uint8Array): void => {
-    bytes += part.length
-    if (bytes > STRING_BYTES_MAX) raise(L, `string longer than ${STRING_BYTES_MAX} bytes`)
-    parts.push(part)
-  }
+interface FormatItem {
+  /** Text before the item. */
+  readonly literal: string
+  /** Its text, without the percent sign. */
+  readonly item: string
+  /** Null after the last item. */
+  readonly spec: FormatSpec | null
+  /** Why the item is none: raised once the items before it are formatted. */
+  readonly problem: string | null
+  readonly isBare: boolean
+}
+
+/** Formats that were read, by their text; given up all at once when there are too many. */
+const formats = new Map<string, readonly FormatItem[]>()
+const FORMATS_MAX = 256
+const FORMAT_CHARS_MAX = 256
+
+function itemsOf (source: string): readonly FormatItem[] {
+  const known = formats.get(source)
+  if (known !== undefined) return known
+  const items: FormatItem[] = []
+  let literal = ''
   let at = 0
-  let index = first
-  while (at < source.length) {
+  for (;;) {
     const percent = source.indexOf('%', at)
-    if (percent < 0) {
-      emit(Buffer.from(source.slice(at), 'latin1'))
-      break
-    }
-    if (percent > at) emit(Buffer.from(source.slice(at, percent), 'latin1'))
+    literal += source.slice(at, percent < 0 ? undefined : percent)
+    if (percent < 0) break
     if (source[percent + 1] === '%') {
-      emit(Buffer.from('%'))
+      literal += '%'
       at = percent + 2
       continue
     }
     const match = FORMAT_ITEM.exec(source.slice(percent + 1, percent + 33))
-    if (match === null) raise(L, `invalid conversion '%${source.slice(percent + 1, percent + 3)}' to 'format'`)
-    const [item, flags = '', width = '', precision, conversion = ''] = match
+    let problem: string | null = null
+    if (match === null) problem = `invalid conversion '%${source.slice(percent + 1, percent + 3)}' to 'format'`
+    const [item, flags = '', width = '', precision, conversion = ''] = match ?? ['']
     // Two digits, as in C Lua: what bounds a padded item.
-    if (width.length > 2 || (precision !== undefined && precision.length > 2) || flags.length > 5) {
-      raise(L, `invalid conversion '%${item}' to 'format'`)
+    if (problem === null && (width.length > 2 || (precision !== undefined && precision.length > 2) || flags.length > 5)) {
+      problem = `invalid conversion '%${item}' to 'format'`
     }
-    at = percent + 1 + item.length
-    index++
-    if (index > count) badArgument(L, index, 'no value')
     const spec: FormatSpec = {
       left: flags.includes('-'),
       plus: flags.includes('+'),
@@ -115,40 +121,68 @@ export function format (L: LuaState, first: number): Uint8Array {
       precision: precision === undefined ? null : Number(precision),
       conversion
     }
-    switch (conversion) {
-      case 'd': case 'i': case 'u': case 'o': case 'x': case 'X':
-        emit(Buffer.from(formatInteger(checkInteger(L, index), spec)))
+    items.push({ literal, item, spec, problem, isBare: item === conversion })
+    if (problem !== null) break
+    literal = ''
+    at = percent + 1 + item.length
+  }
+  items.push({ literal, item: '', spec: null, problem: null, isBare: true })
+  if (source.length <= FORMAT_CHARS_MAX) {
+    if (formats.size >= FORMATS_MAX) formats.clear()
+    formats.set(source, items)
+  }
+  return items
+}
+
+/** Formats arguments from `first` on by the format at `first`; used by string.format and the log functions. A character is a byte. */
+export function format (L: LuaState, first: number): string {
+  const source = latin1(checkBytes(L, first))
+  const count = argumentCount(L)
+  let text = ''
+  const emit = (part: string): void => {
+    text += part
+    if (text.length > STRING_BYTES_MAX) raise(L, `string longer than ${STRING_BYTES_MAX} bytes`)
+  }
+  let index = first
+  for (const { literal: before, item, spec, problem, isBare } of itemsOf(source)) {
+    emit(before)
+    if (problem !== null) raise(L, problem)
+    if (spec === null) break
+    index++
+    if (index > count) badArgument(L, index, 'no value')
+    switch (spec.conversion) {
+      case 'd': case 'i': case 'u': case 'o': case 'x': case 'X': {
+        const value = checkInteger(L, index)
+        emit(isBare && spec.conversion === 'd' ? String(value) : formatInteger(value, spec))
         break
+      }
       case 'e': case 'E': case 'f': case 'F': case 'g': case 'G': case 'a': case 'A':
-        emit(Buffer.from(formatFloat(checkFloat(L, index), spec)))
+        emit(formatFloat(checkFloat(L, index), spec))
         break
       case 'c':
-        emit(pad(Uint8Array.of(Number(BigInt.asUintN(8, BigInt(checkInteger(L, index))))), spec))
+        emit(pad(String.fromCharCode(Number(BigInt.asUintN(8, BigInt(checkInteger(L, index))))), spec))
         break
       case 's': {
-        if (index > count) badArgument(L, index, 'no value')
-        const text = textBytes(L, index)
-        emit(pad(spec.precision === null ? text : text.subarray(0, spec.precision), spec))
+        const value = argument(L, index)
+        const given = value.type === STRING ? hashString(value.value) : latin1(textBytes(L, index))
+        emit(isBare ? given : pad(spec.precision === null ? given : given.slice(0, spec.precision), spec))
         break
       }
       case 'q':
-        if (item !== 'q') raise(L, "specifier '%q' cannot have modifiers")
-        emit(literal(L, index))
+        if (!isBare) raise(L, "specifier '%q' cannot have modifiers")
+        emit(latin1(literal(L, index)))
         break
-      default:
-        raise(L, `invalid conversion '%${item}' to 'format'`)
+      default: raise(L, `invalid conversion '%${item}' to 'format'`)
     }
   }
-  return parts.length === 1 ? Uint8Array.from(parts[0]!) : new Uint8Array(Buffer.concat(parts))
+  return text
 }
 
-function pad (bytes: Uint8Array, spec: FormatSpec): Uint8Array {
-  if (bytes.length >= spec.width) return bytes
-  const blank = Buffer.alloc(spec.width - bytes.length, 32)
-  return Buffer.concat(spec.left ? [bytes, blank] : [blank, bytes])
+function pad (text: string, spec: FormatSpec): string {
+  return spec.left ? text.padEnd(spec.width) : text.padStart(spec.width)
 }
 
-const formatFunction: LuaFunction = L => pushTyped(L, STRING, luaString(format(L, 1)))
+const formatFunction: LuaFunction = L => pushTyped(L, STRING, textString(format(L, 1)))
 
 // ---- pack and unpack ----
 
@@ -389,94 +423,3 @@ const repeat: LuaFunction = L => {
 const EMPTY = new Uint8Array(0)
 
 export const stringReplacements: Record<string, LuaFunction> = { format: formatFunction, pack, packsize, rep: repeat, unpack }
-
-// ---- math and tonumber: what computes with integers ----
-
-function pushFloatOrInteger (L: LuaState, value: number): 1 {
-  const whole = integer.fromFloat(value)
-  return whole === false ? pushTyped(L, FLOAT, value) : pushInteger(L, whole)
-}
-
-function checkNumber (L: LuaState, index: number): TValue {
-  const value = toNumberValue(argument(L, index))
-  if (value === undefined) badArgument(L, index, `number expected, got ${nameOf(L, index)}`)
-  return value
-}
-
-function random64 (): bigint {
-  return crypto.getRandomValues(new BigInt64Array(1))[0]!
-}
-
-export const mathReplacements: Record<string, LuaFunction> = {
-  abs: L => {
-    const value = checkNumber(L, 1)
-    if (value.type === FLOAT) return pushTyped(L, FLOAT, Math.abs(value.value))
-    return pushInteger(L, value.value < 0 ? integer.negate(value.value) : value.value)
-  },
-  ceil: L => {
-    const value = checkNumber(L, 1)
-    return value.type === FLOAT ? pushFloatOrInteger(L, Math.ceil(value.value)) : pushInteger(L, value.value)
-  },
-  floor: L => {
-    const value = checkNumber(L, 1)
-    return value.type === FLOAT ? pushFloatOrInteger(L, Math.floor(value.value)) : pushInteger(L, value.value)
-  },
-  fmod: L => {
-    const a = checkNumber(L, 1)
-    const b = checkNumber(L, 2)
-    if (a.type === FLOAT || b.type === FLOAT) return pushTyped(L, FLOAT, Number(a.value) % Number(b.value))
-    if (b.value === 0) badArgument(L, 2, 'zero')
-    return pushInteger(L, integer.canonical(BigInt(a.value) % BigInt(b.value)))
-  },
-  modf: L => {
-    const number = checkNumber(L, 1)
-    const value: number = Number(number.value)
-    const whole = Math.trunc(value)
-    if (number.type === INTEGER) pushInteger(L, number.value)
-    else pushTyped(L, FLOAT, whole)
-    pushTyped(L, FLOAT, value === whole ? 0 : value - whole)
-    return 2
-  },
-  /** Seeded by the system; `randomseed` has no effect, so that one call cannot foresee another's numbers. */
-  random: L => {
-    const count = argumentCount(L)
-    if (count > 2) raise(L, 'wrong number of arguments')
-    if (count === 0) return pushTyped(L, FLOAT, Number(BigInt.asUintN(53, random64())) / 2 ** 53)
-    const low = count === 1 ? 1 : checkInteger(L, 1)
-    const high = checkInteger(L, count === 1 ? 1 : 2)
-    if (count === 1 && high === 0) return pushInteger(L, integer.wrap(random64()))
-    if (low > high) badArgument(L, count === 1 ? 1 : 2, 'interval is empty')
-    const span = BigInt(high) - BigInt(low) + 1n
-    return pushInteger(L, integer.wrap(BigInt(low) + BigInt.asUintN(64, random64()) % span))
-  },
-  randomseed: () => 0,
-  tointeger: L => {
-    const value = argument(L, 1)
-    const whole = toInteger(value)
-    return whole === false ? pushTyped(L, NIL, null) : pushInteger(L, whole)
-  },
-  ult: L => {
-    const less = BigInt.asUintN(64, BigInt(checkInteger(L, 1))) < BigInt.asUintN(64, BigInt(checkInteger(L, 2)))
-    return pushTyped(L, BOOLEAN, less)
-  }
-}
-
-export const toNumberFunction: LuaFunction = L => {
-  if (argument(L, 2).type === NIL) {
-    lauxlib['luaL_checkany'](L, 1)
-    const value = toNumberValue(argument(L, 1))
-    return value === undefined ? pushTyped(L, NIL, null) : pushTyped(L, value.type, value.value)
-  }
-  const base = checkInteger(L, 2)
-  if (argument(L, 1).type !== STRING) badArgument(L, 1, `string expected, got ${nameOf(L, 1)}`)
-  if (base < 2 || base > 36) badArgument(L, 2, 'base out of range')
-  const match = /^[ \t\n\v\f\r]*([-+]?)([0-9a-zA-Z]+)[ \t\n\v\f\r]*$/.exec(Buffer.from(checkBytes(L, 1)).toString('latin1'))
-  if (match === null) return pushTyped(L, NIL, null)
-  let value = 0n
-  for (const char of match[2]!.toLowerCase()) {
-    const digit = char <= '9' ? char.charCodeAt(0) - 48 : char.charCodeAt(0) - 87
-    if (digit >= base) return pushTyped(L, NIL, null)
-    value = BigInt.asUintN(64, value * BigInt(base) + BigInt(digit))
-  }
-  return pushInteger(L, integer.wrap(match[1] === '-' ? -value : value))
-}

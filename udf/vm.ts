@@ -119,7 +119,7 @@ export class LuaVm {
     installBytes(environment)
     installStream(environment)
     installRecord(environment, {
-      format: (L, level) => { if (level <= this.#logLevel) this.#emit(L, level, Buffer.from(format(L, 1)).toString('utf8')) },
+      format: (L, level) => { if (level <= this.#logLevel) this.#emit(L, level, Buffer.from(format(L, 1), 'latin1').toString('utf8')) },
       text: (L, level, index) => { if (level <= this.#logLevel) this.#emit(L, level, Buffer.from(textBytes(L, index)).toString('utf8')) }
     })
     options.extend?.(environment)

@@ -47,6 +47,15 @@ describe('list', () => {
     assert.equal(evaluate('local s = "" for i, v in ipairs(list{"a", "b"}) do s = s .. i .. v end for i, v in pairs(list{"c"}) do s = s .. i .. v end return s'), '1a2b1c')
   })
 
+  it('functions_are_methods_too_where_the_value_has_nothing_of_the_name', () => {
+    assert.deepEqual(evaluate('local l = list() l:append(1) l:append(2) l:insert(1, 0) local s = 0 for v in l:iterator() do s = s + v end return list{l, l:size(), l:take(2), s}'), [[0, 1, 2], 3, [0, 1], 3])
+    assert.deepEqual(evaluate("local m = map{a = 1} m:set('b', 2) return list{m:size(), m:get('b'), m.size == nil, m.get == nil}"), [2, 2, true, true])
+    assert.equal(evaluate("local b = bytes() b:append_int16(258) return b:get_byte(2) + b:size()"), 4)
+    assert.equal(evaluate("return geojson('{}'):tostring()"), '{}')
+    assert.match(failure("local m = map{size = 1} return m:size()"), /attempt to call a number value \(method 'size'\)/)
+    assert.match(failure('return list():absent()'), /attempt to call a nil value \(method 'absent'\)/)
+  })
+
   it('names_what_it_was_given_instead_of_a_list', () => {
     assert.match(failure('list.append(map(), 1)'), /^m\.lua:1: bad argument #1 to 'append' \(list expected, got map\)/)
     assert.match(failure('list.size()'), /list expected, got no value/)

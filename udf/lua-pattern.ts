@@ -7,7 +7,7 @@
 // set     = [ [ ^ ] { single | x-y } ]
 
 import type { LuaFunction, LuaState, TValue } from './fengari.js'
-import { spend } from './limits.js'
+import { chargeBytes, spend } from './limits.js'
 import {
   argument, badArgument, BOOLEAN, checkInteger, FLOAT, functionValue, INTEGER, lapi, luaString, NIL, push, pushInteger, pushNil,
   pushTyped, raise, STRING, STRING_BYTES_MAX, TABLE, typeName, Value
@@ -39,7 +39,12 @@ const LETTER_B = 0x62
 const LETTER_F = 0x66
 const DOLLAR = 0x24
 
-const SPECIALS = new Set([...'^$*+?.([%-'].map(char => char.charCodeAt(0)))
+const IS_SPECIAL = Uint8Array.from({ length: 256 }, (_, c) => '^$*+?.([%-'.includes(String.fromCharCode(c)) ? 1 : 0)
+
+function isPlainText (pattern: Uint8Array): boolean {
+  for (let i = 0; i < pattern.length; i++) if (IS_SPECIAL[pattern[i]!] === 1) return false
+  return true
+}
 
 /** The classes of `%a` and so on in the C locale, by lower-case letter. */
 const CLASSES: Record<string, (c: number) => boolean> = {
@@ -298,7 +303,9 @@ const SHORT_NEEDLE_BYTES = 64
 /** The first place of the needle at or after `from`, or -1; takes time in proportion to both together (Knuth, Morris, Pratt). */
 function searchPlain (subject: Uint8Array, needle: Uint8Array, from: number): number {
   spend((subject.length - from) >> 6)
-  if (needle.length <= SHORT_NEEDLE_BYTES) return Buffer.from(subject.buffer, subject.byteOffset, subject.length).indexOf(needle, from)
+  if (needle.length === 0) return from
+  if (needle.length === 1) return subject.indexOf(needle[0]!, from)
+  if (needle.length <= SHORT_NEEDLE_BYTES) return Buffer.prototype.indexOf.call(subject, needle, from)
   const fallback = new Int32Array(needle.length)
   for (let i = 1, k = 0; i < needle.length; i++) {
     while (k > 0 && needle[i] !== needle[k]) k = fallback[k - 1]!
@@ -328,7 +335,7 @@ function search (L: LuaState, isFind: boolean): number {
   if (from > subject.length) return pushNil(L)
   const fourth = argument(L, 4)
   const isPlain = fourth.type !== NIL && !(fourth.type === BOOLEAN && fourth.value === false)
-  if (isFind && (isPlain || !pattern.some(c => SPECIALS.has(c)))) {
+  if (isFind && (isPlain || isPlainText(pattern))) {
     const at = searchPlain(subject, pattern, from)
     if (at < 0) return pushNil(L)
     pushInteger(L, at + 1)
@@ -371,6 +378,41 @@ const allMatches: LuaFunction = L => {
   return 1
 }
 
+/** Up to here bytes are copied one by one: cheaper than a view. */
+const SHORT_BYTES = 32
+
+/** Text that grows, up to what a string may have. */
+class Output {
+  readonly #L: LuaState
+  #bytes: Uint8Array
+  #length = 0
+
+  constructor (L: LuaState, expected: number) {
+    this.#L = L
+    this.#bytes = new Uint8Array(Math.max(SHORT_BYTES, expected))
+  }
+
+  add (source: Uint8Array, from: number, to: number): void {
+    const at = this.#length
+    const end = at + to - from
+    if (end > this.#bytes.length) {
+      if (end > STRING_BYTES_MAX) raise(this.#L, `string longer than ${STRING_BYTES_MAX} bytes`)
+      const larger = new Uint8Array(Math.max(end, this.#bytes.length * 2))
+      chargeBytes(larger.length)
+      larger.set(this.#bytes.subarray(0, at))
+      this.#bytes = larger
+    }
+    const bytes = this.#bytes
+    if (to - from <= SHORT_BYTES) for (let i = from, j = at; i < to; i++, j++) bytes[j] = source[i]!
+    else bytes.set(source.subarray(from, to), at)
+    this.#length = end
+  }
+
+  get taken (): Uint8Array {
+    return this.#bytes.slice(0, this.#length)
+  }
+}
+
 const substitute: LuaFunction = L => {
   const subject = checkBytes(L, 1)
   const pattern = checkBytes(L, 2)
@@ -383,13 +425,7 @@ const substitute: LuaFunction = L => {
   const countMax = argument(L, 4).type === NIL ? Infinity : Number(checkInteger(L, 4))
   const isAnchored = pattern[0] === CARET
   const matcher = new Matcher(L, subject, pattern)
-  const parts: Uint8Array[] = []
-  let bytes = 0
-  const emit = (part: Uint8Array): void => {
-    bytes += part.length
-    if (bytes > STRING_BYTES_MAX) raise(L, `string longer than ${STRING_BYTES_MAX} bytes`)
-    parts.push(part)
-  }
+  const output = new Output(L, subject.length)
   let copied = 0
   let last = NO_MATCH
   let count = 0
@@ -398,33 +434,38 @@ const substitute: LuaFunction = L => {
     const end = matcher.start(s, isAnchored ? 1 : 0)
     if (end !== NO_MATCH && end !== last) {
       count++
-      emit(subject.subarray(copied, s))
-      if (template !== null) expand(L, matcher, template, s, end, emit)
-      else emit(replaced(L, matcher, replacement, s, end))
+      output.add(subject, copied, s)
+      if (template !== null) expand(L, matcher, template, s, end, output)
+      else {
+        const text = replaced(L, matcher, replacement, s, end)
+        output.add(text, 0, text.length)
+      }
       s = copied = last = end
     } else if (s < subject.length) s++
     else break
     if (isAnchored) break
   }
-  emit(subject.subarray(copied))
-  pushTyped(L, STRING, luaString(count === 0 ? subject : new Uint8Array(Buffer.concat(parts))))
+  if (count > 0) output.add(subject, copied, subject.length)
+  pushTyped(L, STRING, luaString(count === 0 ? subject : output.taken))
   pushInteger(L, count)
   return 2
 }
 
 /** The replacement text with its captures put in. */
-function expand (L: LuaState, matcher: Matcher, template: Uint8Array, from: number, to: number, emit: (part: Uint8Array) => void): void {
+function expand (L: LuaState, matcher: Matcher, template: Uint8Array, from: number, to: number, output: Output): void {
   let at = 0
   for (let percent = template.indexOf(PERCENT); percent >= 0; percent = template.indexOf(PERCENT, at)) {
-    emit(template.subarray(at, percent))
+    output.add(template, at, percent)
     const next = template[percent + 1]
     at = percent + 2
-    if (next === PERCENT) emit(template.subarray(percent, percent + 1))
-    else if (next === ZERO) emit(matcher.subject.subarray(from, to))
-    else if (next !== undefined && next > ZERO && next <= NINE) emit(bytesOf(matcher.capture(next - ZERO - 1, from, to)))
-    else raise(L, "invalid use of '%' in replacement string")
+    if (next === PERCENT) output.add(template, percent, percent + 1)
+    else if (next === ZERO) output.add(matcher.subject, from, to)
+    else if (next !== undefined && next > ZERO && next <= NINE) {
+      const text = bytesOf(matcher.capture(next - ZERO - 1, from, to))
+      output.add(text, 0, text.length)
+    } else raise(L, "invalid use of '%' in replacement string")
   }
-  emit(template.subarray(at))
+  output.add(template, at, template.length)
 }
 
 /** What a table or function says for a match: a string or number, or the match itself for nil and false. */

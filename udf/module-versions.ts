@@ -15,6 +15,8 @@ export class ModuleVersions {
   readonly #shared: Int32Array
   #version: number
   #set: ModuleSet
+  /** Modules by the names that calls have used: only what exists, so they have a bound. */
+  #found = new Map<string, LuaModule>()
   #prepared: { version: number, set: ModuleSet } | null = null
 
   /** Loads the modules of version `version`. `shared[0]` is the number of the version in force. */
@@ -34,7 +36,13 @@ export class ModuleVersions {
   /** The module of a name, in the version in force; the reason when it is not usable. */
   find (name: string): LuaModule | ModuleError | undefined {
     if (Atomics.load(this.#shared, 0) !== this.#version) this.#switch()
-    return this.#set.find(name)
+    return this.#found.get(name) ?? this.#lookUp(name)
+  }
+
+  #lookUp (name: string): LuaModule | ModuleError | undefined {
+    const module = this.#set.find(name)
+    if (module instanceof LuaModule) this.#found.set(name, module)
+    return module
   }
 
   #switch (): void {
@@ -42,6 +50,7 @@ export class ModuleVersions {
     if (this.#prepared === null || this.#prepared.version !== version) throw new Error(`modules of version ${version} are in force, and not prepared here`)
     this.#set = this.#prepared.set.serve()
     this.#version = version
+    this.#found = new Map()
     this.#prepared = null
   }
 

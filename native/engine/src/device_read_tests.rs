@@ -11,7 +11,8 @@ use crate::namespace::Namespace;
 use crate::request::{Outcome, Request};
 use crate::storage::AlignedBuf;
 use crate::testing::{
-    TempDirectory, delete, digest, file_config, get, int_bin, open, put_int, request, try_frame,
+    TempDirectory, counter, delete, digest, file_config, get, int_bin, open, put_int, request,
+    try_frame,
 };
 
 /// A namespace with records `k1` and `k2` that lie on the device alone, and stay where they are.
@@ -48,11 +49,6 @@ fn damage(directory: &TempDirectory, location: Location) {
     let path = directory.0.join("test.dat");
     let file = std::fs::File::options().write(true).open(path).unwrap();
     file.write_all_at(&[0xA5], location.offset() + 40).unwrap();
-}
-
-fn counter(namespace: &Namespace, name: &str) -> u64 {
-    let totals = namespace.stats.totals();
-    totals.into_iter().find(|(it, _)| *it == name).unwrap().1
 }
 
 #[test]

@@ -5,17 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use perigee_wire::{
-    RequestHeader, ResultCode, field, info1, info2, info3, op, particle_type as particle, ttl,
+    Message, PROTO_HEADER_BYTES, RequestHeader, ResultCode, field, info1, info2, info3, op,
+    particle_type as particle, ttl,
 };
 
 use crate::clock::HybridClock;
 use crate::config::SetConfig;
 use crate::partition::Waiter;
 use crate::record::compression::CompressionKind;
-use crate::request::Outcome;
+use crate::request::{Outcome, ReplyShape, Request};
 use crate::testing::{
-    Reply, delete, digest, get, int_bin, namespace_config, open, open_at, parse, put_frame,
-    put_int, request, run_frame, try_frame, write,
+    Reply, counter, delete, digest, get, int_bin, namespace_config, open, open_at, parse,
+    put_frame, put_int, request, run_frame, try_frame, write,
 };
 use crate::udf::UdfResult;
 
@@ -750,6 +751,48 @@ fn a_failed_call_leaves_the_record_and_frees_it() {
         )]
     );
     assert_eq!(put_int(&ns, "k", "n", 2).generation, 2);
+}
+
+#[test]
+fn calls_are_counted_by_who_called_and_what_came_of_it() {
+    for (shape, calls, scripts) in [
+        (ReplyShape::Frame, "client_udf", "client_lang"),
+        (ReplyShape::Row(0), "batch_sub_udf", "batch_sub_lang"),
+        (ReplyShape::Nobody, "udf_sub_udf", "udf_sub_lang"),
+    ] {
+        let ns = open(namespace_config(), vec![]);
+        put_int(&ns, "k", "n", 1);
+        let begin = || {
+            let frame = udf_frame("k");
+            let message = Message::parse(&frame[PROTO_HEADER_BYTES..]).expect("a valid message");
+            let digest = *message.digest.expect("a digest");
+            let request = Request {
+                shape,
+                ..Request::new(&message, &digest)
+            };
+            match ns.execute(&request, &mut Vec::new()) {
+                Outcome::RunUdf(task) => task,
+                _ => panic!("a call is not answered at once"),
+            }
+        };
+        for (did, action) in [("write", 1), ("read", 0), ("delete", 2)] {
+            let mut bytes = udf_result(2, 77);
+            bytes[4 + 5] = action;
+            let results = UdfResult::parse_batch(&bytes).expect("a valid batch");
+            ns.finish_udf(&begin(), &results[0], &mut Vec::new());
+            assert_eq!(counter(&ns, &format!("{scripts}_{did}_success")), 1);
+            put_int(&ns, "k", "n", 1);
+        }
+        for (code, counted) in [
+            (ResultCode::UdfExecution, "error"),
+            (ResultCode::Timeout, "timeout"),
+        ] {
+            ns.fail_udf(&begin(), code, "", &mut Vec::new());
+            assert_eq!(counter(&ns, &format!("{calls}_{counted}")), 1, "{code:?}");
+        }
+        assert_eq!(counter(&ns, &format!("{calls}_complete")), 3);
+        assert_eq!(counter(&ns, &format!("{scripts}_error")), 1);
+    }
 }
 
 #[test]

@@ -38,6 +38,8 @@ counters! {
     ops_sub_tsvc_error, ops_sub_write_success, ops_sub_write_error, ops_sub_write_timeout, ops_sub_write_filtered_out,
     udf_sub_tsvc_error, udf_sub_udf_complete, udf_sub_udf_error, udf_sub_udf_timeout, udf_sub_udf_filtered_out,
     client_lang_read_success, client_lang_write_success, client_lang_delete_success, client_lang_error,
+    batch_sub_lang_read_success, batch_sub_lang_write_success, batch_sub_lang_delete_success, batch_sub_lang_error,
+    udf_sub_lang_read_success, udf_sub_lang_write_success, udf_sub_lang_delete_success, udf_sub_lang_error,
     xdr_client_write_success, xdr_client_write_error,
     xdr_client_delete_success, xdr_client_delete_error, xdr_client_delete_not_found,
     read_touch_success, read_touch_skip, read_touch_error,

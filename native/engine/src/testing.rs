@@ -243,6 +243,13 @@ pub fn run_frame(namespace: &Namespace, frame: &[u8]) -> Reply {
     }
 }
 
+/// A statistic of the namespace, by its public name.
+pub fn counter(namespace: &Namespace, name: &str) -> u64 {
+    let totals = namespace.stats.totals();
+    let found = totals.into_iter().find(|(counter, _)| *counter == name);
+    found.expect("a counter").1
+}
+
 pub fn try_frame(
     namespace: &Namespace,
     frame: &[u8],

@@ -13,8 +13,8 @@ use crate::clock::HybridClock;
 use crate::config::TruncationConfig;
 use crate::namespace::Namespace;
 use crate::testing::{
-    Reply, TempDirectory, delete, digest, file_config, get, int_bin, namespace_config, open,
-    open_at, put_int, request, run_frame, site, write,
+    Reply, TempDirectory, counter, delete, digest, file_config, get, int_bin, namespace_config,
+    open, open_at, put_int, request, run_frame, site, write,
 };
 use crate::truncate::TruncateError;
 
@@ -33,12 +33,6 @@ fn truncate_now(namespace: &Namespace, set: Option<&[u8]>) -> u64 {
         .set_truncation(set, mark)
         .expect("room for a mark");
     mark
-}
-
-fn count(namespace: &Namespace, name: &str) -> u64 {
-    let totals = namespace.stats.totals();
-    let found = totals.iter().find(|(counter, _)| *counter == name);
-    found.expect("a counter").1
 }
 
 /// Writes in another set than the helpers do.
@@ -81,7 +75,7 @@ fn what_was_written_before_is_gone_at_once_and_what_comes_later_stays() {
     assert_eq!(namespace.sweep_truncated(|| false), 100);
     assert!(!namespace.truncation.truncating());
     assert_eq!(namespace.objects.load(Ordering::Relaxed), 101);
-    assert_eq!(count(&namespace, "truncated_objects"), 100);
+    assert_eq!(counter(&namespace, "truncated_objects"), 100);
     for i in 0..100 {
         assert_eq!(
             get(&namespace, &format!("again{i}")).bins,

@@ -1,6 +1,8 @@
 //! Lua on a record, seen from the engine: the record is locked, its bytes go out as a task, and what the function wants
 //! comes back as one change. The layouts are those of "UDF lane" in docs/ARCHITECTURE.md.
 
+use std::sync::atomic::AtomicU64;
+
 use perigee_wire::{Digest, ReplyHeader, ResultCode, info2, particle_type as particle, ttl};
 
 use crate::filter::Unread;
@@ -12,7 +14,7 @@ use crate::record::image::{ImageHeader, ImageView, image_flag};
 use crate::record::operation::WorkingRecord;
 use crate::request::{ReplyShape, Request, Stop, build, following_generation, has_write_policy};
 use crate::secondary_index::Indexed;
-use crate::stats::count;
+use crate::stats::{Counters, count};
 use crate::storage::CommitTicket;
 
 const RESULT_HEADER_BYTES: usize = 32;
@@ -68,6 +70,52 @@ pub struct UdfResult<'a> {
     /// The bins as they came.
     pub(crate) bin_bytes: &'a [u8],
     pub(crate) microseconds: u32,
+}
+
+/// Where the outcome of a call is counted, which depends on who called.
+struct CallCounters<'a> {
+    complete: &'a AtomicU64,
+    error: &'a AtomicU64,
+    timeout: &'a AtomicU64,
+    /// What a function that succeeded did with its record.
+    read: &'a AtomicU64,
+    wrote: &'a AtomicU64,
+    deleted: &'a AtomicU64,
+    script_error: &'a AtomicU64,
+}
+
+impl<'a> CallCounters<'a> {
+    fn of(stats: &'a Counters, shape: ReplyShape) -> Self {
+        match shape {
+            ReplyShape::Frame => CallCounters {
+                complete: &stats.client_udf_complete,
+                error: &stats.client_udf_error,
+                timeout: &stats.client_udf_timeout,
+                read: &stats.client_lang_read_success,
+                wrote: &stats.client_lang_write_success,
+                deleted: &stats.client_lang_delete_success,
+                script_error: &stats.client_lang_error,
+            },
+            ReplyShape::Row(_) => CallCounters {
+                complete: &stats.batch_sub_udf_complete,
+                error: &stats.batch_sub_udf_error,
+                timeout: &stats.batch_sub_udf_timeout,
+                read: &stats.batch_sub_lang_read_success,
+                wrote: &stats.batch_sub_lang_write_success,
+                deleted: &stats.batch_sub_lang_delete_success,
+                script_error: &stats.batch_sub_lang_error,
+            },
+            ReplyShape::Nobody => CallCounters {
+                complete: &stats.udf_sub_udf_complete,
+                error: &stats.udf_sub_udf_error,
+                timeout: &stats.udf_sub_udf_timeout,
+                read: &stats.udf_sub_lang_read_success,
+                wrote: &stats.udf_sub_lang_write_success,
+                deleted: &stats.udf_sub_lang_delete_success,
+                script_error: &stats.udf_sub_lang_error,
+            },
+        }
+    }
 }
 
 /// The end of a call: the reply has been appended.
@@ -146,12 +194,7 @@ impl Namespace {
         };
         let woken = state.updates.busy.end(&task.digest);
         drop(state);
-        let stats = self.stats.mine();
-        let (complete, error) = match task.shape {
-            ReplyShape::Frame => (&stats.client_udf_complete, &stats.client_udf_error),
-            ReplyShape::Row(_) => (&stats.batch_sub_udf_complete, &stats.batch_sub_udf_error),
-            ReplyShape::Nobody => (&stats.udf_sub_udf_complete, &stats.udf_sub_udf_error),
-        };
+        let counters = CallCounters::of(self.stats.mine(), task.shape);
         let ticket = match outcome {
             Ok((generation, void_time, ticket)) => {
                 let mut reply = task.shape.begin(out);
@@ -161,11 +204,11 @@ impl Namespace {
                     void_time,
                     ..task.shape.header(ResultCode::Ok)
                 });
-                count(complete);
+                count(counters.complete);
                 count(match result.action {
-                    action::REMOVE => &stats.client_lang_delete_success,
-                    action::WRITE => &stats.client_lang_write_success,
-                    _ => &stats.client_lang_read_success,
+                    action::REMOVE => counters.deleted,
+                    action::WRITE => counters.wrote,
+                    _ => counters.read,
                 });
                 ticket
             }
@@ -173,13 +216,16 @@ impl Namespace {
                 let mut reply = task.shape.begin(out);
                 reply.op(b"FAILURE", particle::STRING, result.returned);
                 reply.finish_with(task.shape.header(ResultCode::UdfExecution));
-                count(error);
-                count(&stats.client_lang_error);
+                count(counters.error);
+                count(counters.script_error);
                 None
             }
             Err(code) => {
                 task.shape.answer(code, out);
-                count(error);
+                count(match code {
+                    ResultCode::Timeout => counters.timeout,
+                    _ => counters.error,
+                });
                 None
             }
         };

@@ -76,6 +76,20 @@ test('the_tests_of_the_gallery_pass', async () => {
   assert.ok(passed >= 3 * modules.length, `${passed} tests of ${modules.length} modules`)
 })
 
+test('the_first_test_of_the_page_on_testing_passes_with_the_module_of_the_guide', async () => {
+  const blockOf = (page: string, name: string): string => {
+    const [, block] = new RegExp(`^\`\`\`lua\\n(-- ${name}\\n.*?)^\`\`\`$`, 'ms').exec(readFileSync(join(GUIDES, page), 'utf8')) ?? []
+    assert.ok(block !== undefined, `${page} has no ${name}`)
+    return block
+  }
+  const folder = tempDirectory('lua-testing')
+  writeFileSync(join(folder, 'counters.lua'), blockOf('README.md', 'counters.lua'))
+  writeFileSync(join(folder, 'counters.test.lua'), blockOf('testing.md', 'counters.test.lua'))
+  const text = await printed(process.execPath, [perigeeProgram, 'udf', 'test', join(folder, 'counters.lua')])
+  const shown = text.replace(`${folder}/`, '').replace(/\d+\.\d ms/g, 'N ms')
+  assert.ok(readFileSync(join(GUIDES, 'testing.md'), 'utf8').replace(/\d+\.\d ms/g, 'N ms').includes(`\n${shown}\`\`\``), text)
+})
+
 describe('pages', () => {
   for (const name of modules) {
     const page = readFileSync(join(GUIDES, `${name}.md`), 'utf8')

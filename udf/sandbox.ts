@@ -10,8 +10,8 @@ import { control, spend } from './limits.js'
 import { closeCoroutine, olderMath, olderTable } from './lua-compatibility.js'
 import { patternFunctions } from './lua-pattern.js'
 import {
-  argument, argumentCount, badArgument, freeze, functionValue, INTEGER, lapi, lauxlib, libraries, llex, LUA_CLOSURE, MULTIPLE_RESULTS, namedValues,
-  newTable, NIL, pushBoolean, pushInteger, pushNil, raise, rawGet, rawSet, STATUS_OK, STATUS_YIELD, STRING, stringValue, TABLE, tableValue, Value
+  argument, argumentCount, badArgument, checkInteger, freeze, functionValue, INTEGER, lapi, lauxlib, libraries, llex, LUA_CLOSURE, MULTIPLE_RESULTS, namedValues,
+  newTable, NIL, push, pushBoolean, pushInteger, pushNil, raise, rawGet, rawSet, STATUS_OK, STATUS_YIELD, STRING, stringValue, TABLE, tableValue, textOf, Value
 } from './lua.js'
 import { INTEGER_MAX, INTEGER_MIN } from './lua-integer.js'
 import { mathReplacements, toNumberFunction } from './math-library.js'
@@ -153,6 +153,31 @@ export function makeLoad (environment: TValue): LuaFunction {
   }
 }
 
+/** A day less than JavaScript's dates reach, either way from 1970. */
+const DATE_SECONDS_MAX = 8.64e12 - 86_400
+
+/** Seconds whose local time shows what the UTC time of these shows. */
+function asLocal (seconds: number): number {
+  const shifted = (offsetAt: number): number => seconds + new Date(offsetAt * 1000).getTimezoneOffset() * 60
+  // The offset is that of the time which is shown: near a change of the clocks it is another one.
+  return shifted(shifted(seconds))
+}
+
+/** The published one takes the `!` of a format for text and gives local time; the fields of `!*t` it has right. */
+function dateFunction (published: LuaFunction): LuaFunction {
+  return L => {
+    const format = argument(L, 1)
+    const text = format.type === STRING ? textOf(format) : ''
+    if (!text.startsWith('!') || text.startsWith('!*t')) return published(L)
+    const seconds = argument(L, 2).type === NIL ? Math.floor(Date.now() / 1000) : Number(checkInteger(L, 2))
+    if (Math.abs(seconds) > DATE_SECONDS_MAX) badArgument(L, 2, 'time out of range')
+    lapi['lua_settop'](L, 0)
+    push(L, stringValue(text.slice(1)))
+    pushInteger(L, asLocal(seconds))
+    return published(L)
+  }
+}
+
 /** Builds the shared environment. What depends on the module that asks, `load` and `require`, each module has of its own. */
 export function buildEnvironment (L: LuaState, print: LuaFunction): Table {
   const base = opened(L, libraries.base)
@@ -194,7 +219,7 @@ export function buildEnvironment (L: LuaState, print: LuaFunction): Table {
   const os = opened(L, libraries.os)
   for (const name of OS_NAMES) {
     const fn = rawGet(os, name)
-    if (fn !== undefined) rawSet(system, name, fn)
+    if (fn !== undefined) rawSet(system, name, name === 'date' ? functionValue(dateFunction(fn.value)) : fn)
   }
   for (const [name, table] of [['coroutine', coroutines], ['string', strings], ['math', math], ['table', tables], ['utf8', utf8], ['os', system]] as const) {
     rawSet(environment, name, tableValue(table))

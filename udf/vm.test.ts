@@ -85,6 +85,25 @@ describe('Lua virtual machine', () => {
     assert.equal(evaluate("local done return load(function() if not done then done = true return 'return a + 1' end end, 'chunk', 't', {a = 41})()"), 42)
   })
 
+  it('a_date_in_utc_is_the_same_in_every_time_zone', () => {
+    const zone = process.env['TZ']
+    try {
+      // In New York clocks were set back on 2024-11-03 at 6:00 UTC.
+      for (const TZ of ['America/New_York', 'Asia/Kolkata', 'UTC']) {
+        process.env['TZ'] = TZ
+        assert.equal(evaluate("os.date('!%Y-%m-%d %H:%M:%S', 0)"), '1970-01-01 00:00:00', TZ)
+        for (const hour of [4, 5, 6, 7]) assert.equal(evaluate(`os.date('!%d %H:%M', ${Date.UTC(2024, 10, 3, hour, 30) / 1000})`), `03 0${hour}:30`, TZ)
+        assert.equal(evaluate("os.date('!*t', 3600).hour"), 1, TZ)
+      }
+      process.env['TZ'] = 'Asia/Kolkata'
+      assert.equal(evaluate("os.date('%H:%M', 0)"), '05:30')
+    } finally {
+      if (zone === undefined) delete process.env['TZ']
+      else process.env['TZ'] = zone
+    }
+    assert.match(new ModuleUnderTest("function f() return os.date('!%Y', math.maxinteger) end").failure('f'), /time out of range/)
+  })
+
   it('runaway_code_stops_at_the_time_limit_whatever_it_hides_behind', () => {
     const module = new ModuleUnderTest(`
       function plain() while true do end end

@@ -3,7 +3,9 @@
 
 use std::sync::atomic::AtomicU64;
 
-use perigee_wire::{Digest, ReplyHeader, ResultCode, info2, particle_type as particle, ttl};
+use perigee_wire::{
+    Digest, Message, ReplyHeader, ResultCode, info2, particle_type as particle, ttl,
+};
 
 use crate::filter::Unread;
 use crate::index::{Entry, flag};
@@ -40,12 +42,8 @@ mod ttl_action {
 /// A call that has its record locked. It must be ended by `finish_udf`, whatever happens to it.
 pub struct UdfTask {
     pub digest: Digest,
-    pub module: Vec<u8>,
-    pub function: Vec<u8>,
     shape: ReplyShape,
-    arguments: Vec<u8>,
-    set: Vec<u8>,
-    key: Option<Vec<u8>>,
+    sent: Sent,
     /// A delete by the function leaves a tombstone.
     durable_delete: bool,
     /// As in the request: for what the function writes without saying anything about it.
@@ -53,6 +51,54 @@ pub struct UdfTask {
     entry: Option<Entry>,
     /// The record as it was when it was locked; empty when there was none.
     image: Vec<u8>,
+}
+
+/// What the request says, in one piece of memory: set, key, module, function, arguments.
+struct Sent {
+    bytes: Vec<u8>,
+    set_bytes: usize,
+    /// `None` if it has none.
+    key_bytes: Option<usize>,
+    module_bytes: usize,
+    function_bytes: usize,
+}
+
+impl Sent {
+    fn of(message: &Message<'_>) -> Sent {
+        let [set, module, function, arguments] = [
+            message.set,
+            message.udf_module,
+            message.udf_function,
+            message.udf_args,
+        ]
+        .map(Option::unwrap_or_default);
+        let key = message.key.unwrap_or_default();
+        Sent {
+            bytes: [set, key, module, function, arguments].concat(),
+            set_bytes: set.len(),
+            key_bytes: message.key.map(<[u8]>::len),
+            module_bytes: module.len(),
+            function_bytes: function.len(),
+        }
+    }
+
+    fn set(&self) -> &[u8] {
+        &self.bytes[..self.set_bytes]
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        let length = self.key_bytes?;
+        Some(&self.bytes[self.set_bytes..][..length])
+    }
+
+    /// Module, function, arguments.
+    fn call(&self) -> &[u8] {
+        &self.bytes[self.set_bytes + self.key_bytes.unwrap_or_default()..]
+    }
+
+    fn arguments_bytes(&self) -> usize {
+        self.call().len() - self.module_bytes - self.function_bytes
+    }
 }
 
 /// What a call wants done, as the worker wrote it. Only `parse` makes one, so offsets in it are checked.
@@ -171,12 +217,8 @@ impl Namespace {
         state.updates.busy.begin(request.digest);
         Ok(UdfTask {
             digest: *request.digest,
-            module: message.udf_module.unwrap_or_default().to_vec(),
-            function: message.udf_function.unwrap_or_default().to_vec(),
             shape: request.shape,
-            arguments: message.udf_args.unwrap_or_default().to_vec(),
-            set: message.set.unwrap_or_default().to_vec(),
-            key: message.key.map(<[u8]>::to_vec),
+            sent: Sent::of(message),
             durable_delete: message.header.info2 & info2::DURABLE_DELETE != 0,
             ttl: message.header.record_ttl,
             entry,
@@ -290,7 +332,9 @@ impl Namespace {
         let bytes_max = self.config.max_record_size.get() as usize;
         let old = task.entry.as_ref();
         let view = task.view();
-        let set: &[u8] = view.as_ref().map_or(&task.set, |view| view.set_name());
+        let set: &[u8] = view
+            .as_ref()
+            .map_or(task.sent.set(), |view| view.set_name());
         let set_id = match old {
             Some(entry) => entry.set_id,
             None => self.sets.id_of(set).ok_or(ResultCode::Forbidden)?,
@@ -318,8 +362,8 @@ impl Namespace {
             return self.remove_by_udf(state, task, stored);
         }
         let key = task
-            .key
-            .as_deref()
+            .sent
+            .key()
             .or(view.as_ref().and_then(|view| view.key()));
         let header = ImageHeader {
             digest: task.digest,
@@ -384,7 +428,9 @@ impl Namespace {
                 },
         };
         let view = task.view();
-        let set: &[u8] = view.as_ref().map_or(&task.set, |view| view.set_name());
+        let set: &[u8] = view
+            .as_ref()
+            .map_or(task.sent.set(), |view| view.set_name());
         let key = view.as_ref().and_then(|view| view.key());
         let mut image = Vec::new();
         build(&mut image, &header, set, key, &WorkingRecord::empty(0));
@@ -410,15 +456,13 @@ impl UdfTask {
             + namespace.len()
             + self.set_name().len()
             + self.key_bytes().map_or(0, <[u8]>::len)
-            + self.module.len()
-            + self.function.len()
-            + self.arguments.len()
+            + self.sent.call().len()
             + bins
     }
 
     fn set_name(&self) -> &[u8] {
         if self.image.is_empty() {
-            &self.set
+            self.sent.set()
         } else {
             ImageView::trusted(&self.image).set_name()
         }
@@ -428,7 +472,7 @@ impl UdfTask {
         let stored = (!self.image.is_empty())
             .then(|| ImageView::trusted(&self.image).key())
             .flatten();
-        self.key.as_deref().or(stored)
+        self.sent.key().or(stored)
     }
 
     /// Appends the task for a worker. The namespace is the record's.
@@ -456,9 +500,9 @@ impl UdfTask {
             set_bytes: set.len() as u8,
             stored_bytes: self.image.len() as u32,
             count: view.as_ref().map_or(0, |view| view.n_bins()) as u16,
-            module_bytes: self.module.len() as u8,
-            function_bytes: self.function.len() as u8,
-            argument_bytes: self.arguments.len() as u32,
+            module_bytes: self.sent.module_bytes as u8,
+            function_bytes: self.sent.function_bytes as u8,
+            argument_bytes: self.sent.arguments_bytes() as u32,
             key_bytes: key.map_or(0, <[u8]>::len) as u32,
             digest: self.digest,
             namespace_bytes: namespace.len() as u8,
@@ -470,9 +514,7 @@ impl UdfTask {
             namespace.as_bytes(),
             set,
             key.unwrap_or_default(),
-            &self.module,
-            &self.function,
-            &self.arguments,
+            self.sent.call(),
         ] {
             out.extend_from_slice(part);
         }

@@ -25,8 +25,9 @@ use crate::udf_workers::{Batch, Workers};
 /// Calls that may wait for a worker. One more is refused as overload.
 pub const QUEUE_TASKS_MAX: usize = 16_384;
 
-/// Tasks that a worker takes at once when there are plenty.
-const BATCH_TASKS_MAX: usize = 16;
+/// Tasks that a worker takes at once when there are plenty: with more of them, the service thread has nothing to do until all are
+/// done, and then the worker; with fewer, each is handed over for itself.
+const BATCH_TASKS_MAX: usize = 4;
 
 /// After this time the tasks behind a worker's first one may be taken by an idle worker.
 const STEAL_AFTER: Duration = Duration::from_millis(20);
@@ -188,6 +189,7 @@ impl UdfLane {
             }
         }
         let mut until = None;
+        let mut watched = false;
         let mut state = self.state.lock();
         loop {
             if state.closed {
@@ -197,7 +199,9 @@ impl UdfLane {
                 return self.leave(&mut state, Exchanged::Nothing);
             }
             self.steal(&mut state, worker);
-            if !state.is_idle() {
+            // One that only watches leaves to the others what they have done soon.
+            let left = watched && state.workers.cope(state.queue.len(), state.streams.len());
+            if !state.is_idle() && !left {
                 let (refused, exchanged) = self.hand_out(&mut state, worker, tasks);
                 if !refused.is_empty() {
                     MutexGuard::unlocked(&mut state, || {
@@ -217,7 +221,8 @@ impl UdfLane {
                 return self.leave(&mut state, Exchanged::Nothing);
             }
             let sleep = state.workers.fall_asleep(worker, now, until);
-            sleep.ready.wait_until(&mut state, sleep.until);
+            let woken = sleep.ready.wait_until(&mut state, sleep.until);
+            watched = woken.timed_out();
             state.workers.wake_up(worker);
         }
     }

@@ -161,18 +161,20 @@ impl Workers {
     /// Whom to signal for what waits, if those who are awake do not have the calls done soon. The share of a stream is another
     /// matter: it is worth a worker.
     pub fn call_for(&mut self, queued: usize, shares: usize) -> Option<Arc<Condvar>> {
-        if queued + shares == 0 || self.asleep.is_empty() {
-            return None;
-        }
-        let fresh = self.batches().filter(|batch| batch.taken.elapsed() < WATCH);
-        let called = self.all.iter().filter(|worker| worker.is_called);
-        let awake = fresh.count() + called.count() + self.carrying;
-        let copes = self.takes(queued) <= BACKLOG_MAX.saturating_mul(awake as u32);
-        if awake > 0 && copes && shares == 0 {
+        if queued + shares == 0 || self.asleep.is_empty() || self.cope(queued, shares) {
             return None;
         }
         let worker = self.asleep.pop()?;
         Some(self.call(worker))
+    }
+
+    /// Whether what waits is left to those who are awake.
+    pub fn cope(&self, queued: usize, shares: usize) -> bool {
+        let fresh = self.batches().filter(|batch| batch.taken.elapsed() < WATCH);
+        let called = self.all.iter().filter(|worker| worker.is_called);
+        let awake = fresh.count() + called.count() + self.carrying;
+        let soon = BACKLOG_MAX.saturating_mul(awake as u32);
+        awake > 0 && shares == 0 && self.takes(queued) <= soon
     }
 
     fn call(&mut self, worker: u32) -> Arc<Condvar> {

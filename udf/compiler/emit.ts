@@ -482,8 +482,10 @@ class Emitter extends UnitWriter {
   #iterate (pc: number, from: number, first: boolean): void {
     const { A, C } = this.code[pc]!
     this.load(A, A + 1, A + 2)
-    for (const r of [A, A + 1, A + 2]) this.emit(`put(stack, base + ${r + 3}, ${this.#iterationType(pc, from, r)}, ${this.value(r)})`)
-    this.emit(`L.top = base + ${A + 6}; ${this.position(pc)}call(L, ci, base + ${A + 3}, ${C})`)
+    const [type, keyType] = [A + 1, A + 2].map(r => this.#iterationType(pc, from, r))
+    const quick = C <= 2 ? `!(${type} === ${TABLE} && iterate(L, ${this.value(A)}, ${this.value(A + 1)}, base + ${A + 3}, ${keyType}, ${this.value(A + 2)}))` : 'true'
+    const puts = [A, A + 1, A + 2].map(r => `put(stack, base + ${r + 3}, ${this.#iterationType(pc, from, r)}, ${this.value(r)}); `).join('')
+    this.emit(`if (${quick}) { ${puts}L.top = base + ${A + 6}; ${this.position(pc)}call(L, ci, base + ${A + 3}, ${C}) }`)
     this.#results(A + 3, C)
     const body = pc + 2 + this.code[pc + 1]!.sBx
     if (first) {

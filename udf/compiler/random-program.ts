@@ -157,7 +157,7 @@ export class RandomProgram {
         this.#line('end')
         return
       case 12: this.#loop(name => `for ${name} = ${this.#pick(['1, 20', '20, 1, -1', '1, 3, 0.5', '-3, 3', 'a, 12', '1, b', '9007199254740985, math.huge, 3', 'math.maxinteger - 2, math.maxinteger'])} do if stop() then break end`); return
-      case 13: this.#loop(name => `for ${name}, w in ${this.#pick(['ipairs(t.list)', 'pairs({5, 6, x = 7})', 'next, {1, 2, 3}', 'iterate(8)'])} do`); return
+      case 13: this.#loop(name => `for ${name}, w in ${this.#pick(['ipairs(t.list)', 'pairs({5, 6, x = 7})', 'next, {1, 2, 3}', 'iterate(8)'])} do if stop() then break end`); return
       case 14: {
         const counter = `c${++this.#names}`
         this.#line(`local ${counter} = 0`)

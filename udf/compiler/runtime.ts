@@ -1,7 +1,8 @@
 // What compiled code calls. A function that finds a value gives the TValue that holds it, to be read at once; null asks for the slow
 // path, where the operands are put into their stack slots and operations.ts does what the instruction loop would have done.
 
-import type { CallInfo, LuaClosure, LuaState, Table, TString, TValue } from '../fengari.js'
+import type { CallInfo, LuaClosure, LuaState, Table, TableEntry, TString, TValue } from '../fengari.js'
+import { next, nextPosition } from '../base-library.js'
 import { HostObject } from '../host-object.js'
 import { control } from '../limits.js'
 import {
@@ -224,15 +225,64 @@ function call (L: LuaState, ci: CallInfo, at: number, wanted: number): void {
     const unit = runnable(callee, closure.p)
     if (unit === null) lvm['luaV_execute'](L)
     else {
-      const pc = unit(L, callee, closure.upvals, L.stack, callee.l_base)
+      let pc = unit(L, callee, closure.upvals, L.stack, callee.l_base)
+      while (pc === TAILED) {
+        const next = L.ci
+        const taken: LuaClosure = next.func.value
+        const unit = runnable(next, taken.p)
+        if (unit === null) break
+        pc = unit(L, next, taken.upvals, L.stack, next.l_base)
+      }
       if (pc !== RETURNED) {
-        if (pc >= 0) callee.l_savedpc = pc
+        if (pc >= 0) L.ci.l_savedpc = pc
         lvm['luaV_execute'](L)
       }
     }
   } else if (func.type === LIGHT_FUNCTION) callLibrary(L, at, func, wanted)
   else if (!prepareCall(L, at, wanted)) lvm['luaV_execute'](L)
   if (wanted !== MULTIPLE_RESULTS) openSlots(L, L.top, ci.top)
+}
+
+/** One step of a loop over a table by `next` or as `ipairs` goes; false when it must be called. Results are put where a call puts them. */
+function iterate (L: LuaState, iterator: unknown, table: Table, to: number, type: number, key: any): boolean {
+  const { stack } = L
+  const { array } = table
+  let entry: TableEntry | undefined
+  let position = 0
+  if (type === INTEGER && typeof key === 'number' && key >= 0 && key <= array.length) position = key
+  else if (iterator !== next) return false
+  else if (type === STRING || type === INTEGER) {
+    entry = table.strong.get(type === STRING ? hashString(key) : key)
+    if (entry === undefined) return false
+    entry = entry.n
+    position = -1
+  } else if (type !== NIL) return false
+  if (iterator === nextPosition) {
+    const value = position < array.length ? array[position]! : undefined
+    if (value === undefined || value.type === NIL) {
+      if (table.metatable !== null || (value === undefined && table.strong.has(position + 1))) return false
+      put(stack, to, NIL, null)
+      put(stack, to + 1, NIL, null)
+      return true
+    }
+    put(stack, to, INTEGER, position + 1)
+    put(stack, to + 1, value.type, value.value)
+    return true
+  }
+  if (iterator !== next || (position === 0 && type !== NIL)) return false
+  if (position >= 0) {
+    for (; position < array.length; position++) {
+      const value = array[position]!
+      if (value.type === NIL) continue
+      put(stack, to, INTEGER, position + 1)
+      put(stack, to + 1, value.type, value.value)
+      return true
+    }
+    entry = table.f
+  }
+  put(stack, to, entry === undefined ? NIL : entry.key.type, entry === undefined ? null : entry.key.value)
+  put(stack, to + 1, entry === undefined ? NIL : entry.value.type, entry === undefined ? null : entry.value.value)
+  return true
 }
 
 /** A call in the place of a `return`: true when a Lua function has taken the frame over, false when a library function is done. */
@@ -298,7 +348,7 @@ function setList (L: LuaState, ci: CallInfo, table: Table, at: number, count: nu
 
 export const runtime = {
   control, put, field, global, at, keyed, setField, setAt, setKeyed, indexSlow, selfSlow, setIndex, stringMethod, concat, lengthSlow, equalValues,
-  less, lessOrEqual, call, tailCall, returnOne, returnMany, varargs, setList, floatModulo, power, checkLimits, closeUpvalues, makeClosure, tableLength,
+  less, lessOrEqual, call, iterate, tailCall, returnOne, returnMany, varargs, setList, floatModulo, power, checkLimits, closeUpvalues, makeClosure, tableLength,
   sameString, LuaTable, LuaString, TAILED,
   modulo: integer.modulo, bitAnd: integer.bitAnd, bitOr: integer.bitOr, bitXor: integer.bitXor, shiftLeft: integer.shiftLeft, shiftRight: integer.shiftRight
 }

@@ -3,9 +3,10 @@
 import type { LuaFunction, LuaState, TValue } from './fengari.js'
 import { spend } from './limits.js'
 import {
-  argument, argumentCount, badArgument, BOOLEAN, checkInteger, FLOAT, INTEGER, lapi, lauxlib, luaString, LuaTable, lvm, NIL, push, pushTyped, raise, rawSet,
-  STRING, TABLE, typeName, Value
+  argument, argumentCount, badArgument, BOOLEAN, checkInteger, FLOAT, getInteger, hashString, INTEGER, lapi, lauxlib, LuaTable, lvm, NIL, numberText, push, pushTyped, raise, rawSet,
+  STRING, STRING_BYTES_MAX, TABLE, textString, typeName, Value
 } from './lua.js'
+import { latin1 } from './lua-string.js'
 import { textBytes } from './string-library.js'
 
 function checkTable (L: LuaState, index: number): void {
@@ -98,21 +99,34 @@ const unpack: LuaFunction = L => {
   return count
 }
 
+/** The text of the value on top of the stack, which is popped; a character is a byte. */
+function popText (L: LuaState, index: number): string {
+  const value = L.stack[L.top - 1]!
+  L.top--
+  if (value.type === STRING) return hashString(value.value)
+  if ((value.type & 15) !== FLOAT) raise(L, `invalid value (at index ${index}) in table for 'concat'`)
+  return numberText(value)
+}
+
 const concatenate: LuaFunction = L => {
   checkTable(L, 1)
-  const separator = argument(L, 2).type === NIL ? new Uint8Array(0) : textBytes(L, 2)
+  const separator = argument(L, 2).type === NIL ? '' : latin1(textBytes(L, 2))
   const from = argument(L, 3).type === NIL ? 1 : checkPosition(L, 3)
   const last = argument(L, 4).type === NIL ? lengthOf(L, 1) : checkPosition(L, 4)
-  const buffer = { L, b: new Uint8Array(0), n: 0 }
+  const { value: table } = argument(L, 1)
+  const parts: string[] = []
+  let bytes = 0
   for (let i = from; i <= last; i++) {
     spend(1)
-    lapi['lua_geti'](L, 1, i)
-    const value = L.stack[L.top - 1]!
-    if (value.type !== STRING && (value.type & 15) !== FLOAT) raise(L, `invalid value (at index ${i}) in table for 'concat'`)
-    lauxlib['luaL_addvalue'](buffer)
-    if (i < last) lauxlib['luaL_addstring'](buffer, separator)
+    const found = getInteger(table, i)
+    if (found !== undefined) push(L, found)
+    else lapi['lua_geti'](L, 1, i)
+    const part = popText(L, i)
+    bytes += part.length + (i < last ? separator.length : 0)
+    if (bytes > STRING_BYTES_MAX) raise(L, `string longer than ${STRING_BYTES_MAX} bytes`)
+    parts.push(part)
   }
-  return pushTyped(L, STRING, luaString(buffer.b.slice(0, buffer.n)))
+  return pushTyped(L, STRING, textString(parts.join(separator)))
 }
 
 /** Whether a is before b: by the function at argument 2, or by `<`. */

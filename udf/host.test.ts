@@ -309,6 +309,21 @@ describe('Lua host', () => {
     assert.equal((await lane.receive(0, 20_000))![0]!.value, 50)
   })
 
+  it('a_worker_whose_modules_keep_tables_beyond_its_heap_is_replaced', async () => {
+    const text = 'local keep = {} function eat() for i = 1, 60000 do keep[#keep + 1] = {i} end return #keep end'
+    const { host, lane, logged } = await open(1, { 'm.lua': text }, 64, {}, 32 * 1024 * 1024)
+    for (let call = 0; call < 40 && host.workersReplaced === 0; call++) {
+      lane.send(0, [task('eat', [], 10_000)], 10_000)
+      await lane.receive(0, 20_000)
+      await new Promise(resolve => setTimeout(resolve, 100))
+    }
+    await eventually(() => host.workersReplaced === 1, 'the worker is replaced')
+    assert.equal(logged.filter(entry => /too much memory/.test(entry.message)).length, 1)
+    lane.send(0, [task('eat', [], 10_000)], 10_000)
+    // Its successor began anew, and may have been asked once already.
+    assert.ok(Number((await lane.receive(0, 20_000))![0]!.value) <= 120_000)
+  })
+
   it('closing_twice_is_harmless_and_ends_pending_changes', async () => {
     const { host } = await open(1)
     await host.close()

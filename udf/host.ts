@@ -26,6 +26,8 @@ const WATCHDOG_MS = 100
 const OVERDUE_GRACE_MS = 250
 /** At the start all threads load all modules at once, perhaps on fewer cores. */
 const START_LOAD_FACTOR = 4
+/** A worker may have to wait for a processor while it loads a change; a main chunk that loops looks at the clock itself. */
+const CHANGE_LOAD_FACTOR = 2
 /** Before a thread that died by itself is replaced, so that one that dies at once does not spin. */
 const RESTART_MS = 100
 const STOP_MS = 2000
@@ -289,6 +291,7 @@ export class UdfHost {
       defaultTimeLimitMs: timeLimitMs,
       logLevel: logLevel ?? LogLevel.INFO,
       callMemoryBytes,
+      heapBytesMax: workerMemoryMib * 1024 * 1024,
       isDisabled,
       arrayBufferBytesMax: workerMemoryMib * 1024 * 1024,
       progress: progress.buffer as SharedArrayBuffer
@@ -367,7 +370,7 @@ export class UdfHost {
     else slot.loading.milliseconds += WATCHDOG_MS
     if (code === 0) return
     const allowed = loadAllowanceMs(slot.progress[Progress.LOADING_BYTES]!)
-    if (slot.loading.milliseconds <= allowed * (code > 0 ? START_LOAD_FACTOR : 1) + OVERDUE_GRACE_MS) return
+    if (slot.loading.milliseconds <= allowed * (code > 0 ? START_LOAD_FACTOR : CHANGE_LOAD_FACTOR) + OVERDUE_GRACE_MS) return
     this.#options.logger.warn({ worker: slot.index }, 'a Lua worker is stuck loading a module and is replaced')
     slot.state = 'replacing'
     void slot.thread.terminate()

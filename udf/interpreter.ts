@@ -298,8 +298,6 @@ function execute (L: LuaState): void {
           continue newFrame
         }
         case Op.RETURN: {
-          // A library function called, perhaps many times and something that neither calls nor jumps.
-          if ((ci.callstatus & CALL_FRESH) !== 0 && --control.steps <= 0) checkLimits(L)
           if (closure.p.p.length > 0) closeUpvalues(L, closure.p, base, base)
           const fixed: boolean = leave(L, ci, ra, i.B !== 0 ? i.B - 1 : L.top - ra)
           if ((ci.callstatus & CALL_FRESH) !== 0) return

@@ -25,10 +25,16 @@ let heapBytesMax = Infinity
 let heapBytesBefore = -1
 let nextHeapLook = 0
 
-/** For all calls of this thread from here on. */
-export function setCallMemory (bytes: number): void {
+/** For all calls of this thread from here on. `heapBytes` is the limit of the heap's old generation, which V8 does not tell. */
+export function setCallMemory (bytes: number, heapBytes: number): void {
   callMemoryBytes = bytes
-  heapBytesMax = getHeapStatistics().heap_size_limit * HEAP_SHARE_MAX
+  heapBytesMax = heapBytes * HEAP_SHARE_MAX
+}
+
+/** What the thread's heap holds, when that is more than calls may fill it to: each that takes longer would end at once. Else 0. */
+export function heapBytesBeyond (): number {
+  const used = getHeapStatistics().used_heap_size
+  return used > heapBytesMax ? used : 0
 }
 
 export const control = {
@@ -38,6 +44,8 @@ export const control = {
   /** By the clock of `performance.now()`. */
   deadline: Infinity,
   limitMs: 0,
+  /** A call found the heap of the thread nearly full: with what modules keep, the next could take the thread with it. */
+  heapFull: false,
   /** A limit is exceeded: every check fails from now on, so that no pcall can hold on. */
   aborted: false,
   /** Why, once aborted. */
@@ -64,7 +72,7 @@ export function pauseClock (): PausedClock {
 
 /** Goes on with the limits of before; the pause does not count. */
 export function resumeClock ({ pausedAt, ...before }: PausedClock): void {
-  Object.assign(control, before, { deadline: before.deadline + performance.now() - pausedAt })
+  Object.assign(control, before, { deadline: before.deadline + performance.now() - pausedAt, heapFull: before.heapFull || control.heapFull })
 }
 
 /** Charges the call for a string or bytes; never throws, the next check does: it may be made where no error is expected. */
@@ -105,5 +113,6 @@ function limitReached (): string | null {
   nextHeapLook = now + HEAP_LOOK_MS
   const { used_heap_size: used } = getHeapStatistics()
   if (heapBytesBefore < 0) heapBytesBefore = used
-  return used - heapBytesBefore > callMemoryBytes || used > heapBytesMax ? `memory limit of ${callMemoryBytes / 1048576} MiB exceeded` : null
+  if (used > heapBytesMax) control.heapFull = true
+  return used - heapBytesBefore > callMemoryBytes || control.heapFull ? `memory limit of ${callMemoryBytes / 1048576} MiB exceeded` : null
 }

@@ -48,6 +48,8 @@ export interface WorkerData {
   readonly logLevel: number
   /** What one call may take. */
   readonly callMemoryBytes: number
+  /** Of the thread's heap; beyond it the thread dies. */
+  readonly heapBytesMax: number
   /** Every call is refused. */
   readonly isDisabled: boolean
   /** Of all array buffers of the thread between two batches; with more it leaves for a successor. */

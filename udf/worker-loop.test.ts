@@ -57,7 +57,7 @@ class FakeLane {
   run (modules: ModuleToLoad[] = [], arrayBufferBytes = (): number => 0, isDisabled = false): this {
     new Int32Array(this.activeVersion)[0] = 1
     new WorkerLoop({
-      data: { handle: 17, worker: 3, addonPath: '', modules, version: 1, defaultTimeLimitMs: 1000, logLevel: 2, callMemoryBytes: 256 * 1024 * 1024, isDisabled, arrayBufferBytesMax: 1000, progress: this.progress, activeVersion: this.activeVersion },
+      data: { handle: 17, worker: 3, addonPath: '', modules, version: 1, defaultTimeLimitMs: 1000, logLevel: 2, callMemoryBytes: 256 * 1024 * 1024, heapBytesMax: Infinity, isDisabled, arrayBufferBytesMax: 1000, progress: this.progress, activeVersion: this.activeVersion },
       exchange: this.exchange,
       receive: () => this.#control.shift(),
       post: message => { this.posted.push(message) },

@@ -5,7 +5,7 @@
 // within a batch (module-versions.ts).
 
 import { ResultBatch, TaskBatch } from './lane.js'
-import { setCallMemory } from './limits.js'
+import { control, heapBytesBeyond, setCallMemory } from './limits.js'
 import type { UdfExchange } from './native.js'
 import { Progress } from './protocol.js'
 import type { FromWorker, LoadProblem, ModuleToLoad, ToWorker, WorkerData } from './protocol.js'
@@ -60,7 +60,7 @@ export class WorkerLoop {
     this.#tasks = new Uint8Array(tasksBytes ?? TASKS_BYTES)
     this.#progress = new Float64Array(data.progress)
     this.#arrayBufferBytes = arrayBufferBytes ?? (() => process.memoryUsage().arrayBuffers)
-    setCallMemory(data.callMemoryBytes)
+    setCallMemory(data.callMemoryBytes, data.heapBytesMax)
     this.#vm = new LuaVm({
       logLevel: data.logLevel,
       log: line => {
@@ -111,12 +111,14 @@ export class WorkerLoop {
         progress[Progress.RUNNING] = 0
         pending = results.finish()
       }
-      if (performance.now() - this.#reviewedAt >= REVIEW_MS) {
+      if (control.heapFull || performance.now() - this.#reviewedAt >= REVIEW_MS) {
         this.#reviewedAt = performance.now()
         this.#logged = 0
         const bytes = this.#arrayBufferBytes()
-        if (bytes > this.#arrayBufferBytesMax) {
-          exhausted = bytes
+        const heapBytes = heapBytesBeyond()
+        control.heapFull = false
+        if (bytes > this.#arrayBufferBytesMax || heapBytes > 0) {
+          exhausted = bytes + heapBytes
           break
         }
       }

@@ -101,6 +101,31 @@ describe('hostile functions', () => {
   })
 })
 
+describe('hostile modules', () => {
+  const modules: Record<string, readonly [source: string, error: RegExp]> = {
+    endless: ['while true do end', /udf-load.*time limit of 1000 ms exceeded/s],
+    endless_in_pcall: ['while true do pcall(function() while true do end end) end', /udf-load.*time limit/s],
+    memory: ['local t = {} while true do t[#t + 1] = {{}, {}} end', /udf-load.*(memory|time) limit/s],
+    strings: ["local t = {} while true do t[#t + 1] = ('x'):rep(1 << 20) end", /udf-load.*(memory|time) limit/s],
+    recursion: ['local function f() return 1 + f() end f()', /udf-load.*stack overflow/s],
+    loop_of_one: ["require 'loop_of_one'", /udf-load.*require each other.*loop_of_one -> loop_of_one/s],
+    library: ['string.format = nil', /udf-load.*read-only table/s],
+    nesting: [`return ${'('.repeat(100_000)}`, /compile_error/]
+  }
+  for (const [name, [source, error]] of Object.entries(modules)) {
+    test(`${name}_is_refused_and_what_is_in_force_goes_on`, async () => {
+      const before = await node.info('udf-list')
+      const content = Buffer.from(source).toString('base64')
+      const put = node.info(`udf-put:filename=${name}.lua;content=${content};content-len=${content.length};udf-type=LUA;`)
+      const { reads, calls } = await beside(put)
+      const reply = await put
+      assert.match(reply.replace(/message=([A-Za-z0-9+/=]+)/, (_, text: string) => Buffer.from(text, 'base64').toString()), error)
+      assert.ok(reads > 0 && calls > 0)
+      assert.equal(await node.info('udf-list'), before)
+    })
+  }
+})
+
 describe('a node without Lua', () => {
   test('calls_are_forbidden_and_modules_can_be_kept', async () => {
     const other = await NodeProcess.start({ name: 'udf-disabled', service: { 'disable-udf-execution': true } })

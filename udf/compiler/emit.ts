@@ -20,10 +20,7 @@ import { Op } from './opcodes.js'
 import { runtime } from './runtime.js'
 import type { Tier } from './tier.js'
 import type { Unit } from './unit.js'
-import { TAGS, UnitWriter } from './unit-writer.js'
-
-/** The function, or the loop, has a form that is not compiled. */
-export class Uncompilable extends Error {}
+import { TAGS, Uncompilable, UnitWriter } from './unit-writer.js'
 
 /** Jump targets that one loop body, or the function outside its loops, may have: each is a nested block. */
 const TARGETS_MAX = 200

@@ -5,9 +5,10 @@
 // Code that a coroutine runs is not compiled: a yield leaves the instruction loop by an exception and comes back by the frame alone.
 
 import type { CallInfo, LuaState, Proto } from '../fengari.js'
-import { compile, Uncompilable } from './emit.js'
+import { compile } from './emit.js'
 import { DEPTH_MAX, settings } from './unit.js'
 import type { Unit } from './unit.js'
+import { Uncompilable } from './unit-writer.js'
 
 const JUMPS_PER_CALL = 16
 /** A longer function stays interpreted. */

@@ -12,7 +12,14 @@ export const TAGS: Partial<Record<Kind, number>> = {
   [Kind.INTEGER]: INTEGER, [Kind.FLOAT]: FLOAT, [Kind.NIL]: NIL, [Kind.BOOLEAN]: BOOLEAN, [Kind.STRING]: STRING, [Kind.TABLE]: TABLE
 }
 
+/** The function, or the loop, has a form that is not compiled. */
+export class Uncompilable extends Error {}
+
+/** Of the code of a unit: what V8 reads in some ten milliseconds. Every hand-back puts away all registers that are needed. */
+const UNIT_CHARS_MAX = 128 * 1024
+
 export class UnitWriter {
+  #chars = 0
   protected readonly proto: Proto
   protected readonly code: readonly Instruction[]
   protected readonly flow: Flow
@@ -36,6 +43,8 @@ export class UnitWriter {
   }
 
   protected emit (line: string): void {
+    this.#chars += line.length
+    if (this.#chars > UNIT_CHARS_MAX) throw new Uncompilable()
     this.lines.push(line)
   }
 

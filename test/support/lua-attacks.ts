@@ -12,7 +12,7 @@ export interface Attack {
 }
 
 /** On a machine that is busy enough a worker can be found to be stuck before it looks at the clock itself. */
-const TIME = /time limit of \d+ ms exceeded|exceeded its limits and its worker was stopped/
+export const TIME = /time limit of \d+ ms exceeded|exceeded its limits and its worker was stopped/
 /** What comes first depends on the machine. */
 const TIME_OR_MEMORY = /(time limit of \d+ ms|memory limit of \d+ MiB( of strings and bytes)?) exceeded|exceeded its limits and its worker was stopped/
 const STACK = /stack overflow/

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { ATTACKS, attackModule, BYSTANDER_MODULE } from '../support/lua-attacks.js'
+import { ATTACKS, attackModule, BYSTANDER_MODULE, TIME } from '../support/lua-attacks.js'
 import { NodeProcess } from '../support/node-process.js'
 import { connectOfficial, loadOfficialClient, type OfficialClient, type OfficialError, type OfficialKey } from '../support/official-client.js'
 import { tempDirectory } from '../support/temp.js'
@@ -80,7 +80,8 @@ describe('hostile functions', () => {
       const { reads, calls } = await beside(attack)
       const failure = await attack
       assert.ok(failure.code === UDF_EXECUTION || failure.code === RECORD_TOO_BIG, `${failure.code}: ${failure.message}`)
-      assert.match(failure.message, message)
+      // On a machine that is busy enough the time limit comes before any other error.
+      assert.ok(message.test(failure.message) || TIME.test(failure.message), failure.message)
       assert.ok(reads > 0 && calls > 0)
       const { bins, gen } = await client.get(key)
       assert.deepEqual({ bins, gen }, { bins: { a: 'before' }, gen: 1 })
@@ -107,7 +108,7 @@ describe('hostile modules', () => {
     endless_in_pcall: ['while true do pcall(function() while true do end end) end', /udf-load.*time limit/s],
     memory: ['local t = {} while true do t[#t + 1] = {{}, {}} end', /udf-load.*(memory|time) limit/s],
     strings: ["local t = {} while true do t[#t + 1] = ('x'):rep(1 << 20) end", /udf-load.*(memory|time) limit/s],
-    recursion: ['local function f() return 1 + f() end f()', /udf-load.*stack overflow/s],
+    recursion: ['local function f() return 1 + f() end f()', /udf-load.*(stack overflow|time limit)/s],
     loop_of_one: ["require 'loop_of_one'", /udf-load.*require each other.*loop_of_one -> loop_of_one/s],
     library: ['string.format = nil', /udf-load.*read-only table/s],
     nesting: [`return ${'('.repeat(100_000)}`, /compile_error/]

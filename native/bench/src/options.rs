@@ -182,7 +182,7 @@ pub struct UdfOptions {
     /// Rounds of each, alternating; medians are printed
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=99))]
     pub rounds: u8,
-    /// Measure plain reads too: alone, and beside half as many calls as were answered
+    /// Measure plain reads too: alone, beside half as many calls as were answered, and beside as many writes
     #[arg(long)]
     pub beside: bool,
     /// Plain reads a second, with --beside

@@ -69,8 +69,12 @@ struct Beside {
     beside_p50_us: f64,
     beside_p99_us: f64,
     p99_ratio: f64,
+    /// Beside as many plain writes: what the load costs that is no Lua.
+    beside_writes_p50_us: f64,
+    beside_writes_p99_us: f64,
     rounds_alone_p99_us: Vec<f64>,
     rounds_beside_p99_us: Vec<f64>,
+    rounds_beside_writes_p99_us: Vec<f64>,
 }
 
 #[derive(Serialize)]
@@ -168,6 +172,7 @@ pub fn run(options: &UdfOptions) -> Result<bool, BenchError> {
                 address,
                 frames: &frames,
                 options,
+                write: verbs[0],
                 call: verbs[ADD],
                 rate: rate.max(1),
             };
@@ -279,13 +284,14 @@ struct BesideRun<'a> {
     address: SocketAddr,
     frames: &'a Arc<Frames>,
     options: &'a UdfOptions,
+    write: Verb,
     call: Verb,
-    /// Calls a second.
+    /// Calls, or writes, a second.
     rate: u64,
 }
 
 impl BesideRun<'_> {
-    /// Reads alone and reads beside calls, by turns.
+    /// Reads alone, beside calls and beside writes, by turns.
     fn measure(&self) -> Result<(Beside, Vec<Outcome>), BenchError> {
         let common = &self.options.common;
         let reads = Load {
@@ -293,16 +299,23 @@ impl BesideRun<'_> {
             ..Load::new(common, 100)
         };
         let (mut alone, mut beside, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut beside_writes, mut writes) = (Vec::new(), Vec::new());
         for round in 1..=self.options.rounds {
             alone.push(load::run(self.address, self.frames, &reads, None)?);
-            let (read, called) = self.reads_beside_calls(&reads)?;
+            let (read, called) = self.reads_beside(self.call, &reads)?;
+            let (read_beside_writes, written) = self.reads_beside(self.write, &reads)?;
             if !common.json {
                 let p99 = |outcome: &Outcome| outcome.reads.value_at_quantile(0.99) as f64 / 1e3;
-                let (before, after) = (p99(&alone[alone.len() - 1]), p99(&read));
-                eprintln!("round {round}, reads: p99 {before:.0} us alone, {after:.0} us beside");
+                let before = p99(&alone[alone.len() - 1]);
+                let (calls, writes) = (p99(&read), p99(&read_beside_writes));
+                eprintln!(
+                    "round {round}, reads: p99 {before:.0} us alone, {calls:.0} us beside calls, {writes:.0} us beside writes"
+                );
             }
             beside.push(read);
             calls.push(called);
+            beside_writes.push(read_beside_writes);
+            writes.push(written);
         }
         let p = |outcomes: &[Outcome], quantile: f64| -> Vec<f64> {
             let us = |it: &Outcome| it.reads.value_at_quantile(quantile) as f64 / 1e3;
@@ -318,21 +331,24 @@ impl BesideRun<'_> {
             beside_p50_us: middle(p(&beside, 0.5)),
             beside_p99_us,
             p99_ratio: beside_p99_us / alone_p99_us,
+            beside_writes_p50_us: middle(p(&beside_writes, 0.5)),
+            beside_writes_p99_us: middle(p(&beside_writes, 0.99)),
             rounds_alone_p99_us: p(&alone, 0.99),
             rounds_beside_p99_us: p(&beside, 0.99),
+            rounds_beside_writes_p99_us: p(&beside_writes, 0.99),
         };
-        let all = alone.into_iter().chain(beside).chain(calls).collect();
-        Ok((report, all))
+        let all = [alone, beside, calls, beside_writes, writes];
+        Ok((report, all.into_iter().flatten().collect()))
     }
 
-    fn reads_beside_calls(&self, reads: &Load) -> Result<(Outcome, Outcome), BenchError> {
+    fn reads_beside(&self, other: Verb, reads: &Load) -> Result<(Outcome, Outcome), BenchError> {
         let common = &self.options.common;
         let Extent::Time(duration) = reads.extent else {
             unreachable!("operations are refused")
         };
         // They are warm when the reads begin to be.
-        let calls = Load {
-            works: vec![Work::Only(self.call)],
+        let others = Load {
+            works: vec![Work::Only(other)],
             extent: Extent::Time(duration + reads.warmup + BESIDE_MARGIN),
             warmup: BESIDE_MARGIN,
             rate: Some(self.rate),
@@ -340,11 +356,11 @@ impl BesideRun<'_> {
             ..Load::new(common, 0)
         };
         std::thread::scope(|scope| {
-            let calling = scope.spawn(|| load::run(self.address, self.frames, &calls, None));
+            let others = scope.spawn(|| load::run(self.address, self.frames, &others, None));
             std::thread::sleep(BESIDE_MARGIN);
             let read = load::run(self.address, self.frames, reads, None);
-            let called = calling.join().expect("a load does not panic");
-            Ok((read?, called?))
+            let others = others.join().expect("a load does not panic");
+            Ok((read?, others?))
         })
     }
 }
@@ -385,6 +401,10 @@ fn print(report: &UdfReport) {
         println!(
             "beside {:.0} calls/s: p50 {:.0} us, p99 {:.0} us, {:.2} times",
             beside.calls_per_second, beside.beside_p50_us, beside.beside_p99_us, beside.p99_ratio
+        );
+        println!(
+            "beside as many plain writes: p50 {:.0} us, p99 {:.0} us",
+            beside.beside_writes_p50_us, beside.beside_writes_p99_us
         );
     }
     for (name, count) in &report.errors {

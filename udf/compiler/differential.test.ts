@@ -40,6 +40,18 @@ describe('compiled Lua', () => {
     }
   })
 
+  it('a_loop_whose_limit_is_beyond_the_safe_integers_reaches_it', () => {
+    const text = `function run(rec)
+      local up, down = 0, 0
+      for i = 9007199254740991 - 400, 9007199254740995, 4 do up = i end
+      for i = 400 - 9007199254740991, -9007199254740995, -4 do down = i end
+      return up .. ' ' .. down
+    end`
+    const expected = run(text, Infinity)
+    assert.equal((expected.outcomes[0] as { value: Plain }).value, '9007199254740995 -9007199254740995')
+    assert.deepEqual(run(text, 1), expected)
+  })
+
   it('both_operands_may_be_one_constant', () => {
     const text = `function run(rec)
       return tostring(pcall(function() return 0 % 0 end)) .. tostring(pcall(function() return 0 // 0 end)) .. 0.0 // 0.0

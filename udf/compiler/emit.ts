@@ -228,9 +228,9 @@ class Emitter extends UnitWriter {
         const [counter, limit, by] = [A, A + 1, A + 2].map(r => this.value(r))
         const step = isFloat ? 0 : this.#step(pc, A)
         this.emit(`x = ${counter} + ${by}`)
-        this.emit(`if (${step > 0 ? `x <= ${limit}` : step < 0 ? `x >= ${limit}` : `(${by} > 0 ? x <= ${limit} : x >= ${limit})`}) {`)
-        // Where a limit beyond 2^53 lets the counter go there.
+        // Where the limit lies beyond 2^53. Before the comparison: a sum that was rounded may be on the wrong side of the limit.
         if (!isFloat) this.emit(`if (x > ${SAFE} || x < -${SAFE}) ${this.handBack(pc)}`)
+        this.emit(`if (${step > 0 ? `x <= ${limit}` : step < 0 ? `x >= ${limit}` : `(${by} > 0 ? x <= ${limit} : x >= ${limit})`}) {`)
         this.store(A, isFloat ? FLOAT : INTEGER, 'x')
         this.store(A + 3, isFloat ? FLOAT : INTEGER, 'x')
         this.emit(`${this.jump(pc, pc + 1 + i.sBx)} }`)

@@ -81,6 +81,11 @@ describe('map', () => {
     assert.deepEqual(module.value('f', [value]), ['double', 'integer', 'integer'])
   })
 
+  it('a_string_that_looks_like_another_key_is_a_key_of_its_own', () => {
+    assert.deepEqual(evaluate('local m = map() m["f1.5"] = 1 m[1.5] = 2 m["f2"] = 3 return list{m["f1.5"], m[1.5], m["f2"], m[2.0] == nil, #m}'), [1, 2, 3, true, 3])
+    assert.deepEqual(evaluate('local m, key = map(), list{1} m[key] = 1 m["u\\x91\\1"] = 2 return list{m[list{1}], m["u\\x91\\1"], #m}'), [1, 2, 2])
+  })
+
   it('is_walked_by_pairs_keys_and_values', () => {
     assert.equal(evaluate('local s = "" for k, v in map.pairs(map{a = 1}) do s = s .. k .. v end for k, v in map.iterator(map{b = 2}) do s = s .. k .. v end return s'), 'a1b2')
     assert.equal(evaluate('local s = "" for k in map.keys(map{a = 1}) do s = s .. k end for v in map.values(map{a = 1}) do s = s .. v end for k, v in pairs(map{z = 0}) do s = s .. k .. v end return s'), 'a1z0')

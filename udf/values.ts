@@ -189,6 +189,9 @@ export class LuaList extends ValueObject {
   }
 }
 
+/** Begins the identity of keys that are not strings: no byte of a string is this character. */
+const NO_TEXT = '\u{100}'
+
 export interface MapEntry {
   readonly key: TValue
   value: TValue
@@ -219,11 +222,11 @@ export class LuaMap extends ValueObject {
   static identity (key: TValue): unknown {
     switch (key.type) {
       case STRING: return hashString(key.value)
-      case FLOAT: return 'f' + String(key.value)
+      case FLOAT: return NO_TEXT + 'f' + String(key.value)
       case USERDATA: {
         const writer = new ByteWriter(64)
         writeIdentity(writer, key)
-        return 'u' + Buffer.from(writer.bytes.buffer, 0, writer.length).toString('latin1')
+        return NO_TEXT + 'u' + Buffer.from(writer.bytes.buffer, 0, writer.length).toString('latin1')
       }
       default: return key.value
     }

@@ -168,9 +168,10 @@ describe('record API', () => {
   })
 
   it('a_record_kept_from_an_earlier_call_is_dead', () => {
-    const module = new ModuleUnderTest('local kept, value function keep(rec) kept = rec; value = rec.l; return 1 end function use() return kept.a end function old() return value[2] end')
+    const module = new ModuleUnderTest('local kept, value function keep(rec) kept = rec; value = rec.l; return 1 end function use() return kept.a end function give() return kept end function old() return value[2] end')
     assert.equal(module.value('keep', [], { bins: [bin('a', 1), bin('l', [1, 2])] }), 1)
     assert.match(module.failure('use'), /the record of an earlier call/)
+    assert.match(module.failure('give', [], { bins: [bin('a', 2)] }), /the record of an earlier call/)
     // A value is a copy and stays what it was.
     assert.equal(module.value('old', [], { bins: [bin('a', 'something else entirely')] }), 2)
   })

@@ -22,7 +22,7 @@ import { expect, functionTable, STREAM_MESSAGE } from './collections-api.js'
 import { decodeParticle, encodeParticle } from './particle.js'
 import { RecordBins } from './record-bins.js'
 import type { Bin } from './record-bins.js'
-import { ScriptRecord } from './script-record.js'
+import { CLOSED_MESSAGE, ScriptRecord } from './script-record.js'
 import { bytesValue, LuaBytes, LuaList, LuaMap, storageProblem, ValueError } from './values.js'
 import type { MapEntry } from './values.js'
 import { Limit, ParticleType, ResultCode } from '../src/engine/constants.js'
@@ -75,7 +75,7 @@ export class LuaRecord extends ScriptRecord {
   }
 
   task (L: LuaState): Task {
-    if (this.#closed) raise(L, 'the record of an earlier call')
+    if (this.#closed) raise(L, CLOSED_MESSAGE)
     return this.#task
   }
 
@@ -84,7 +84,7 @@ export class LuaRecord extends ScriptRecord {
   }
 
   #find (L: LuaState, name: string): TValue | undefined {
-    if (this.#closed) raise(L, 'the record of an earlier call')
+    if (this.#closed) raise(L, CLOSED_MESSAGE)
     const bin = this.#bins.find(name)
     if (bin === undefined) return undefined
     return bin.assigned ?? (bin.isStored ? this.#bins.valueOf(bin) : undefined)
@@ -103,7 +103,7 @@ export class LuaRecord extends ScriptRecord {
   }
 
   override luaNewIndex (L: LuaState, key: TValue, value: TValue): void {
-    if (this.#closed) raise(L, 'the record of an earlier call')
+    if (this.#closed) raise(L, CLOSED_MESSAGE)
     if (key.type !== STRING) raise(L, 'a bin name must be a string')
     const { length }: TString = key.value
     if (length === 0 || length > Limit.BIN_NAME_BYTES_MAX) {
@@ -216,6 +216,7 @@ export class LuaRecord extends ScriptRecord {
 
   /** All bins the script sees, as a map: how a record is returned to a client. */
   asMap (): LuaMap {
+    if (this.#closed) throw new ValueError(CLOSED_MESSAGE)
     const entries = new Map<unknown, MapEntry>()
     const add = (name: string, value: TValue): void => {
       const key = new Value(STRING, textString(name))

@@ -10,6 +10,8 @@ const recordMetatable = hiddenMetatable('record', {
   __tostring: L => pushTyped(L, STRING, luaString(new Uint8Array(Buffer.from('record'))))
 })
 
+export const CLOSED_MESSAGE = 'the record of an earlier call'
+
 export abstract class ScriptRecord extends HostObject {
   constructor () {
     super(recordMetatable)
@@ -27,7 +29,7 @@ export abstract class ScriptRecord extends HostObject {
   /** Names of the stored bins. */
   abstract get names (): Uint8Array[]
 
-  /** All bins that the script sees, as a map: how a record is returned to a client. */
+  /** All bins that the script sees, as a map: how a record is returned to a client. Throws ValueError when its call is over. */
   abstract asMap (): LuaMap
 
   // What a script wants done; each returns its status, or raises.

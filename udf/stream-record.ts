@@ -5,8 +5,8 @@ import type { LuaState, TValue } from './fengari.js'
 import type { Task } from './lane.js'
 import { hashString, luaString, NIL, raise, STRING, Value } from './lua.js'
 import { decodeParticle } from './particle.js'
-import { ScriptRecord } from './script-record.js'
-import { LuaMap } from './values.js'
+import { CLOSED_MESSAGE, ScriptRecord } from './script-record.js'
+import { LuaMap, ValueError } from './values.js'
 import type { MapEntry } from './values.js'
 
 const READ_ONLY = 'the records of a stream are read-only'
@@ -51,7 +51,7 @@ export class StreamRecord extends ScriptRecord {
   }
 
   task (L: LuaState): Task {
-    if (this.#records.isClosed) raise(L, 'the record of an earlier call')
+    if (this.#records.isClosed) raise(L, CLOSED_MESSAGE)
     return this.#records.at(this.#at)
   }
 
@@ -97,6 +97,7 @@ export class StreamRecord extends ScriptRecord {
   }
 
   asMap (): LuaMap {
+    if (this.#records.isClosed) throw new ValueError(CLOSED_MESSAGE)
     const task = this.#records.at(this.#at)
     const entries = new Map<unknown, MapEntry>()
     task.eachBin((nameAt, nameLength, type, valueAt, valueLength) => {

@@ -141,10 +141,12 @@ describe('stream functions', () => {
       function remove(s) return s : map(function(rec) return aerospike:remove(rec) end) end
       function ttl(s) return s : map(function(rec) record.set_ttl(rec, 5) end) end
       function keep(s) return s : map(function(rec) kept = rec return 1 end) end
+      function give(s) return s : map(function() return kept end) end
+      function group(s) return s : map(function() return kept end) : groupby(function() return 1 end) end
       function use(s) return s : map(function() return kept.a end) end`)
     for (const fn of ['assign', 'update', 'create', 'remove', 'ttl']) assert.match(module.problem(fn), /m\.lua:\d+: .*read-only/, fn)
     module.chunk('keep', numbers(1))
-    assert.match(module.problem('use'), /the record of an earlier call/)
+    for (const fn of ['use', 'give', 'group']) assert.match(module.problem(fn), /the record of an earlier call/, fn)
   })
 
   it('what_is_wrong_with_a_stream_is_said', () => {

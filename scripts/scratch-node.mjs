@@ -42,9 +42,10 @@ export class ScratchNode {
   #child
   #ended = Promise.resolve()
 
-  /** `config` is the text of the file; `network` is added to it. */
-  constructor (directory, port, config) {
+  /** `config` is the text of the file; `network` is added to it. `nodeArguments` are for Node.js itself. */
+  constructor (directory, port, config, { nodeArguments = [] } = {}) {
     this.directory = directory
+    this.nodeArguments = nodeArguments
     this.port = port
     this.configPath = join(directory, 'perigee.yaml')
     this.logPath = join(directory, 'log')
@@ -65,7 +66,7 @@ export class ScratchNode {
   begin () {
     writeFileSync(this.logPath, '')
     const started = performance.now()
-    const child = spawn('sh', ['-c', 'exec "$@" > "$LOG" 2>&1', 'sh', process.execPath, join(root, 'bin/perigee.js'), 'serve', '--config', this.configPath],
+    const child = spawn('sh', ['-c', 'exec "$@" > "$LOG" 2>&1', 'sh', process.execPath, ...this.nodeArguments, join(root, 'bin/perigee.js'), 'serve', '--config', this.configPath],
       { env: { ...process.env, LOG: this.logPath }, stdio: 'ignore' })
     this.#child = child
     this.#ended = new Promise((resolve) => child.once('close', () => {

@@ -260,7 +260,7 @@ describe('an aggregation', () => {
 
   test('by the command line prints what comes out', async () => {
     const run = async (...args: string[]): Promise<{ code: number | null, out: string, err: string }> => {
-      const child = spawn(process.execPath, [join(packageRoot, 'bin/perigee'), 'udf', 'aggregate', '-p', String(node.port), '-n', 'test', '-s', 'many', ...args])
+      const child = spawn(process.execPath, [join(packageRoot, 'bin/perigee.js'), 'udf', 'aggregate', '-p', String(node.port), '-n', 'test', '-s', 'many', ...args])
       let [out, err] = ['', '']
       child.stdout.on('data', (chunk: Buffer) => { out += chunk.toString() })
       child.stderr.on('data', (chunk: Buffer) => { err += chunk.toString() })

@@ -29,6 +29,7 @@ const SINDEX_NOT_FOUND = 201
 const EVEN = Buffer.from('9301931a935102a1690200', 'hex')
 const NO_ARGUMENTS = Buffer.of(0x90)
 
+/** `stuck` is at library calls that never look at the clock. */
 const MODULE = `
 local function add(a, b) return a + b end
 
@@ -74,7 +75,11 @@ function slow(s)
   end) : reduce(add)
 end
 
-function stuck(s) return s : map(function(rec) return ('a'):rep(5000):find('.-.-.-.-b') end) end
+function stuck(s)
+  return s : map(function(rec)
+    local text = ('b'):rep(8 << 20) ${'string.packsize(text) '.repeat(400)}
+  end)
+end
 
 function touch(rec)
   rec.n = (rec.n or 0) + 1

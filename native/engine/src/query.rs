@@ -2,8 +2,8 @@
 //! or where the next record must be read from the device; the cursor says where the next one begins, so the partition is
 //! unlocked between two.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry::Vacant;
+use std::collections::{HashMap, VecDeque};
 
 use perigee_wire::{
     Digest, Message, Op, PartitionId, ReplyHeader, ReplyWriter, ResultCode, field, info1, op,
@@ -20,7 +20,7 @@ use crate::record::image::ImageView;
 use crate::record::operation::unsupported_operation;
 use crate::secondary_index::IndexQuery;
 use crate::stats::count;
-use crate::storage::ReadNow;
+use crate::storage::{ReadNow, Store};
 
 /// The value of an index that goes with the digest of a record that was found by it, as a place to go on from: digests are
 /// enough for that, since records come in their order. Not 0, which clients send that never had a place from us.
@@ -161,6 +161,41 @@ impl Iterator for Candidates<'_> {
                 *here = Some(table.with_prefix(*prefixes.next()?));
             },
         }
+    }
+}
+
+/// Entries whose records are asked for from memory before the first of them is looked at.
+const PREFETCH_RECORDS: usize = 8;
+
+/// Entries in their order, while the records of the next ones are on their way from memory.
+struct Prefetched<'a, I> {
+    entries: I,
+    store: &'a Store,
+    next: VecDeque<Entry>,
+}
+
+impl<'a, I: Iterator<Item = Entry>> Prefetched<'a, I> {
+    fn of(entries: I, store: &'a Store) -> Self {
+        let next = VecDeque::with_capacity(PREFETCH_RECORDS);
+        Prefetched {
+            entries,
+            store,
+            next,
+        }
+    }
+}
+
+impl<I: Iterator<Item = Entry>> Iterator for Prefetched<'_, I> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        while self.next.len() < PREFETCH_RECORDS
+            && let Some(entry) = self.entries.next()
+        {
+            self.store.prefetch(entry.location);
+            self.next.push_back(entry);
+        }
+        self.next.pop_front()
     }
 }
 
@@ -483,7 +518,8 @@ impl Namespace {
         let now = self.clock.wall_seconds();
         let state = self.partitions()[cursor.partition.index()].lock();
         let PartitionCursor { after, found, .. } = cursor;
-        let mut entries = Candidates::of(&state, *after, found.as_deref());
+        let entries = Candidates::of(&state, *after, found.as_deref());
+        let mut entries = Prefetched::of(entries, &self.store);
         loop {
             if budget.is_spent() {
                 return PieceEnd::Budget;

@@ -92,7 +92,7 @@ impl StreamTask {
         self.given_up.load(Ordering::Relaxed)
     }
 
-    /// Bytes that `encode` will append.
+    /// Bytes of the task: its head, and the body behind it.
     pub fn encoded_bytes(&self) -> usize {
         let call = &self.call;
         TASK_HEADER_BYTES
@@ -104,8 +104,8 @@ impl StreamTask {
             + self.body.len()
     }
 
-    /// Appends the task for a worker.
-    pub fn encode(&self, task_id: u64, time_limit_ms: u32, out: &mut Vec<u8>) {
+    /// Appends what is in front of the body.
+    pub fn encode_head(&self, task_id: u64, time_limit_ms: u32, out: &mut Vec<u8>) {
         let call = &self.call;
         let header = TaskHeader {
             bytes: self.encoded_bytes() as u32,
@@ -131,7 +131,6 @@ impl StreamTask {
             &call.module,
             &call.function,
             &call.arguments,
-            &self.body,
         ] {
             out.extend_from_slice(part);
         }

@@ -333,7 +333,7 @@ impl QueryJobs {
                 self.shares.insert(request, share);
                 context.udf.submit(UdfJob {
                     namespace: job.namespace.clone(),
-                    task: LaneTask::Stream(Box::new(task)),
+                    task: LaneTask::Stream(Arc::new(task)),
                     waiter: Waiter {
                         thread: context.thread,
                         request,

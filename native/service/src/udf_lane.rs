@@ -51,25 +51,37 @@ pub enum LaneTask {
     /// A call on a record, which is locked.
     Record(Box<UdfTask>),
     /// A share of a stream. Its waiter is told the outcome.
-    Stream(Box<StreamTask>),
+    Stream(Arc<StreamTask>),
 }
 
 impl LaneTask {
-    fn encoded_bytes(&self, namespace: &Namespace) -> usize {
-        match self {
-            LaneTask::Record(task) => task.encoded_bytes(&namespace.name),
-            LaneTask::Stream(task) => task.encoded_bytes(),
-        }
-    }
-
     fn is_stream(&self) -> bool {
         matches!(self, LaneTask::Stream(_))
     }
+}
 
-    /// Whether nobody waits for it any more. A call on a record ends in any case.
-    fn is_given_up(&self) -> bool {
-        matches!(self, LaneTask::Stream(task) if task.is_given_up())
-    }
+/// What a worker is given.
+enum Handed {
+    /// Calls on records: so many bytes of tasks were written.
+    Calls(usize),
+    /// A share of a stream, which is still to be written.
+    Share {
+        task: Arc<StreamTask>,
+        id: u64,
+        limit_ms: u32,
+    },
+}
+
+/// Writes a batch of one task; its bytes.
+fn write_share(task: &StreamTask, id: u64, limit_ms: u32, tasks: &mut [u8]) -> usize {
+    let bytes = COUNT_BYTES + task.encoded_bytes();
+    let mut head = Vec::with_capacity(bytes - task.body.len());
+    head.extend_from_slice(&1u32.to_le_bytes());
+    task.encode_head(id, limit_ms, &mut head);
+    let (before, body) = tasks[..bytes].split_at_mut(head.len());
+    before.copy_from_slice(&head);
+    body.copy_from_slice(&task.body);
+    bytes
 }
 
 /// What `exchange` brought.
@@ -202,7 +214,7 @@ impl UdfLane {
             // One that only watches leaves to the others what they have done soon.
             let left = watched && state.workers.cope(state.queue.len(), state.streams.len());
             if !state.is_idle() && !left {
-                let (refused, exchanged) = self.hand_out(&mut state, worker, tasks);
+                let (refused, handed) = self.hand_out(&mut state, worker, tasks);
                 if !refused.is_empty() {
                     MutexGuard::unlocked(&mut state, || {
                         for (job, code) in refused {
@@ -210,9 +222,17 @@ impl UdfLane {
                         }
                     });
                 }
-                match exchanged {
-                    Some(exchanged) => return self.leave(&mut state, exchanged),
+                match handed {
                     None => continue,
+                    Some(Handed::Calls(bytes)) => {
+                        return self.leave(&mut state, Exchanged::Tasks(bytes));
+                    }
+                    Some(Handed::Share { task, id, limit_ms }) => {
+                        state.call_workers();
+                        drop(state);
+                        // Chunks are large: others do not wait for the lane while one is copied.
+                        return Exchanged::Tasks(write_share(&task, id, limit_ms, tasks));
+                    }
                 }
             }
             let now = Instant::now();
@@ -240,9 +260,11 @@ impl UdfLane {
         state: &mut State,
         worker: u32,
         tasks: &mut [u8],
-    ) -> (Vec<(UdfJob, ResultCode)>, Option<Exchanged>) {
+    ) -> (Vec<(UdfJob, ResultCode)>, Option<Handed>) {
         let now = Instant::now();
-        let for_stream = state.streams_are_due(worker, now);
+        if state.streams_are_due(worker, now) {
+            return self.hand_share(state, worker, tasks.len(), now);
+        }
         let queued = state.queue.len();
         let share = state.workers.share(queued, self.workers);
         let share = share.clamp(1, BATCH_TASKS_MAX);
@@ -251,16 +273,9 @@ impl UdfLane {
         let mut due = now;
         let mut out = vec![0; COUNT_BYTES];
         while batch.len() < share {
-            let next = match for_stream {
-                true => state.streams.pop_front(),
-                false => state.queue.pop_front(),
-            };
-            let Some((id, job)) = next else {
+            let Some((id, job)) = state.queue.pop_front() else {
                 break;
             };
-            if job.task.is_given_up() {
-                continue;
-            }
             // What was lost with a worker before goes alone, so that it can cost nobody else's call.
             let alone = job.losses > 0;
             if alone && !batch.is_empty() {
@@ -271,7 +286,11 @@ impl UdfLane {
                 refused.push((job, ResultCode::Timeout));
                 continue;
             }
-            let needed = out.len() + job.task.encoded_bytes(&job.namespace);
+            let LaneTask::Record(task) = &job.task else {
+                debug_assert!(false, "shares of streams have a queue of their own");
+                continue;
+            };
+            let needed = out.len() + task.encoded_bytes(&job.namespace.name);
             if needed > tasks.len() {
                 if batch.is_empty() {
                     refused.push((job, ResultCode::RecordTooBig));
@@ -283,12 +302,11 @@ impl UdfLane {
             let limit = self.time_limit.min(job.deadline - now);
             due += limit;
             let limit_ms = limit.as_millis().max(1) as u32;
-            match &job.task {
-                LaneTask::Record(task) => task.encode(id, limit_ms, &job.namespace, &mut out),
-                LaneTask::Stream(task) => task.encode(id, limit_ms, &mut out),
+            if let LaneTask::Record(task) = &job.task {
+                task.encode(id, limit_ms, &job.namespace, &mut out);
             }
             batch.push_back((id, job));
-            if alone || for_stream {
+            if alone {
                 break;
             }
         }
@@ -303,7 +321,46 @@ impl UdfLane {
             due,
         };
         state.workers.hold(worker, batch);
-        (refused, Some(Exchanged::Tasks(out.len())))
+        (refused, Some(Handed::Calls(out.len())))
+    }
+
+    /// Gives a worker a share of a stream, if one is left that somebody waits for.
+    fn hand_share(
+        &self,
+        state: &mut State,
+        worker: u32,
+        bytes_max: usize,
+        now: Instant,
+    ) -> (Vec<(UdfJob, ResultCode)>, Option<Handed>) {
+        let mut refused = Vec::new();
+        while let Some((id, job)) = state.streams.pop_front() {
+            let LaneTask::Stream(task) = &job.task else {
+                continue;
+            };
+            let task = task.clone();
+            if task.is_given_up() {
+                continue;
+            }
+            if job.deadline <= now {
+                refused.push((job, ResultCode::Timeout));
+                continue;
+            }
+            if COUNT_BYTES + task.encoded_bytes() > bytes_max {
+                refused.push((job, ResultCode::RecordTooBig));
+                continue;
+            }
+            let limit = self.time_limit.min(job.deadline - now);
+            let batch = Batch {
+                taken: now,
+                jobs: VecDeque::from([(id, job)]),
+                due: now + limit,
+            };
+            state.workers.hold(worker, batch);
+            let limit_ms = limit.as_millis().max(1) as u32;
+            let share = Handed::Share { task, id, limit_ms };
+            return (refused, Some(share));
+        }
+        (refused, None)
     }
 
     /// Moves tasks back to the queue that wait behind another worker's first one.
@@ -691,7 +748,7 @@ mod tests {
             let call = StreamCall::of(&self.namespace, &message).expect("a function");
             self.lane.submit(UdfJob {
                 namespace: self.namespace.clone(),
-                task: LaneTask::Stream(Box::new(StreamTask {
+                task: LaneTask::Stream(Arc::new(StreamTask {
                     call: Arc::new(call),
                     step: StreamStep::Chunk,
                     count: 0,

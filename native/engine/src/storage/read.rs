@@ -14,6 +14,10 @@ use crate::record::image::ImageView;
 use std::io;
 use std::sync::Arc;
 
+const CACHE_LINE_BYTES: usize = 64;
+/// Beyond these the processor's own prefetching has caught on.
+const PREFETCH_BYTES_MAX: usize = 4 * CACHE_LINE_BYTES;
+
 /// The whole pages in which an image lies, to be read by someone else than the store.
 pub struct RecordRead {
     pub medium: Arc<dyn Medium>,
@@ -27,6 +31,12 @@ impl Store {
     /// partition lock and has the location from the index, so the block cannot be reused meanwhile.
     pub fn read<R>(&self, location: Location, f: impl FnOnce(&[u8]) -> R) -> ReadNow<R> {
         self.device(location.device()).read(location, f)
+    }
+
+    /// Asks the processor for the image at `location`, if that is in mapped memory: reads of many records that lie anywhere would wait for
+    /// one after the other.
+    pub fn prefetch(&self, location: Location) {
+        self.device(location.device()).prefetch(location);
     }
 
     /// What has to be read to have the image at `location`. [`Store::finish_read`] takes the outcome.
@@ -77,6 +87,26 @@ impl Store {
 }
 
 impl Device {
+    fn prefetch(&self, location: Location) {
+        let Some(mapping) = &self.mapping else {
+            return;
+        };
+        let (block, at) = self.place(location);
+        let offset = self.block_offset(block) as usize + at;
+        for line in (0..location.bytes().min(PREFETCH_BYTES_MAX)).step_by(CACHE_LINE_BYTES) {
+            // SAFETY: `place` checked that the range is in a block of the device, which the mapping covers.
+            let address = unsafe { mapping.start().as_ptr().add(offset + line) };
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a prefetch touches no memory that the program can see, whatever the address.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(address.cast_const().cast());
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = address;
+        }
+    }
+
     fn read<R>(&self, location: Location, f: impl FnOnce(&[u8]) -> R) -> ReadNow<R> {
         let (block, at) = self.place(location);
         if let Some(mapping) = &self.mapping {

@@ -36,7 +36,8 @@ end
 
 /** What a function of the workers' code belongs to; the first that fits. */
 const PARTS = [
-  ['waiting, copying and the engine', (name, file) => /udfExchange/.test(name)],
+  // The call into the engine has no frame of its own.
+  ['waiting and the engine', (name, file) => name === 'run' && /udf\/worker-loop\.js$/.test(file)],
   ['garbage collection', (name) => name === '(garbage collector)'],
   ['codec', (_, file) => /udf\/(lane|particle|byte-writer|msgpack|stream-record|script-record|lua-integer)\.js$/.test(file)],
   ['streams', (_, file) => /udf\/(stream-runner|stream-api|task-runner|worker-loop|statistics)\.js$/.test(file)],

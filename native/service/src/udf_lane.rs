@@ -35,6 +35,9 @@ const STEAL_AFTER: Duration = Duration::from_millis(20);
 /// Room for the reply to a usual call.
 const REPLY_BYTES_USUAL: usize = 96;
 
+/// A share of a stream goes on for so long behind its query's time limit: what ends is the query, and not a call.
+const SHARE_GRACE: Duration = Duration::from_millis(10);
+
 const COUNT_BYTES: usize = 4;
 
 pub struct UdfJob {
@@ -349,7 +352,7 @@ impl UdfLane {
                 refused.push((job, ResultCode::RecordTooBig));
                 continue;
             }
-            let limit = self.time_limit.min(job.deadline - now);
+            let limit = self.time_limit.min(job.deadline - now + SHARE_GRACE);
             let batch = Batch {
                 taken: now,
                 jobs: VecDeque::from([(id, job)]),

@@ -6,6 +6,7 @@ import {
   argument, argumentCount, badArgument, BOOLEAN, checkInteger, FLOAT, functionValue, getInteger, INTEGER, lapi, lauxlib, LIGHT_FUNCTION, luaString,
   ltable, NIL, numberText, pushInteger, pushNil, pushTyped, STRING, TABLE, textString, typeName, USERDATA
 } from './lua.js'
+import { spend } from './limits.js'
 import { characterString, hashString, LuaString, TEXT_CHARS_MAX } from './lua-string.js'
 import { checkBytes } from './string-library.js'
 
@@ -145,6 +146,7 @@ const byte: LuaFunction = L => {
   if (from === to) return pushInteger(L, string.text !== null ? string.text.charCodeAt(from - 1) : string.bytes![from - 1]!)
   lauxlib['luaL_checkstack'](L, to - from + 1, TOO_LONG_TEXT)
   const bytes = string.realstring
+  spend((to - from) >> 3)
   for (let i = from; i <= to; i++) pushInteger(L, bytes[i - 1]!)
   return to - from + 1
 }

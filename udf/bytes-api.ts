@@ -7,7 +7,7 @@ import {
   argument, badArgument, checkInteger, FLOAT, getInteger, INTEGER, luaString, NIL, pushBoolean, pushInteger, pushNil, pushTyped, rawSet, STRING, TABLE,
   tableValue, toFloat, typeName
 } from './lua.js'
-import { chargeBytes } from './limits.js'
+import { chargeBytes, spend } from './limits.js'
 import { writeInt64 } from './lua-integer.js'
 import { count, expect, functionTable } from './collections-api.js'
 import { checkBytes } from './string-library.js'
@@ -26,6 +26,8 @@ function newBytes (L: LuaState, index: number): number {
     for (let i = 1; ; i++) {
       const value = getInteger(table, i)
       if (value === undefined) break
+      spend(1)
+      if (i > BYTES_MAX) badArgument(L, index, `more than ${BYTES_MAX} elements`)
       if (value.type !== INTEGER) badArgument(L, index, `element ${i}: integer expected, got ${typeName(value)}`)
       content.push(Number(BigInt.asUintN(8, BigInt(value.value))))
     }
@@ -98,7 +100,9 @@ const FIXED: Record<string, Fixed> = {
   int64_le: int64(true)
 }
 
+/** The content may be a part of the target itself. */
 function write (L: LuaState, target: LuaBytes, at: number, content: Uint8Array): void {
+  spend(content.length >> 8)
   target.ensure(L, at + content.length)
   target.buffer.set(content, at)
 }
@@ -171,7 +175,7 @@ const functions: Record<string, LuaFunction> = {
     return pushBoolean(L, true)
   },
   set_bytes: L => {
-    write(L, bytes(L), offset(L, 2), portion(L, bytes(L, 3).content.slice(), 4))
+    write(L, bytes(L), offset(L, 2), portion(L, bytes(L, 3).content, 4))
     return pushBoolean(L, true)
   },
   append_string: L => {
@@ -181,7 +185,7 @@ const functions: Record<string, LuaFunction> = {
   },
   append_bytes: L => {
     const target = bytes(L)
-    write(L, target, target.size, portion(L, bytes(L, 2).content.slice(), 3))
+    write(L, target, target.size, portion(L, bytes(L, 2).content, 3))
     return pushBoolean(L, true)
   },
   set_var_int: L => {

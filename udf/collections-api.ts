@@ -149,6 +149,8 @@ function sequenceOf (L: LuaState, index: number): TValue[] {
   for (let i = 1; ; i++) {
     const value = getInteger(table, i)
     if (value === undefined) return items
+    spend(1)
+    checkRoom(L, i)
     const problem = storageProblem(value)
     if (problem !== null) badArgument(L, index, `element ${i}: ${problem}`)
     items.push(new Value(value.type, value.value))
@@ -263,6 +265,7 @@ function newMap (L: LuaState, index: number): number {
   const source = argument(L, index)
   if (source.type === TABLE) {
     for (const [key, item] of tableEntries(source.value as Table)) {
+      spend(1)
       for (const value of [key, item]) {
         const problem = storageProblem(value)
         if (problem !== null) badArgument(L, index, problem)
@@ -322,6 +325,7 @@ const mapFunctions: Record<string, LuaFunction> = {
     const decide = optionalFunction(L, 3)
     const made = LuaMap.of(new Map())
     copyEntries(L, first, made)
+    spendElements(second.size)
     for (const { key, value } of [...second.escapingEntries().values()]) {
       const before = decide === undefined ? undefined : first.get(key)
       if (before !== undefined) made.set(L, key, callFunction(L, decide!, before, value))
@@ -336,6 +340,7 @@ const mapFunctions: Record<string, LuaFunction> = {
     const second = map(L, 2)
     const made = LuaMap.of(new Map())
     for (const [one, other] of [[first, second], [second, first]] as const) {
+      spendElements(one.size)
       for (const entry of one.escapingEntries().values()) if (other.get(entry.key) === undefined) made.adopt(L, entry)
     }
     return pushObject(L, made)

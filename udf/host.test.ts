@@ -59,8 +59,8 @@ async function open (workers: number, modules: Record<string, string> = {}, work
 }
 
 const source = (text: string): Uint8Array => new Uint8Array(Buffer.from(text))
-/** Library calls that never look at the clock, one after another without a loop: a quarter of a minute. */
-const STUCK = `local s = ("b"):rep(8 << 20) ${'string.packsize(s) '.repeat(400)}`
+/** Instructions that each take long and never look at the clock, one after another without a loop: a quarter of a minute. */
+const STUCK = `local s, x = (" "):rep((8 << 20) - 1) .. 1 ${'x = s + 0 '.repeat(1500)}`
 /** Fills the heap of a small worker while it compiles, which never looks at the clock: no time limit can come first. */
 const HEAP = `local keep = {${'function() end,'.repeat(60_000)}}`
 const isLoadError = (error: unknown): boolean => error instanceof UdfError && error.code === 'udf-load' && /m\.lua: loading exceeded the limits/.test(error.message)

@@ -13,7 +13,7 @@ import type { CallInfo, LuaClosure, LuaState, Table } from './fengari.js'
 import { countCall, countJump, Tier } from './compiler/tier.js'
 import { RETURNED } from './compiler/unit.js'
 import { HostObject } from './host-object.js'
-import { control } from './limits.js'
+import { chargeSteps, control } from './limits.js'
 import {
   arithmetic, Arithmetic, BOOLEAN, FLOAT, INTEGER, ldo, lopcodes, lstate, LUA_CLOSURE, LuaTable, lvm, MULTIPLE_RESULTS, NIL, setPositions,
   TABLE, USERDATA
@@ -375,6 +375,7 @@ function execute (L: LuaState): void {
           let wanted = i.B - 1
           if (wanted < 0) {
             wanted = available
+            chargeSteps(available >> 3)
             luaD_checkstack!(L, wanted)
             setTop(L, ra + wanted)
           }

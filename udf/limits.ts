@@ -82,6 +82,11 @@ export function chargeBytes (bytes: number): void {
   if (control.bytes < 0) control.steps = 0
 }
 
+/** As `spend`, where no error is expected: the next check throws. For work that is bounded, such as what one instruction does. */
+export function chargeSteps (steps: number): void {
+  control.steps -= steps
+}
+
 /** Charges work that no script code does; throws LimitError when a limit is exceeded. To be called at least every some thousand steps. */
 export function spend (steps: number): void {
   control.steps -= steps

@@ -7,6 +7,7 @@
 
 import type { LuaState, TValue } from './fengari.js'
 import { FLOAT, INTEGER, ldebug, lobject, NIL, raise, STRING, Value } from './lua.js'
+import { chargeSteps } from './limits.js'
 import { hashString } from './lua-string.js'
 import * as integer from './lua-integer.js'
 
@@ -212,16 +213,20 @@ function next (L: LuaState, table: Table, at: number): boolean {
       entry = table.strong.get(hash) ?? table.dead?.get(hash)
       if (entry === undefined) ldebug['luaG_runerror'](L, INVALID_KEY_TEXT)
       // The successors of a removed entry may be removed as well.
-      do entry = entry!.n
-      while (entry?.dead === true)
+      let passed = 0
+      do {
+        entry = entry!.n
+        passed++
+      } while (entry?.dead === true)
+      chargeSteps(passed >> 5)
     }
   }
   if (position >= 0) {
     const { array } = table
-    for (; position < array.length; position++) {
-      const value = array[position]!
-      if (value.type !== NIL) return put(L, at, INTEGER, position + 1, value)
-    }
+    const from = position
+    while (position < array.length && array[position]!.type === NIL) position++
+    chargeSteps((position - from) >> 5)
+    if (position < array.length) return put(L, at, INTEGER, position + 1, array[position]!)
     entry = table.f
   }
   return entry === undefined ? false : put(L, at, entry.key.type, entry.key.value, entry.value)

@@ -16,7 +16,7 @@
 
 import { createRequire } from 'node:module'
 import type { LuaBuffer, LuaFunction, LuaState, Table, TString, TValue } from './fengari.js'
-import { chargeBytes } from './limits.js'
+import { chargeBytes, chargeSteps } from './limits.js'
 import { floatText, parseFloatText } from './lua-format.js'
 import * as integer from './lua-integer.js'
 import type { LuaInteger } from './lua-integer.js'
@@ -146,6 +146,7 @@ export function numberText (value: TValue): string {
 }
 
 function stringToNumber (bytes: Uint8Array, out: TValue): number {
+  if (bytes.length > 64) chargeSteps(bytes.length >> 6)
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
   const whole = integer.parseInteger(text)
   if (whole !== null) {

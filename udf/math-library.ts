@@ -4,6 +4,7 @@ import type { LuaFunction, LuaState, TValue } from './fengari.js'
 import {
   argument, argumentCount, badArgument, BOOLEAN, checkInteger, FLOAT, INTEGER, lauxlib, NIL, pushInteger, pushTyped, raise, STRING, toInteger, toNumberValue
 } from './lua.js'
+import { spend } from './limits.js'
 import * as integer from './lua-integer.js'
 import { checkBytes, nameOf } from './string-library.js'
 
@@ -89,6 +90,7 @@ export const toNumberFunction: LuaFunction = L => {
   if (match === null) return pushTyped(L, NIL, null)
   let value = 0n
   for (const char of match[2]!.toLowerCase()) {
+    spend(1)
     const digit = char <= '9' ? char.charCodeAt(0) - 48 : char.charCodeAt(0) - 87
     if (digit >= base) return pushTyped(L, NIL, null)
     value = BigInt.asUintN(64, value * BigInt(base) + BigInt(digit))

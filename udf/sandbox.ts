@@ -156,6 +156,9 @@ export function makeLoad (environment: TValue): LuaFunction {
 /** A day less than JavaScript's dates reach, either way from 1970. */
 const DATE_SECONDS_MAX = 8.64e12 - 86_400
 
+/** Each conversion takes microseconds, and no limit is looked at in between. */
+const DATE_FORMAT_CHARS_MAX = 1024
+
 /** Seconds whose local time shows what the UTC time of these shows. */
 function asLocal (seconds: number): number {
   const shifted = (offsetAt: number): number => seconds + new Date(offsetAt * 1000).getTimezoneOffset() * 60
@@ -168,6 +171,8 @@ function dateFunction (published: LuaFunction): LuaFunction {
   return L => {
     const format = argument(L, 1)
     const text = format.type === STRING ? textOf(format) : ''
+    if (text.length > DATE_FORMAT_CHARS_MAX) badArgument(L, 1, `format longer than ${DATE_FORMAT_CHARS_MAX} characters`)
+    spend(text.length)
     if (!text.startsWith('!') || text.startsWith('!*t')) return published(L)
     const seconds = argument(L, 2).type === NIL ? Math.floor(Date.now() / 1000) : Number(checkInteger(L, 2))
     if (Math.abs(seconds) > DATE_SECONDS_MAX) badArgument(L, 2, 'time out of range')

@@ -5,6 +5,7 @@ import {
   argument, argumentCount, badArgument, checkInteger, FLOAT, hashString, INTEGER, lapi, lauxlib, luaString, NIL, pushInteger, pushTyped, raise, STRING,
   STRING_BYTES_MAX, textString, toFloat, typeName, BOOLEAN
 } from './lua.js'
+import { spend } from './limits.js'
 import { formatFloat, formatInteger } from './lua-format.js'
 import type { FormatSpec } from './lua-format.js'
 import { latin1 } from './lua-string.js'
@@ -38,18 +39,21 @@ export function textBytes (L: LuaState, index: number): Uint8Array {
 const FORMAT_ITEM = /^([-+ #0]*)([0-9]*)(?:\.([0-9]*))?([a-zA-Z])/
 
 function quoted (bytes: Uint8Array): Buffer {
-  const parts: string[] = ['"']
+  spend(bytes.length >> 4)
+  // Four bytes at most for one: a backslash and three digits.
+  const out = Buffer.allocUnsafe(bytes.length * 4 + 2)
+  let at = out.writeUInt8(0x22, 0)
   for (let i = 0; i < bytes.length; i++) {
     const byte = bytes[i]!
-    if (byte === 0x22 || byte === 0x5c) parts.push('\\', String.fromCharCode(byte))
-    else if (byte === 10) parts.push('\\\n')
-    else if (byte < 32 || byte === 127) {
+    const isControl = byte !== 10 && (byte < 32 || byte === 127)
+    if (isControl || byte === 0x22 || byte === 0x5c || byte === 10) out[at++] = 0x5c
+    if (isControl) {
       const next = bytes[i + 1] ?? 0
-      parts.push('\\', next >= 48 && next <= 57 ? String(byte).padStart(3, '0') : String(byte))
-    } else parts.push(String.fromCharCode(byte))
+      at += out.write(next >= 48 && next <= 57 ? String(byte).padStart(3, '0') : String(byte), at, 'latin1')
+    } else out[at++] = byte
   }
-  parts.push('"')
-  return Buffer.from(parts.join(''), 'latin1')
+  out[at++] = 0x22
+  return out.subarray(0, at)
 }
 
 function literal (L: LuaState, index: number): Uint8Array {
@@ -231,6 +235,7 @@ class PackFormat {
   }
 
   #option (): { kind: PackKind, size: number } {
+    spend(1)
     const option = this.#text[this.#at++]!
     const fixed = FIXED_SIZES[option]
     if (fixed !== undefined) return { kind: fixed[0], size: fixed[1] }

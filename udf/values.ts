@@ -167,6 +167,7 @@ export class LuaList extends ValueObject {
   setAt (L: LuaState, position: number, value: TValue): void {
     if (position < 1 || position > ELEMENTS_MAX) raise(L, `list position out of range: ${position}`)
     const items = this.mutableItems()
+    if (position > items.length) spend((position - items.length) >> 3)
     while (items.length < position - 1) items.push(new Value(NIL, null))
     items[position - 1] = copyOf(value)
   }
@@ -460,7 +461,10 @@ export function describe (value: TValue, depth: number): string {
     case NIL: return 'nil'
     case BOOLEAN: case INTEGER: return String(value.value)
     case FLOAT: return floatText(value.value)
-    case STRING: return depth === 0 ? textOf(value) : JSON.stringify(textOf(value))
+    case STRING:
+      // One long string many times: the text holds it as often.
+      chargeBytes(value.value.length)
+      return depth === 0 ? textOf(value) : JSON.stringify(textOf(value))
   }
   const object: unknown = value.value
   if (depth > DESCRIBE_DEPTH_MAX) return '...'
@@ -469,7 +473,10 @@ export function describe (value: TValue, depth: number): string {
     return `{${[...object.entries.values()].map(({ key, value }) => `${describe(key, depth + 1)}:${describe(value, depth + 1)}`).join(', ')}}`
   }
   if (object instanceof LuaBytes) return [...object.content.subarray(0, 256)].map(byte => byte.toString(16).padStart(2, '0').toUpperCase()).join(' ')
-  if (object instanceof LuaGeoJson) return Buffer.from(object.json).toString('utf8')
+  if (object instanceof LuaGeoJson) {
+    chargeBytes(object.json.length)
+    return Buffer.from(object.json).toString('utf8')
+  }
   return typeName(value)
 }
 

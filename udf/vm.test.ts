@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { evaluate, ModuleUnderTest } from './testing.js'
+import { control } from './limits.js'
+import { functionValue, rawSet } from './lua.js'
 import { ModuleError } from './lua-module.js'
 import { LuaVm } from './vm.js'
 
@@ -125,6 +127,51 @@ describe('Lua virtual machine', () => {
       assert.ok(performance.now() - started < 1000, name)
       assert.equal(module.value('fine'), 1)
     }
+  })
+
+  it('what_one_instruction_can_do_at_length_is_counted', () => {
+    // Steps that each of these takes: far more than there are between two looks at the clock and the heap.
+    const long: Record<string, string> = {
+      varargs: 'local function g(...) mark() local t = {...} return #t end; g(table.unpack(many, 1, 20000))',
+      byte: 'mark() local t = {text:byte(1, 50000)}',
+      next: 'mark() next(emptied)',
+      dead: 'mark() next(chain, "k1")',
+      tonumber: 'mark() tonumber(digits, 10)',
+      coercion: 'mark() local x = digits + 1',
+      pack: 'mark() string.pack(text)',
+      quoted: "mark() string.format('%q', text)",
+      list: 'mark() list(many)',
+      map: 'mark() map(many)',
+      bytes: 'mark() bytes(many)',
+      position: 'local l = list() mark() l[100000] = 1',
+      merge: 'local m = map(many) mark() map.merge(map(), m)',
+      diff: 'local m = map(many) mark() map.diff(map(), m)',
+      copy: 'local b, c = bytes(), bytes() bytes.set_string(b, 1, text) mark() bytes.set_bytes(c, 1, b)'
+    }
+    let steps = 0
+    const module = new ModuleUnderTest(`
+      local text, digits, many, emptied, chain = ('x'):rep(500000), ('1'):rep(100000), {}, {}, {}
+      for i = 1, 100000 do many[i], emptied[i] = i, i end
+      for i = 1, 50000 do chain['k' .. i] = i end
+      for i = 1, 100000 do emptied[i] = nil end
+      for i = 1, 50000 do chain['k' .. i] = nil end
+      ${Object.entries(long).map(([name, code]) => `function long_${name}() ${code} spent() return 1 end`).join('\n')}
+      function described() return list.tostring(list{text, text, text, text}) end`, {
+      extend: environment => {
+        rawSet(environment, 'mark', functionValue(() => { control.steps = 1e9; return 0 }))
+        rawSet(environment, 'spent', functionValue(() => { steps = 1e9 - control.steps; return 0 }))
+      }
+    })
+    for (const name of Object.keys(long)) {
+      steps = 0
+      assert.equal(module.value(`long_${name}`), 1)
+      assert.ok(steps > 1000, `${name}: ${steps} steps`)
+    }
+    const before = control.bytes
+    assert.equal((module.value('described') as string).length, 4 * 500_002 + 8)
+    assert.ok(before - control.bytes >= 4_000_000, 'the text and its parts are charged')
+    assert.match(new ModuleUnderTest("function f() return os.date(('%c'):rep(1000)) end").failure('f'), /format longer than 1024 characters/)
+    assert.match(new ModuleUnderTest('function f() local t = {} for i = 1, 1000001 do t[i] = i end return list(t) end').failure('f'), /cannot hold more than 1000000 elements/)
   })
 
   it('endless_recursion_and_oversized_strings_are_lua_errors', () => {

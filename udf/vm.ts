@@ -107,6 +107,8 @@ export class LuaVm {
     this.#logLevel = options.logLevel ?? LogLevel.INFO
     this.#compileAfter = options.compileAfter ?? CALLS_BEFORE_COMPILING
     this.#loadTimeLimitMs = options.loadTimeLimitMs ?? LOAD_TIME_LIMIT_MS
+    // A call of another machine of this thread may have ended at its limit, which must not end the opening of the libraries.
+    startClock(Infinity)
     const L: LuaState = lauxlib['luaL_newstate']()
     this.#L = L
     lapi['lua_atnativeerror'](L, nativeError)

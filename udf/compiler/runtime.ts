@@ -4,7 +4,7 @@
 import type { CallInfo, LuaClosure, LuaState, Table, TableEntry, TString, TValue } from '../fengari.js'
 import { next, nextPosition } from '../base-library.js'
 import { HostObject } from '../host-object.js'
-import { control } from '../limits.js'
+import { chargeSteps, control } from '../limits.js'
 import {
   appendValue, FLOAT, floatModulo, hashString, INTEGER, ldo, LIGHT_FUNCTION, lstate, LUA_CLOSURE, lvm, MULTIPLE_RESULTS, NIL, numberText, power,
   setPositions, STRING, TABLE, tableLength, tableSet, LuaTable, textString, USERDATA, Value
@@ -332,6 +332,7 @@ function varargs (L: LuaState, ci: CallInfo, parameters: number, to: number, wan
   let count = wanted
   if (wanted < 0) {
     count = available
+    chargeSteps(count >> 3)
     ldo['luaD_checkstack'](L, count)
     setTop(L, to + count)
   }

@@ -284,6 +284,8 @@ lvm['luaV_equalobj'] = (L: LuaState | null, a: TValue, b: TValue): number => {
 lvm['luaV_rawequalobj'] = (a: TValue, b: TValue): number => lvm['luaV_equalobj'](null, a, b)
 
 lapi['lua_pushinteger'] = (L: LuaState, value: LuaInteger): void => {
+  // What a published function computed from arguments out of its range, such as a date. Nothing counts with an integer that is none.
+  if (typeof value === 'number' && !Number.isSafeInteger(value)) raise(L, 'number has no integer representation')
   L.stack[L.top] = new Value(INTEGER, value)
   lapi['api_incr_top'](L)
 }

@@ -174,6 +174,12 @@ describe('Lua virtual machine', () => {
     assert.match(new ModuleUnderTest('function f() local t = {} for i = 1, 1000001 do t[i] = i end return list(t) end').failure('f'), /cannot hold more than 1000000 elements/)
   })
 
+  it('no_integer_of_a_published_function_is_not_a_number', () => {
+    for (const code of ['return os.time{year = 1000000000, month = 1, day = 1}', "return os.date('*t', math.maxinteger).year", "return os.date('!*t', 1 << 52).year"]) {
+      assert.match(new ModuleUnderTest(`function f() ${code} end`).failure('f'), /number has no integer representation|time out of range/, code)
+    }
+  })
+
   it('endless_recursion_and_oversized_strings_are_lua_errors', () => {
     const module = new ModuleUnderTest(`
       function deep(rec) local function f(n) return 1 + f(n + 1) end return f(1) end

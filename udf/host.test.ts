@@ -197,7 +197,7 @@ describe('Lua host', () => {
   })
 
   it('a_version_comes_into_force_on_all_workers_at_once_and_none_before_all_have_it', async () => {
-    const { host, lane, logged } = await open(2, { 'm.lua': 'function f() return 1 end function slow() info("busy") local t = os.clock() + 0.6 while os.clock() < t do end return 1 end' })
+    const { host, lane, logged } = await open(2, { 'm.lua': 'function f() return 1 end function slow() info("busy") local t = os.clock() + 2 while os.clock() < t do end return 1 end' })
     // The first worker cannot prepare while it is busy; the second has long done so.
     lane.send(0, [task('slow', [], 5000), task('f')], 10_000)
     await eventually(() => logged.some(entry => entry.message === 'busy'), 'the first worker is busy')

@@ -163,7 +163,8 @@ describe('an aggregation', () => {
     const some = await raw(connection, 'count', { partitions: [1, 2, 3], recordsMax: 20n })
     assert.deepEqual([some.result, some.values], [0, [20n]])
     const named = await raw(connection, 'count', { partitions: [], set: 'many' })
-    assert.deepEqual([named.result, named.values], [0, [BigInt(RECORDS)]])
+    // Two of them: the last step is the client's.
+    assert.deepEqual([named.result, named.values.length, total(named.values)], [0, 2, RECORDS])
     connection.close()
   })
 
@@ -259,7 +260,7 @@ describe('an aggregation', () => {
     assert.equal((await raw(connection, 'count', { info1: 1 | 4 })).result, PARAMETER, 'short')
     connection.send(queryFrame({ partitions: [], extra: [queryField(33, Buffer.of(1)), queryField(30, Buffer.from('streams'))] }))
     assert.equal((await connection.receive()).body.readUInt8(5), PARAMETER, 'without a function')
-    assert.deepEqual((await raw(connection, 'count', { set: 'many' })).values, [BigInt(RECORDS)], 'the connection goes on')
+    assert.equal(total((await raw(connection, 'count', { set: 'many' })).values), RECORDS, 'the connection goes on')
     connection.close()
   })
 
@@ -350,4 +351,8 @@ async function raw (connection: RawConnection, name: string, query: RawQuery = {
       at = end
     }
   }
+}
+
+function total (values: readonly bigint[]): number {
+  return Number(values.reduce((sum, value) => sum + value, 0n))
 }

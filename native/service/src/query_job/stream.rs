@@ -3,7 +3,8 @@
 //!
 //! A chunk has as many records as a worker does in some milliseconds, so calls on records and an abort wait no longer than that.
 //! Each worker can have one chunk while another waits for it; the query reads on only then. Values that are to be reduced
-//! are combined by the workers too, a few dozen at a time, so the client gets one value however many records there are.
+//! are combined by the workers too, a few dozen at a time, so the client gets two values however many records there are. Two and
+//! not one, so that it always does the last step itself: the numbers of some clients' Lua are of another type than ours.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ const CHUNK_RECORDS_MAX: u64 = 16_384;
 /// A chunk has one record more than that at most.
 const CHUNK_BYTES_MAX: usize = 2 << 20;
 
-/// Results of so many tasks are combined by one, or as soon as they have `REDUCE_BYTES`.
+/// Results of so many tasks are combined by one but for the last of them, or as soon as they have `REDUCE_BYTES`.
 const REDUCE_RESULTS: usize = 32;
 const REDUCE_BYTES: usize = 4 << 20;
 /// Of one task; two results fit in any case.
@@ -161,11 +162,13 @@ impl Stream {
         }
     }
 
-    /// Has results combined, as many as one task takes.
+    /// Has results combined, as many as one task takes; one is left out, but for the final step.
     fn reduce(&mut self, step: StreamStep) {
+        let left_out = usize::from(step != StreamStep::Final);
         let (mut body, mut count) = (Vec::new(), 0);
         for taken in 0.. {
-            let Some(next) = self.kept.front() else {
+            let next = self.kept.front().filter(|_| self.kept.len() > left_out);
+            let Some(next) = next else {
                 break;
             };
             let fits = body.len() + next.bytes.len() <= REDUCE_BYTES_MAX
@@ -188,7 +191,7 @@ impl Stream {
 
     fn reduce_if_due(&mut self) {
         let enough = self.kept.len() >= REDUCE_RESULTS
-            || self.kept.len() >= 2 && self.kept_bytes >= REDUCE_BYTES;
+            || self.kept.len() > 2 && self.kept_bytes >= REDUCE_BYTES;
         if enough && self.under_way < self.under_way_max {
             self.reduce(StreamStep::Reduce);
         }
@@ -223,7 +226,7 @@ impl Stream {
             let last = self.call.is_complete && !self.is_final && self.is_reduced != Some(false);
             match last {
                 true => self.reduce(StreamStep::Final),
-                false if self.kept.len() >= 2 => self.reduce(StreamStep::Reduce),
+                false if self.kept.len() > 2 => self.reduce(StreamStep::Reduce),
                 false => return None,
             }
         }
@@ -255,8 +258,7 @@ impl Job {
                 self.send_if_due(net, now);
                 return next;
             }
-            let last = stream.kept.pop_front();
-            if let Some(values) = last {
+            for values in std::mem::take(&mut stream.kept) {
                 self.append_values(&values);
             }
             return self.finish(ResultCode::Ok, QueryEnd::Complete, net, registry);
@@ -377,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn results_are_combined_a_few_dozen_at_a_time_and_at_the_end_to_one() {
+    fn results_are_combined_a_few_dozen_at_a_time_and_at_the_end_to_two() {
         let mut stream = stream(udf_op::AGGREGATE);
         for _ in 0..REDUCE_RESULTS {
             assert!(stream.take_outbox().is_empty());
@@ -386,15 +388,16 @@ mod tests {
         stream.reduce_if_due();
         let tasks = stream.take_outbox();
         assert_eq!(tasks[0].step, StreamStep::Reduce);
-        assert_eq!(usize::from(tasks[0].count), REDUCE_RESULTS);
+        assert_eq!(usize::from(tasks[0].count), REDUCE_RESULTS - 1);
         assert!(matches!(stream.conclude(), Some(Next::Wait(State::Lua))));
         stream.take(&Share::of(&tasks[0]), values(true, 1, 8, 1));
         work(&mut stream, 1, values(true, 1, 8, 1));
-        assert!(stream.conclude().is_some(), "two are left");
+        assert!(stream.conclude().is_some(), "three are left");
         let tasks = stream.take_outbox();
+        assert_eq!(tasks[0].count, 2);
         stream.take(&Share::of(&tasks[0]), values(true, 1, 8, 1));
         assert!(stream.conclude().is_none());
-        assert_eq!((stream.kept.len(), stream.kept_bytes), (1, 8));
+        assert_eq!((stream.kept.len(), stream.kept_bytes), (2, 16));
     }
 
     #[test]

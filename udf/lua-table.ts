@@ -161,7 +161,7 @@ export function tableSet (L: LuaState, table: Table, key: TValue, value: TValue)
     return
   }
   const hash = hashOf(L, key)
-  if (key.type === FLOAT && (typeof hash === 'bigint' || Number.isInteger(hash))) setInteger(table, hash as number | bigint, value)
+  if (key.type === FLOAT && (typeof hash === 'bigint' || Number.isSafeInteger(hash))) setInteger(table, hash as number | bigint, value)
   else setHashed(table, hash, key.type, key.value, value)
 }
 

@@ -75,6 +75,14 @@ describe('Lua tables', () => {
     assert.equal(evaluate('local t = {} for i = 1, 100 do t[#t + 1] = i end for i = 100, 51, -1 do t[#t] = nil end t[#t + 1] = 7 return #t == 51 and t[51] == 7'), true)
   })
 
+  it('strings_and_names_of_a_source_stay_apart', () => {
+    // The lexer found the empty string as '|', and the name foo as '|foo', once these had been there.
+    assert.deepEqual(evaluate(`
+      local bar, text = '|' .. '' .. '|', '|foo'
+      local foo, t = 5, {foo = 7}
+      return list{bar, '', text, foo, t.foo, t['f' .. 'oo'], t['|foo'] == nil}`), ['||', '', '|foo', 5, 7, 7, true])
+  })
+
   it('a_float_key_beyond_the_integers_stays_a_float', () => {
     assert.deepEqual(evaluate('local t = {[2^63] = 1, [-2^70] = 2} local sum = 0 for k, v in pairs(t) do assert(math.type(k) == "float") sum = sum + v end return list{sum, t[2^63], t[-2^70], next({[2^62] = 1})}'),
       [3, 1, 2, 2n ** 62n, 1])

@@ -73,11 +73,13 @@ luaconf['LUAI_MAXSTACK'] = STACK_SLOTS_MAX
 luaconf['lua_numbertointeger'] = integer.fromFloat
 luaconf['lua_number2str'] = floatText
 
-// lstring: copied by most of the others. A key of the lexer's own tables, which are plain objects, needs the prefix.
+// lstring: copied by most of the others. A key of the lexer's own tables, which are plain objects, needs a prefix; it looks for strings
+// of the source by such keys as well, in a table, where none must be found as another string: no byte is this character.
+const KEY_PREFIX = '\u{100}'
 const lstring: Exports = require('fengari/src/lstring.js')
 lstring['TString'] = LuaString
-lstring['luaS_hash'] = (bytes: Uint8Array): string => '|' + latin1(bytes)
-lstring['luaS_hashlongstr'] = (string: TString): string => '|' + hashString(string)
+lstring['luaS_hash'] = (bytes: Uint8Array): string => KEY_PREFIX + latin1(bytes)
+lstring['luaS_hashlongstr'] = (string: TString): string => KEY_PREFIX + hashString(string)
 lstring['luaS_eqlngstr'] = sameString
 lstring['luaS_bless'] = (_: LuaState, bytes: Uint8Array): TString => new LuaString(null, bytes, bytes.length)
 // A function, not an arrow: fengari calls it with `new` as well.

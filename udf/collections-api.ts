@@ -8,7 +8,7 @@ import {
 } from './lua.js'
 import { callValueNoYield } from './lua-frame.js'
 import { ByteWriter } from './byte-writer.js'
-import { spend } from './limits.js'
+import { chargeBytes, spend } from './limits.js'
 import { encodeParticle } from './particle.js'
 import { checkBytes } from './string-library.js'
 import { describe, ELEMENTS_MAX, listMetatable, LuaGeoJson, LuaList, LuaMap, mapMetatable, setMethods, storageProblem, ValueError } from './values.js'
@@ -379,7 +379,11 @@ export function installCollections (environment: Table): void {
   add('list', lists)
   add('map', maps)
   add('iterator', functionTable(iteratorFunctions))
-  const geo: LuaFunction = L => pushObject(L, new LuaGeoJson(Uint8Array.from(checkBytes(L, 2)), null))
+  const geo: LuaFunction = L => {
+    const json = Uint8Array.from(checkBytes(L, 2))
+    chargeBytes(json.length)
+    return pushObject(L, new LuaGeoJson(json, null))
+  }
   const locations = functionTable({
     tostring: L => pushTyped(L, STRING, luaString(Uint8Array.from(expect(L, 1, LuaGeoJson, 'geojson').json)))
   }, geo)

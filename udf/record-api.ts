@@ -15,6 +15,7 @@ import {
   raise, rawSet, STRING, TABLE, tableValue, textString, Value
 } from './lua.js'
 import { ByteWriter } from './byte-writer.js'
+import { chargeBytes, spend } from './limits.js'
 import { canonical } from './lua-integer.js'
 import { Action, TTL_NEVER, TtlAction } from './lane.js'
 import type { ResultBatch, Task } from './lane.js'
@@ -194,6 +195,9 @@ export class LuaRecord extends ScriptRecord {
     if (scratch.length > Limit.RECORD_BYTES_MAX) {
       raiseCoded(L, ResultCode.RECORD_TOO_BIG, `bin '${shown(name)}' has ${scratch.length} bytes, a record at most ${Limit.RECORD_BYTES_MAX}`)
     }
+    // One value in many bins is as many copies.
+    chargeBytes(scratch.length)
+    spend(1)
     const bytes = scratch.copyFrom(0)
     return { type, bytes, view: new DataView(bytes.buffer), at: 0, length: bytes.length, value: null }
   }

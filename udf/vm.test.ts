@@ -284,6 +284,13 @@ describe('Lua virtual machine', () => {
     }
   })
 
+  it('copies_that_the_api_makes_count_as_memory_of_the_call', () => {
+    const module = new ModuleUnderTest(`
+      function locations() local text, all = ('x'):rep(8388608), {} for i = 1, 40 do all[i] = geojson(text) end end
+      function bins(rec) local b = bytes() bytes.set_string(b, 1, ('x'):rep(4194304)) for i = 1, 80 do rec['b' .. i] = b end aerospike:create(rec) end`)
+    for (const name of ['locations', 'bins']) assert.match(module.failure(name, [], { timeLimitMs: 60_000 }), /memory limit of 256 MiB of strings and bytes exceeded/, name)
+  })
+
   it('concatenations_without_a_loop_look_at_the_clock', () => {
     const module = new ModuleUnderTest(`function f() local s = ('x'):rep(1 << 22) local t ${'t = s .. "a" '.repeat(40)} return 1 end`)
     assert.match(module.failure('f', [], { timeLimitMs: 1 }), /time limit of 1 ms exceeded/)

@@ -248,6 +248,9 @@ describe('Lua virtual machine', () => {
     const quiet = new ModuleUnderTest('function f() info("%s %s", "too few") end', { logLevel: 1 })
     quiet.value('f')
     assert.deepEqual(quiet.logged, [])
+    const long = new ModuleUnderTest('function f() info(("x"):rep(1 << 20)) end')
+    long.call('f')
+    assert.equal(long.logged[0]?.message, 'x'.repeat(4096) + '...')
   })
 
   it('only_functions_of_the_module_can_be_called', () => {

@@ -65,6 +65,7 @@ export type CallOutcome =
 
 /** Milliseconds a main chunk may run. */
 export const LOAD_TIME_LIMIT_MS = 1000
+/** Of an error's message, and of a line in the log. */
 const MESSAGE_CHARS_MAX = 4096
 
 /** Turns a JavaScript error under a script into a Lua error with the script's position. */
@@ -246,7 +247,8 @@ export class LuaVm {
   }
 
   #emit (L: LuaState, level: number, message: string): void {
-    this.#log({ level, ...this.#where(L), message })
+    const cut = message.length > MESSAGE_CHARS_MAX ? `${message.slice(0, MESSAGE_CHARS_MAX)}...` : message
+    this.#log({ level, ...this.#where(L), message: cut })
   }
 
   #print (L: LuaState): void {

@@ -29,7 +29,7 @@ const SINDEX_NOT_FOUND = 201
 const EVEN = Buffer.from('9301931a935102a1690200', 'hex')
 const NO_ARGUMENTS = Buffer.of(0x90)
 
-/** `stuck` is at library calls that never look at the clock. */
+/** `stuck` has instructions that each take long and never look at the clock. */
 const MODULE = `
 local function add(a, b) return a + b end
 
@@ -77,7 +77,7 @@ end
 
 function stuck(s)
   return s : map(function(rec)
-    local text = ('b'):rep(8 << 20) ${'string.packsize(text) '.repeat(400)}
+    local s, x = (' '):rep((8 << 20) - 1) .. 1 ${'x = s + 0 '.repeat(1500)}
   end)
 end
 

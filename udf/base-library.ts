@@ -3,7 +3,7 @@
 
 import type { LuaFunction, LuaState, TString, TValue } from './fengari.js'
 import {
-  argument, argumentCount, badArgument, BOOLEAN, checkInteger, FLOAT, functionValue, getInteger, INTEGER, lapi, lauxlib, LIGHT_FUNCTION, luaString,
+  argument, argumentCount, badArgument, BOOLEAN, checkCount, checkInteger, FLOAT, functionValue, getInteger, INTEGER, lapi, lauxlib, LIGHT_FUNCTION, luaString,
   ltable, NIL, numberText, pushInteger, pushNil, pushTyped, STRING, TABLE, textString, typeName, USERDATA
 } from './lua.js'
 import { spend } from './limits.js'
@@ -117,9 +117,8 @@ function checkString (L: LuaState, index: number): LuaString {
 /** A position counted from the end where negative, as a number however large. */
 function position (L: LuaState, index: number, length: number, otherwise: number): number {
   const value = argument(L, index)
-  const given = value.type === NIL ? otherwise : checkInteger(L, index)
-  const exact = typeof given === 'number' ? given : given > 0n ? Number.MAX_SAFE_INTEGER : Number.MIN_SAFE_INTEGER
-  return exact >= 0 ? exact : -exact > length ? 0 : length + exact + 1
+  const given = value.type === NIL ? otherwise : checkCount(L, index)
+  return given >= 0 ? given : -given > length ? 0 : length + given + 1
 }
 
 const EMPTY = new LuaString('', new Uint8Array(0), 0)

@@ -4,12 +4,12 @@
 import type { LuaFunction, LuaState, Table } from './fengari.js'
 import { pushObject } from './host-object.js'
 import {
-  argument, badArgument, checkInteger, FLOAT, getInteger, INTEGER, luaString, NIL, pushBoolean, pushInteger, pushNil, pushTyped, rawSet, STRING, TABLE,
-  tableValue, toFloat, typeName
+  argument, badArgument, checkCount, checkInteger, FLOAT, getInteger, INTEGER, luaString, NIL, pushBoolean, pushInteger, pushNil, pushTyped, rawSet,
+  STRING, TABLE, tableValue, toFloat, typeName
 } from './lua.js'
 import { chargeBytes, spend } from './limits.js'
 import { writeInt64 } from './lua-integer.js'
-import { count, expect, functionTable } from './collections-api.js'
+import { expect, functionTable } from './collections-api.js'
 import { checkBytes } from './string-library.js'
 import { BYTES_MAX, LuaBytes, setMethods } from './values.js'
 import { ParticleType } from '../src/engine/constants.js'
@@ -35,14 +35,14 @@ function newBytes (L: LuaState, index: number): number {
     chargeBytes(made.length)
     return pushObject(L, new LuaBytes(made, made.length))
   }
-  const capacity = source.type === NIL ? 0 : count(L, index)
+  const capacity = source.type === NIL ? 0 : checkCount(L, index)
   if (capacity < 0 || capacity > BYTES_MAX) badArgument(L, index, `size out of range [0,${BYTES_MAX}]`)
   chargeBytes(capacity)
   return pushObject(L, new LuaBytes(new Uint8Array(capacity), 0))
 }
 
 function offset (L: LuaState, index: number): number {
-  const at = count(L, index)
+  const at = checkCount(L, index)
   if (at < 1 || at > BYTES_MAX) badArgument(L, index, `offset out of range [1,${BYTES_MAX}]`)
   return at - 1
 }
@@ -110,7 +110,7 @@ function write (L: LuaState, target: LuaBytes, at: number, content: Uint8Array):
 /** `length` bytes of an argument (string or bytes), all of them when the length is not given. */
 function portion (L: LuaState, content: Uint8Array, index: number): Uint8Array {
   if (argument(L, index).type === NIL) return content
-  const length = count(L, index)
+  const length = checkCount(L, index)
   if (length < 0) badArgument(L, index, 'negative length')
   return content.subarray(0, length)
 }
@@ -137,7 +137,7 @@ const functions: Record<string, LuaFunction> = {
   size: L => pushInteger(L, bytes(L).size),
   set_size: L => {
     const target = bytes(L)
-    const size = count(L, 2)
+    const size = checkCount(L, 2)
     if (size < 0 || size > BYTES_MAX) badArgument(L, 2, `size out of range [0,${BYTES_MAX}]`)
     if (size > target.size) target.ensure(L, size)
     else {
@@ -149,7 +149,7 @@ const functions: Record<string, LuaFunction> = {
   },
   get_type: L => pushInteger(L, bytes(L).particleType),
   set_type: L => {
-    const type = count(L, 2)
+    const type = checkCount(L, 2)
     if (!SETTABLE_TYPES.includes(type)) badArgument(L, 2, `no blob type: ${type}`)
     bytes(L).particleType = type
     return 0
@@ -157,14 +157,14 @@ const functions: Record<string, LuaFunction> = {
   get_string: L => {
     const source = bytes(L)
     const at = offset(L, 2)
-    const length = count(L, 3)
+    const length = checkCount(L, 3)
     if (length < 0 || at >= source.size) return pushNil(L)
     return pushTyped(L, STRING, luaString(source.content.slice(at, at + length)))
   },
   get_bytes: L => {
     const source = bytes(L)
     const at = offset(L, 2)
-    const length = count(L, 3)
+    const length = checkCount(L, 3)
     if (length < 0 || at >= source.size) return pushNil(L)
     const part = source.content.slice(at, at + length)
     chargeBytes(part.length)

@@ -3,8 +3,8 @@
 import type { LuaFunction, LuaState, Table, TValue } from './fengari.js'
 import { hiddenMetatable, HostObject, isObject, objectValue, pushObject } from './host-object.js'
 import {
-  argument, argumentCount, arithmetic, Arithmetic, badArgument, checkInteger, functionValue, getInteger, INTEGER, luaString, newTable, NIL,
-  push, pushBoolean, pushInteger, pushNil, pushTyped, raise, rawSet, STRING, TABLE, tableEntries, tableValue, typeName, Value
+  argument, argumentCount, arithmetic, Arithmetic, badArgument, checkCount, checkInteger, functionValue, getInteger, INTEGER, luaString, newTable,
+  NIL, push, pushBoolean, pushInteger, pushNil, pushTyped, raise, rawSet, STRING, TABLE, tableEntries, tableValue, typeName, Value
 } from './lua.js'
 import { callValueNoYield } from './lua-frame.js'
 import { ByteWriter } from './byte-writer.js'
@@ -61,12 +61,6 @@ function kept (L: LuaState, index: number): TValue {
   const problem = storageProblem(value)
   if (problem !== null) badArgument(L, index, problem)
   return new Value(value.type, value.value)
-}
-
-/** A position or count, clamped into what JavaScript counts with. */
-export function count (L: LuaState, index: number): number {
-  const value = checkInteger(L, index)
-  return typeof value === 'number' ? value : value > 0n ? Number.MAX_SAFE_INTEGER : Number.MIN_SAFE_INTEGER
 }
 
 function checkRoom (L: LuaState, elements: number): void {
@@ -193,7 +187,7 @@ const listFunctions: Record<string, LuaFunction> = {
   },
   insert: L => {
     const target = list(L)
-    const position = count(L, 2)
+    const position = checkCount(L, 2)
     const value = kept(L, 3)
     if (position < 1 || position > ELEMENTS_MAX) badArgument(L, 2, 'position out of range')
     const items = target.mutableItems()
@@ -205,7 +199,7 @@ const listFunctions: Record<string, LuaFunction> = {
   },
   remove: L => {
     const target = list(L)
-    const position = count(L, 2)
+    const position = checkCount(L, 2)
     spendElements(Math.max(0, target.size - position))
     if (position >= 1 && position <= target.size) target.mutableItems().splice(position - 1, 1)
     return 0
@@ -213,19 +207,19 @@ const listFunctions: Record<string, LuaFunction> = {
   /** Removes the element at the position and all after it. */
   trim: L => {
     const target = list(L)
-    const position = count(L, 2)
+    const position = checkCount(L, 2)
     if (position >= 1 && position <= target.size) target.mutableItems().length = position - 1
     return 0
   },
   /** A new list of the first n elements. */
   take: L => {
     const all = cloneList(list(L)).mutableItems()
-    return pushObject(L, LuaList.of(all.slice(0, Math.max(0, count(L, 2)))))
+    return pushObject(L, LuaList.of(all.slice(0, Math.max(0, checkCount(L, 2)))))
   },
   /** A new list without the first n elements. */
   drop: L => {
     const all = cloneList(list(L)).mutableItems()
-    return pushObject(L, LuaList.of(all.slice(Math.max(0, count(L, 2)))))
+    return pushObject(L, LuaList.of(all.slice(Math.max(0, checkCount(L, 2)))))
   },
   /** Appends the elements of the second list to the first. */
   concat: L => {
@@ -249,11 +243,11 @@ const listFunctions: Record<string, LuaFunction> = {
   nbytes: L => pushInteger(L, encodedBytes(L, objectValue(list(L)))),
   tostring: L => pushTyped(L, STRING, luaString(new Uint8Array(Buffer.from(describe(objectValue(list(L)), 0))))),
   get: L => {
-    const value = list(L).at(count(L, 2))
+    const value = list(L).at(checkCount(L, 2))
     return value === undefined ? pushNil(L) : (push(L, value), 1)
   },
   set: L => {
-    list(L).setAt(L, count(L, 2), kept(L, 3))
+    list(L).setAt(L, checkCount(L, 2), kept(L, 3))
     return 0
   }
 }

@@ -15,15 +15,13 @@ import { RETURNED } from './compiler/unit.js'
 import { HostObject } from './host-object.js'
 import { chargeSteps, control } from './limits.js'
 import {
-  arithmetic, Arithmetic, BOOLEAN, FLOAT, INTEGER, ldo, lopcodes, lstate, LUA_CLOSURE, LuaTable, lvm, MULTIPLE_RESULTS, NIL, setPositions,
-  TABLE, USERDATA
+  arithmetic, Arithmetic, BOOLEAN, checkLimits, FLOAT, INTEGER, isFalse, ldo, lopcodes, lstate, LUA_CLOSURE, LuaTable, lvm, MULTIPLE_RESULTS, NIL,
+  setPositions, TABLE, USERDATA
 } from './lua.js'
 import { callValue, closeUpvalues, leave, openSlots, prepareCall, setTop } from './lua-frame.js'
 import * as integer from './lua-integer.js'
 import type { LuaInteger } from './lua-integer.js'
-import {
-  checkLimits, concatenate, copy, equal, index, isFalse, lessEqual, lessThan, makeClosure, objectLength, prepareLoop, setIndex
-} from './operations.js'
+import { concatenate, copy, equal, index, lessEqual, lessThan, makeClosure, objectLength, prepareLoop, setIndex } from './operations.js'
 
 const enum Op {
   MOVE, LOADK, LOADKX, LOADBOOL, LOADNIL, GETUPVAL, GETTABUP, GETTABLE, SETTABUP, SETUPVAL, SETTABLE, NEWTABLE, SELF,

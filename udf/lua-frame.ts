@@ -4,11 +4,9 @@
 // Only a slot that a closure has captured must not be used again: it is replaced when its frame ends (`closeUpvalues`).
 
 import type { CallInfo, LuaClosure, LuaState, Proto, TValue } from './fengari.js'
-import { control, exceededLimit } from './limits.js'
-import { ldo, lstate, LIGHT_FUNCTION, LUA_CLOSURE, lvm, MULTIPLE_RESULTS, NIL, raise, Value } from './lua.js'
+import { control } from './limits.js'
+import { checkLimits, ldo, lstate, LIGHT_FUNCTION, LUA_CLOSURE, lvm, MIN_STACK, MULTIPLE_RESULTS, NIL, Value } from './lua.js'
 
-/** Slots that a library function may push without asking. */
-const MIN_STACK = 20
 const CALL_IS_LUA: number = lstate['CIST_LUA']
 /** Type tag of a library function with upvalues. */
 const LIBRARY_CLOSURE = 38
@@ -206,10 +204,7 @@ export function callValue (L: LuaState, at: number, wanted: number): void {
   if (!prepareCall(L, at, wanted)) lvm['luaV_execute'](L)
   L.nCcalls--
   // Library code may call a function as often as it likes, and that one need neither call nor jump.
-  if (--control.steps <= 0) {
-    const reason = exceededLimit()
-    if (reason !== null) raise(L, reason)
-  }
+  if (--control.steps <= 0) checkLimits(L)
 }
 
 /** As `callValue`, where a yield must not pass. */

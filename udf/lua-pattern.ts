@@ -9,10 +9,9 @@
 import type { LuaFunction, LuaState, TValue } from './fengari.js'
 import { chargeBytes, spend } from './limits.js'
 import {
-  argument, badArgument, BOOLEAN, checkInteger, FLOAT, functionValue, INTEGER, lapi, luaString, NIL, push, pushInteger, pushNil,
+  argument, badArgument, checkInteger, FLOAT, functionValue, INTEGER, isFalse, lapi, luaString, NIL, numberText, push, pushInteger, pushNil,
   pushTyped, raise, STRING, STRING_BYTES_MAX, TABLE, typeName, Value
 } from './lua.js'
-import { floatText } from './lua-format.js'
 import { checkBytes } from './string-library.js'
 
 const CAPTURES_MAX = 32
@@ -333,9 +332,7 @@ function search (L: LuaState, isFind: boolean): number {
   const pattern = checkBytes(L, 2)
   const from = startOf(L, 3, subject.length)
   if (from > subject.length) return pushNil(L)
-  const fourth = argument(L, 4)
-  const isPlain = fourth.type !== NIL && !(fourth.type === BOOLEAN && fourth.value === false)
-  if (isFind && (isPlain || isPlainText(pattern))) {
+  if (isFind && (!isFalse(argument(L, 4)) || isPlainText(pattern))) {
     const at = searchPlain(subject, pattern, from)
     if (at < 0) return pushNil(L)
     pushInteger(L, at + 1)
@@ -480,7 +477,7 @@ function replaced (L: LuaState, matcher: Matcher, replacement: TValue, from: num
   const value: TValue = L.stack[L.top - 1]!
   const found = new Value(value.type, value.value)
   lapi['lua_pop'](L, (replacement.type & 15) === TABLE ? 2 : 1)
-  if (found.type === NIL || (found.type === BOOLEAN && found.value === false)) return matcher.subject.subarray(from, to)
+  if (isFalse(found)) return matcher.subject.subarray(from, to)
   if (found.type !== STRING && (found.type & 15) !== FLOAT) raise(L, `invalid replacement value (a ${typeName(found)})`)
   return bytesOf(found)
 }
@@ -488,7 +485,7 @@ function replaced (L: LuaState, matcher: Matcher, replacement: TValue, from: num
 /** Of a string or a number. */
 function bytesOf (value: TValue): Uint8Array {
   if (value.type === STRING) return value.value.realstring
-  return Buffer.from(value.type === INTEGER ? String(value.value) : floatText(value.value))
+  return Buffer.from(numberText(value))
 }
 
 export const patternFunctions: Record<string, LuaFunction> = {

@@ -16,7 +16,7 @@
 
 import { createRequire } from 'node:module'
 import type { LuaBuffer, LuaFunction, LuaState, Table, TString, TValue } from './fengari.js'
-import { chargeBytes, chargeSteps } from './limits.js'
+import { chargeBytes, chargeSteps, exceededLimit } from './limits.js'
 import { floatText, parseFloatText } from './lua-format.js'
 import * as integer from './lua-integer.js'
 import type { LuaInteger } from './lua-integer.js'
@@ -52,7 +52,7 @@ export const STATUS_YIELD = 1
 export const MULTIPLE_RESULTS = -1
 
 /** Slots that a library function may push without asking. */
-const MIN_STACK = 20
+export const MIN_STACK = 20
 
 /** Order of Lua's arithmetic operators, as in LUA_OPADD and following. */
 export const Arithmetic = {
@@ -127,6 +127,17 @@ export function raise (L: LuaState, message: string): never {
   if ((L.ci.callstatus & CALL_IS_LUA) !== 0) ldebug['luaG_runerror'](L, Buffer.from('%s'), text)
   else lauxlib['luaL_error'](L, Buffer.from('%s'), text)
   throw new Error('unreachable')
+}
+
+/** To be called when the steps of the call are used up: raises when a limit is exceeded. */
+export function checkLimits (L: LuaState): void {
+  const message = exceededLimit()
+  if (message !== null) raise(L, message)
+}
+
+/** What a condition takes for false: nil and false. */
+export function isFalse (value: TValue): boolean {
+  return value.type === NIL || (value.type === BOOLEAN && value.value === false)
 }
 
 // A JavaScript error under a Lua function is turned into a Lua error by a handler that is pushed onto that function's frame, which
@@ -361,10 +372,13 @@ lauxlib['luaL_addvalue'] = (buffer: LuaBuffer): void => {
 
 // The published libraries use integer arguments as positions and counts, in JavaScript numbers: an integer beyond 2^53 becomes the
 // nearest such number, which is beyond every string and table anyhow. Functions that compute with integers are replaced in sandbox.ts.
+function nearestNumber (value: LuaInteger): number {
+  return typeof value === 'number' ? value : value > 0n ? Number.MAX_SAFE_INTEGER : Number.MIN_SAFE_INTEGER
+}
+
 const publishedCheckInteger = lauxlib['luaL_checkinteger']
 lauxlib['luaL_checkinteger'] = (L: LuaState, index: number): number => {
-  const value: LuaInteger = publishedCheckInteger(L, index)
-  return typeof value === 'number' ? value : value > 0n ? Number.MAX_SAFE_INTEGER : Number.MIN_SAFE_INTEGER
+  return nearestNumber(publishedCheckInteger(L, index))
 }
 lauxlib['luaL_optinteger'] = (L: LuaState, index: number, otherwise: number): number =>
   lapi['lua_type'](L, index) <= 0 ? otherwise : lauxlib['luaL_checkinteger'](L, index)
@@ -373,6 +387,11 @@ lauxlib['luaL_optinteger'] = (L: LuaState, index: number, otherwise: number): nu
 export function checkInteger (L: LuaState, index: number): LuaInteger {
   const value = argument(L, index)
   return value.type === INTEGER ? value.value : publishedCheckInteger(L, index)
+}
+
+/** A position or count at an argument position, clamped into what JavaScript counts with. */
+export function checkCount (L: LuaState, index: number): number {
+  return nearestNumber(checkInteger(L, index))
 }
 
 const nilValue: TValue = lobject['luaO_nilobject']

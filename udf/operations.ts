@@ -5,9 +5,9 @@
 
 import type { LuaClosure, LuaState, Proto, Table, TValue } from './fengari.js'
 import { HostObject } from './host-object.js'
-import { control, exceededLimit } from './limits.js'
+import { control } from './limits.js'
 import {
-  BOOLEAN, FLOAT, getInteger, hashString, INTEGER, ldebug, lobject, ltm, luaString, lvm, NIL, raise, STRING, STRING_BYTES_MAX, TABLE,
+  checkLimits, FLOAT, getInteger, hashString, INTEGER, isFalse, ldebug, lobject, ltm, luaString, lvm, NIL, raise, STRING, STRING_BYTES_MAX, TABLE,
   tableGet, tableLength, tableSet, textString, USERDATA, Value
 } from './lua.js'
 import * as integer from './lua-integer.js'
@@ -24,18 +24,9 @@ const TM_CONCAT: number = ltm['TMS'].TM_CONCAT
 const { fasttm, luaT_callTM, luaT_gettmbyobj, luaT_trybinTM } = ltm as Record<string, (...args: any[]) => any>
 const Closure: new (L: LuaState, upvalues: number) => LuaClosure = lobject['LClosure']
 
-export function checkLimits (L: LuaState): void {
-  const message = exceededLimit()
-  if (message !== null) raise(L, message)
-}
-
 export function copy (target: TValue, source: TValue): void {
   target.type = source.type
   target.value = source.value
-}
-
-export function isFalse (value: TValue): boolean {
-  return value.type === NIL || (value.type === BOOLEAN && value.value === false)
 }
 
 function entryOf (L: LuaState, table: Table, key: TValue): TValue | undefined {

@@ -56,7 +56,9 @@ export class RecordBins {
     if (this.#byName !== null) return this.#byName.get(name)
     for (const bin of this.#touched) if (bin.name === name) return bin
     const at = this.#task.findBin(name)
-    return at < 0 ? undefined : this.#touch(this.#original(name, at))
+    if (at < 0) return undefined
+    const task = this.#task
+    return this.#touch(this.#original(name, task.binType(at), task.binValueAt(at), task.binValueLength(at)))
   }
 
   /** As `find`; a bin that there is not is made, not yet stored. */
@@ -89,22 +91,19 @@ export class RecordBins {
     return bin
   }
 
-  #original (name: string, at: number): Bin {
-    const task = this.#task
-    return {
-      name, isOriginal: true, isStored: true, isChanged: false, type: task.binType(at), bytes: task.bytes, view: task.view,
-      at: task.binValueAt(at), length: task.binValueLength(at), value: null, assigned: null
-    }
+  #original (name: string, type: number, at: number, length: number): Bin {
+    const { bytes, view } = this.#task
+    return { name, isOriginal: true, isStored: true, isChanged: false, type, bytes, view, at, length, value: null, assigned: null }
   }
 
   #all (): Map<string, Bin> {
     if (this.#byName === null) {
       const touched = new Map(this.#touched.map(bin => [bin.name, bin]))
       const all = new Map<string, Bin>()
-      const { bytes, view } = this.#task
-      this.#task.eachBin((nameAt, nameLength, type, at, length) => {
-        const name = shortText(bytes, nameAt, nameLength)
-        all.set(name, touched.get(name) ?? { name, isOriginal: true, isStored: true, isChanged: false, type, bytes, view, at, length, value: null, assigned: null })
+      const task = this.#task
+      task.eachBin((nameAt, nameLength, type, at, length) => {
+        const name = shortText(task.bytes, nameAt, nameLength)
+        all.set(name, touched.get(name) ?? this.#original(name, type, at, length))
       })
       for (const bin of this.#touched) if (!bin.isOriginal) all.set(bin.name, bin)
       this.#byName = all

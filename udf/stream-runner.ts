@@ -9,8 +9,8 @@ import type { LuaState, Table, TValue } from './fengari.js'
 import { objectValue } from './host-object.js'
 import { TaskKind } from './lane.js'
 import type { ResultBatch, Task } from './lane.js'
-import { control, exceededLimit } from './limits.js'
-import { BOOLEAN, ldo, LuaTable, NIL, push, raise, TABLE, tableEntries, tableSet, tableValue, USERDATA, Value } from './lua.js'
+import { control } from './limits.js'
+import { checkLimits, isFalse, ldo, LuaTable, NIL, push, raise, TABLE, tableEntries, tableSet, tableValue, USERDATA, Value } from './lua.js'
 import { callValueNoYield } from './lua-frame.js'
 import { decodeParticle, encodeParticle } from './particle.js'
 import { returnable } from './record-api.js'
@@ -108,8 +108,7 @@ class Pipeline {
       const { kind, fn } = operations[i]!
       switch (kind) {
         case 'filter': {
-          const passes = callFunction(L, fn, value)
-          if (passes.type === NIL || (passes.type === BOOLEAN && passes.value === false)) return
+          if (isFalse(callFunction(L, fn, value))) return
           break
         }
         case 'map':
@@ -145,11 +144,6 @@ class Pipeline {
     }
     if (results.resultBytes > STREAM_VALUES_BYTES_MAX) raise(L, `the values of one chunk of the stream have more than ${STREAM_VALUES_BYTES_MAX} bytes`)
   }
-}
-
-function checkLimits (L: LuaState): void {
-  const message = exceededLimit()
-  if (message !== null) raise(L, message)
 }
 
 /** Each chunk begins with a value of its own, whatever a module keeps of it. Tables are copied one level deep. */

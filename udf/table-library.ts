@@ -3,8 +3,8 @@
 import type { LuaFunction, LuaState, TValue } from './fengari.js'
 import { spend } from './limits.js'
 import {
-  argument, argumentCount, badArgument, BOOLEAN, checkInteger, FLOAT, getInteger, hashString, INTEGER, lapi, lauxlib, LuaTable, lvm, NIL, numberText, push, pushTyped, raise, rawSet,
-  STRING, STRING_BYTES_MAX, TABLE, textString, typeName, Value
+  argument, argumentCount, badArgument, checkInteger, FLOAT, getInteger, hashString, INTEGER, isFalse, lapi, lauxlib, LuaTable, lvm, NIL,
+  numberText, push, pushTyped, raise, rawSet, STRING, STRING_BYTES_MAX, TABLE, textString, typeName, Value
 } from './lua.js'
 import { latin1 } from './lua-string.js'
 import { textBytes } from './string-library.js'
@@ -140,8 +140,7 @@ function isBefore (L: LuaState, order: TValue | null, a: TValue, b: TValue): boo
   push(L, a)
   push(L, b)
   lapi['lua_call'](L, 2, 1)
-  const result = L.stack[L.top - 1]!
-  const truth = result.type !== NIL && !(result.type === BOOLEAN && result.value === false)
+  const truth = !isFalse(L.stack[L.top - 1]!)
   lapi['lua_pop'](L, 1)
   return truth
 }

@@ -97,6 +97,10 @@ export class TaskRunner {
     return problem
   }
 
+  #limitOf ({ timeLimitMs }: Task): number {
+    return timeLimitMs !== 0 ? timeLimitMs : this.#defaultTimeLimitMs
+  }
+
   /** Only names that exist are remembered: others come from clients and have no bound. */
   #find (module: LuaModule, name: string): Callable | undefined {
     const fn = module.function(name)
@@ -113,7 +117,7 @@ export class TaskRunner {
       if (existed) counters.read(1)
       const args = readArguments(task)
       if (args.length > ARGUMENTS_USUAL_MAX) this.#warn(`${task.module}.${task.function} was called with ${args.length} arguments`)
-      const outcome = this.#vm.call(module, fn, record, args, task.timeLimitMs !== 0 ? task.timeLimitMs : this.#defaultTimeLimitMs, started)
+      const outcome = this.#vm.call(module, fn, record, args, this.#limitOf(task), started)
       if (!outcome.ok) return outcome
       const before = results.writer.length
       const type = encodeParticle(results.writer, returnable(outcome.value))
@@ -142,8 +146,7 @@ export class TaskRunner {
       if (!(error instanceof ValueError)) throw error
       return { code: ResultCode.UDF_EXECUTION, message: `${module.name}: ${task.function}: ${error.message}` }
     }
-    const limitMs = task.timeLimitMs !== 0 ? task.timeLimitMs : this.#defaultTimeLimitMs
-    const outcome = runStream(this.#vm, { task, module, fn, args, limitMs }, results)
+    const outcome = runStream(this.#vm, { task, module, fn, args, limitMs: this.#limitOf(task) }, results)
     return outcome.ok ? null : outcome
   }
 }

@@ -6,19 +6,19 @@ import { next, nextPosition } from '../base-library.js'
 import { HostObject } from '../host-object.js'
 import { chargeSteps, control } from '../limits.js'
 import {
-  appendValue, FLOAT, floatModulo, hashString, INTEGER, ldo, LIGHT_FUNCTION, lstate, LUA_CLOSURE, lvm, MULTIPLE_RESULTS, NIL, numberText, power,
+  appendValue, checkLimits, FLOAT, floatModulo, hashString, INTEGER, ldo, LIGHT_FUNCTION, lopcodes, lstate, LUA_CLOSURE, lvm, MULTIPLE_RESULTS, NIL, numberText, power,
   setPositions, STRING, TABLE, tableLength, tableSet, LuaTable, textString, USERDATA, Value
 } from '../lua.js'
 import { callLibrary, closeUpvalues, enterLua, leave, openSlots, prepareCall, setTop } from '../lua-frame.js'
 import * as integer from '../lua-integer.js'
 import { LuaString, sameString, TEXT_CHARS_MAX } from '../lua-string.js'
-import { checkLimits, concatenate, copy, equal, index, lessEqual, lessThan, makeClosure, objectLength, setIndex } from '../operations.js'
+import { concatenate, copy, equal, index, lessEqual, lessThan, makeClosure, objectLength, setIndex } from '../operations.js'
 import { RETURNED, runnable, TAILED } from './unit.js'
 
 const NIL_VALUE = new Value(NIL, null)
 const CALL_FRESH: number = lstate['CIST_FRESH']
 const CALL_TAIL: number = lstate['CIST_TAIL']
-const FIELDS_PER_FLUSH = 50
+const FIELDS_PER_FLUSH: number = lopcodes['LFIELDS_PER_FLUSH']
 
 /** A place in the code that looks up one name, and what it found in a table that never changes. */
 export class Site {

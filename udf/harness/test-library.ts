@@ -2,11 +2,11 @@
 
 import type { LuaState, Table, TValue } from '../fengari.js'
 import {
-  argument, argumentCount, badArgument, BOOLEAN, functionValue, getInteger, INTEGER, lapi, newTable, NIL, push, pushInteger, raise, rawSet, STRING, stringValue, TABLE,
-  tableEntries, tableValue, textOf, typeName, Value
+  argument, argumentCount, badArgument, checkCount, functionValue, getInteger, INTEGER, isFalse, lapi, newTable, NIL, push, pushInteger,
+  raise, rawSet, STRING, stringValue, TABLE, tableEntries, tableValue, textOf, typeName, Value
 } from '../lua.js'
 import { isObject, pushObject } from '../host-object.js'
-import { count, expect, kindOf } from '../collections-api.js'
+import { expect, kindOf } from '../collections-api.js'
 import { ByteWriter } from '../byte-writer.js'
 import { canonical } from '../lua-integer.js'
 import { encodeParticle } from '../particle.js'
@@ -25,10 +25,6 @@ const GENERATION_MAX = 65535
 const MILLISECONDS_MAX = 8.64e15
 
 const FIELDS = ['key', 'set', 'ttl', 'generation', 'bins']
-
-function truthy (value: TValue): boolean {
-  return value.type !== NIL && !(value.type === BOOLEAN && value.value === false)
-}
 
 function particleOf (value: TValue): { type: number, value: Uint8Array } {
   const writer = new ByteWriter(64)
@@ -156,14 +152,14 @@ export function installTestLibrary (environment: Table, node: LocalNode, clock: 
   }))
   rawSet(library, 'time', functionValue(L => {
     if (argument(L, 1).type !== NIL) {
-      const milliseconds = count(L, 1)
+      const milliseconds = checkCount(L, 1)
       if (milliseconds < 0 || milliseconds > MILLISECONDS_MAX) badArgument(L, 1, 'milliseconds since 1970 expected')
       clock.set(milliseconds)
     }
     return pushInteger(L, canonical(BigInt(Math.floor(clock.now()))))
   }))
   rawSet(library, 'advance', functionValue(L => {
-    clock.set(Math.min(MILLISECONDS_MAX, Math.max(0, Math.floor(clock.now()) + count(L, 1))))
+    clock.set(Math.min(MILLISECONDS_MAX, Math.max(0, Math.floor(clock.now()) + checkCount(L, 1))))
     return pushInteger(L, clock.now())
   }))
   rawSet(environment, 'test', tableValue(library))
@@ -172,7 +168,7 @@ export function installTestLibrary (environment: Table, node: LocalNode, clock: 
   rawSet(environment, 'assert', functionValue(L => {
     if (argumentCount(L) === 0) badArgument(L, 1, 'value expected')
     // The arguments are what it returns.
-    if (truthy(argument(L, 1))) return argumentCount(L)
+    if (!isFalse(argument(L, 1))) return argumentCount(L)
     const message = argument(L, 2)
     if (message.type === STRING || message.type === NIL) raise(L, message.type === NIL ? 'assertion failed!' : textOf(message))
     push(L, message)

@@ -6,6 +6,7 @@ import type { IndexRange } from '../../client/aggregation.js'
 import { UsageError, type Io } from '../io.js'
 import { withClient, type TargetOptions } from '../target.js'
 import { parseValue, toJson } from '../values.js'
+import { numberOf } from './amounts.js'
 
 export interface AggregateOptions extends TargetOptions {
   readonly namespace: string
@@ -28,7 +29,7 @@ export async function aggregate (io: Io, call: { module: string, name: string, a
     const shown = io.isErrTerminal ? showProgress(io, client, task, ended.signal) : undefined
     try {
       const values = client.aggregate(options.namespace, call.module.replace(/\.lua$/, ''), call.name, call.args.map(parseValue), {
-        set: options.set, where, task, signal, timeoutMs: numberOf(options.timeLimit, 'a time limit in milliseconds'), recordsPerSecond: numberOf(options.rps, 'a number of records')
+        set: options.set, where, task, signal, timeoutMs: amount('--time-limit', options.timeLimit), recordsPerSecond: amount('--rps', options.rps)
       })
       for await (const value of values) {
         if (shown !== undefined) io.err(CLEAR_LINE)
@@ -41,7 +42,7 @@ export async function aggregate (io: Io, call: { module: string, name: string, a
   })
 }
 
-/** `bin = 5`, `bin = "text"`, `bin between 1 and 9`; in front of the bin `list`, `map keys of` or `map values of` what the index has of it. */
+/** `bin = 5`, `bin = "text"`, `bin between 1 and 9`; in front of the bin `list of`, `map-keys of` or `map-values of` what the index has of it. */
 export function parseRange (text: string): IndexRange {
   const match = /^\s*(?:(list|map-keys|map-values)\s+of\s+)?(\S+?)\s*(?:=\s*(.+?)|\s+between\s+(\S+)\s+and\s+(\S+))\s*$/i.exec(text)
   if (match === null) throw new UsageError(`${JSON.stringify(text)} is not a range; write bin = value, or bin between low and high`)
@@ -55,10 +56,8 @@ export function parseRange (text: string): IndexRange {
   return { bin: bin!, from, to, of: kind }
 }
 
-function numberOf (text: string | undefined, what: string): number | undefined {
-  if (text === undefined) return undefined
-  if (!/^\d+$/.test(text) || Number(text) > 0xffffffff) throw new UsageError(`${JSON.stringify(text)} is not ${what}`)
-  return Number(text)
+function amount (option: string, text: string | undefined): number | undefined {
+  return text === undefined ? undefined : numberOf(option, text, 0, 0xffffffff)
 }
 
 /** Says on a terminal how far the node is. */
